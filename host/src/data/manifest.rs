@@ -1,0 +1,108 @@
+//! The list of images that everything else works from.
+
+use std::path::PathBuf;
+
+use eyas_shared::fingerprint::{Fingerprint, Fingerprinter, ImageId};
+
+/// Images with their labels and roles.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Folder that paths are relative to.
+    pub root: PathBuf,
+    /// In the order of their source: sorted folders, or lines of a list.
+    pub images: Vec<Image>,
+}
+
+/// One image file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Path relative to the manifest's root, with `/`.
+    pub path: String,
+    /// What it shows.
+    pub label: String,
+    /// Part of the data, such as `train`, `val`, `test`, `iconic`.
+    pub split: String,
+    /// Whether evaluation asks with it.
+    pub is_query: bool,
+    /// Whether it belongs into a gallery.
+    pub is_gallery: bool,
+    /// Identity of its content.
+    pub id: ImageId,
+}
+
+/// Which images of a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only this split.
+    pub split: Option<String>,
+    /// Only images with this role.
+    pub role: Option<Role>,
+}
+
+/// What evaluation does with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It asks.
+    Query,
+    /// It is searched.
+    Gallery,
+}
+
+impl Manifest {
+    /// The selected images in the manifest's order.
+    #[must_use]
+    pub fn select(&self, selection: &Selection) -> Manifest {
+        let wanted = |image: &&Image| {
+            selection
+                .split
+                .as_ref()
+                .is_none_or(|split| image.split == *split)
+                && match selection.role {
+                    None => true,
+                    Some(Role::Query) => image.is_query,
+                    Some(Role::Gallery) => image.is_gallery,
+                }
+        };
+        Manifest {
+            root: self.root.clone(),
+            images: self.images.iter().filter(wanted).cloned().collect(),
+        }
+    }
+
+    /// Where an image lies.
+    #[must_use]
+    pub fn path(&self, image: &Image) -> PathBuf {
+        self.root.join(&image.path)
+    }
+
+    /// Names the images, their labels and roles, wherever they lie.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut print = Fingerprinter::new("eyas manifest 1");
+        for image in &self.images {
+            print = print
+                .field("id", &image.id.0)
+                .field("path", image.path.as_bytes())
+                .field("label", image.label.as_bytes())
+                .field("split", image.split.as_bytes())
+                .field(
+                    "role",
+                    &[u8::from(image.is_query), u8::from(image.is_gallery)],
+                );
+        }
+        print.finish()
+    }
+
+    /// The different labels, sorted.
+    #[must_use]
+    pub fn labels(&self) -> Vec<&str> {
+        let mut labels: Vec<&str> = self
+            .images
+            .iter()
+            .map(|image| image.label.as_str())
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+}

@@ -1,0 +1,223 @@
+//! The student's file: everything a board needs to encode a query image.
+//!
+//! A bundle holds the network as ONNX, the [`PreprocessSpec`] of the pixels it reads, the
+//! space its embeddings live in, and the embeddings of a few probe images
+//! ([`probe_image`]), so that any machine can check that it computes what the host
+//! verified. It does not hold images or the teacher.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::container::{self, Container, ContainerError, Kind, Tag};
+use crate::embedding::{Embeddings, MAX_DIM};
+use crate::fingerprint::{Fingerprint, SpaceId};
+use crate::preprocess::{PreprocessSpec, RgbImage};
+use crate::quant;
+use crate::random::Random;
+
+/// The newest bundle version, and the one that is written.
+pub const VERSION: u16 = 1;
+
+const ONNX: Tag = *b"ONNX";
+const PROBES: Tag = *b"PRBE";
+
+/// How a student's weights are stored. Computation is in f32 for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As they were trained.
+    F32,
+    /// Rounded to f16 (ONNX `Cast`).
+    F16,
+    /// Symmetric int8 with a scale per output channel (ONNX `DequantizeLinear`).
+    Int8,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+/// What a bundle says of its student.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BundleHeader {
+    /// Name of the student, for people.
+    pub name: String,
+    /// Name of its architecture in the host's zoo.
+    pub architecture: String,
+    /// How its weights are stored.
+    pub precision: Precision,
+    /// The pixels it reads.
+    pub preprocess: PreprocessSpec,
+    /// Components of its embeddings.
+    pub dim: u32,
+    /// The teacher's space that its embeddings live in.
+    pub space: SpaceId,
+    /// Trained weights, batch norm folded.
+    pub n_parameters: u64,
+    /// Multiply-adds of one encoding.
+    pub multiply_adds: u64,
+    /// SHA-256 of the ONNX section: tract parses it only if it fits.
+    pub onnx: Fingerprint,
+    /// Fingerprint of the preprocessed probe images (f32 values, little-endian, in order).
+    pub probe_pixels: Fingerprint,
+    /// What the host found when it compared the device encoder with the trained network.
+    pub verification: Verification,
+    /// Where the student comes from.
+    pub provenance: Provenance,
+}
+
+/// Outcome of the comparison that precedes every export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Images that were encoded by both.
+    pub n_images: u32,
+    /// Smallest cosine between the two embeddings of one image.
+    pub min_cosine: f32,
+    /// Smallest cosine that was allowed.
+    pub tolerance: f32,
+}
+
+/// Where a student comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of the host program.
+    pub eyas_version: String,
+    /// SHA-256 of the resolved recipe.
+    pub recipe: Fingerprint,
+    /// The recipe's seed.
+    pub seed: u64,
+    /// Name of the teacher.
+    pub teacher: String,
+    /// Fingerprint of the manifest that it was trained on.
+    pub manifest: Fingerprint,
+}
+
+/// Why a bundle can not be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The file is not whole, or not a bundle.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The ONNX bytes are not the ones that the header names.
+    #[error(
+        "the network is not the one that the bundle's header names: expected {expected}, found {found}"
+    )]
+    OtherNetwork {
+        /// Short fingerprint in the header.
+        expected: String,
+        /// Short fingerprint of the section.
+        found: String,
+    },
+    /// Fields that contradict each other.
+    #[error("the bundle contradicts itself: {what}")]
+    Contradiction {
+        /// How.
+        what: String,
+    },
+}
+
+/// A checked bundle, borrowing the network from the file's bytes.
+pub struct Bundle<'a> {
+    /// What the bundle says of its student.
+    pub header: BundleHeader,
+    /// The network, an ONNX file.
+    pub onnx: &'a [u8],
+    /// Embeddings of the probe images, row `i` of [`probe_image`]`(i, ..)`.
+    pub probe_embeddings: Embeddings,
+}
+
+impl<'a> Bundle<'a> {
+    /// Reads a bundle and checks all of it: lengths, checksums, hash of the network, fields.
+    ///
+    /// # Errors
+    /// [`BundleError`] says what does not fit.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, BundleError> {
+        let container = Container::read(bytes, Kind::Bundle, VERSION)?;
+        container.verify()?;
+        let header: BundleHeader = container::read_header(&container)?;
+        let onnx = container.section(ONNX)?;
+        let found = Fingerprint::of_bytes(onnx);
+        if found != header.onnx {
+            let (expected, found) = (header.onnx.short(), found.short());
+            return Err(BundleError::OtherNetwork { expected, found });
+        }
+        let contradiction = |what: String| Err(BundleError::Contradiction { what });
+        let dim = header.dim as usize;
+        if !(1..=MAX_DIM).contains(&dim) {
+            return contradiction(format!("dimension {dim} is not in 1..={MAX_DIM}"));
+        }
+        if let Some(fault) = header.preprocess.fault() {
+            return contradiction(fault.to_owned());
+        }
+        let probes = container.section(PROBES)?;
+        if probes.is_empty() || !probes.len().is_multiple_of(4 * dim) {
+            return contradiction(format!(
+                "{} bytes of probes for dimension {dim}",
+                probes.len()
+            ));
+        }
+        let probe_embeddings = Embeddings::from_values(dim, quant::f32_from_bytes(probes))
+            .expect("a whole number of rows was just checked");
+        if let Some(row_idx) = probe_embeddings.first_unusable_row() {
+            return contradiction(format!("probe embedding {row_idx} has no direction"));
+        }
+        Ok(Self {
+            header,
+            onnx,
+            probe_embeddings,
+        })
+    }
+
+    /// The file's bytes; equal bundles give equal bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let probes = quant::f32_bytes(self.probe_embeddings.values());
+        container::write(
+            Kind::Bundle,
+            VERSION,
+            &self.header,
+            &[(ONNX, self.onnx), (PROBES, &probes)],
+        )
+    }
+}
+
+/// Side of [`probe_image`] before preprocessing: not a multiple of usual crops, so that
+/// the resize is probed too.
+const PROBE_WIDTH: u32 = 277;
+const PROBE_HEIGHT: u32 = 231;
+
+/// The `index`-th probe: gradients, stripes and noise in colours of its own, made with
+/// integer arithmetic, the same on every machine.
+#[must_use]
+pub fn probe_image(index: u32) -> RgbImage {
+    let mut random = Random::new(u64::from(index)).fork("probe image");
+    let period = 5 + random.below(40) as u32;
+    let colours: [[u32; 3]; 3] =
+        std::array::from_fn(|_| std::array::from_fn(|_| random.below(256) as u32));
+    let slope = random.below(3) as u32;
+    let mut samples = Vec::with_capacity((PROBE_WIDTH * PROBE_HEIGHT * 3) as usize);
+    for y in 0..PROBE_HEIGHT {
+        for x in 0..PROBE_WIDTH {
+            let stripe = (x + slope * y) / period % 2;
+            for channel in 0..3 {
+                let from = colours[stripe as usize][channel];
+                let to = colours[2][channel];
+                let blend = (from * (PROBE_HEIGHT - y) + to * y) / PROBE_HEIGHT;
+                let noise = random.bits() as u32 % 17;
+                samples.push((blend + noise).saturating_sub(8).min(255) as u8);
+            }
+        }
+    }
+    RgbImage {
+        width: PROBE_WIDTH,
+        height: PROBE_HEIGHT,
+        samples,
+    }
+}

@@ -1,0 +1,480 @@
+//! The frame of every file that this project writes: a checked header and sections that
+//! are read in place.
+//!
+//! A file is one postcard value ([`Container`]) that borrows everything from the bytes it
+//! is read from. Padding in front of each section puts its data at a multiple of
+//! [`ALIGNMENT`] from the start of the file, so a memory map can be searched as it lies.
+//! `FORMATS.md` has the byte tables.
+//!
+//! Reading takes time in the number of sections, not in their size; [`Container::verify`]
+//! reads every byte.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Sections begin at multiples of this many bytes.
+pub const ALIGNMENT: usize = 64;
+
+/// First bytes of every file. The 0x89 says that it is not text; CR LF and 0x1A show a
+/// transfer in text mode at once (after PNG, section 5.2).
+pub const MAGIC: [u8; 8] = [0x89, b'E', b'Y', b'A', b'S', b'\r', b'\n', 0x1a];
+
+const MAX_HEADER_BYTES: usize = 1 << 20;
+const MAX_SECTIONS: usize = 64;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// A student: what a board loads to encode.
+    Bundle = 1,
+    /// Embeddings that are searched.
+    Gallery = 2,
+    /// A teacher: networks and the projection behind them.
+    Teacher = 3,
+    /// Embeddings of a manifest's images: the host's cache.
+    Embeddings = 4,
+}
+
+impl Kind {
+    fn of_code(code: u16) -> Option<Self> {
+        [Self::Bundle, Self::Gallery, Self::Teacher, Self::Embeddings]
+            .into_iter()
+            .find(|kind| *kind as u16 == code)
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Bundle => "bundle",
+            Self::Gallery => "gallery",
+            Self::Teacher => "teacher",
+            Self::Embeddings => "embeddings file",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.noun())
+    }
+}
+
+/// Why bytes are not a file of this project, or not a whole one.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// Some other file.
+    #[error("not an eyas file: it begins with {found:02x?}")]
+    NotEyas {
+        /// Its first bytes.
+        found: Vec<u8>,
+    },
+    /// Another kind of file than was asked for.
+    #[error("this is a {found}, but a {expected} is needed")]
+    OtherKind {
+        /// What was asked for.
+        expected: Kind,
+        /// What the file says it is.
+        found: Kind,
+    },
+    /// A kind that this build does not know.
+    #[error("file kind {code} is not known to this build")]
+    UnknownKind {
+        /// The number in the file.
+        code: u16,
+    },
+    /// Written by a newer program.
+    #[error("{kind} has format version {found}; this build reads up to {newest}")]
+    TooNew {
+        /// What the file is.
+        kind: Kind,
+        /// Its version.
+        found: u16,
+        /// The newest version that this build reads.
+        newest: u16,
+    },
+    /// The bytes end early.
+    #[error("cut short: the file ends inside its {part} ({bytes} bytes in all)")]
+    Truncated {
+        /// What was being read.
+        part: &'static str,
+        /// Length of the file.
+        bytes: usize,
+    },
+    /// The bytes go on after the last section.
+    #[error("damaged: {extra} bytes follow the last section")]
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// A checksum does not fit.
+    #[error("damaged: the checksum of the {part} does not fit")]
+    Checksum {
+        /// `header`, or the section's tag.
+        part: String,
+    },
+    /// Some other contradiction.
+    #[error("damaged: {what}")]
+    Malformed {
+        /// What contradicts what.
+        what: String,
+    },
+}
+
+impl ContainerError {
+    pub fn malformed(what: impl Into<String>) -> Self {
+        Self::Malformed { what: what.into() }
+    }
+}
+
+/// Four letters that name a section.
+pub type Tag = [u8; 4];
+
+#[derive(Serialize, Deserialize)]
+struct Frame<'a> {
+    magic: [u8; 8],
+    kind_le: [u8; 2],
+    version_le: [u8; 2],
+    header_crc_le: [u8; 4],
+    #[serde(borrow)]
+    header: &'a [u8],
+    #[serde(borrow)]
+    sections: Vec<Section<'a>>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Section<'a> {
+    tag: Tag,
+    crc_le: [u8; 4],
+    pad: &'a [u8],
+    data: &'a [u8],
+}
+
+/// A file whose frame was checked, borrowing from its bytes.
+pub struct Container<'a> {
+    /// Format version of its kind, from 1.
+    pub version: u16,
+    /// The kind's own header, a postcard value.
+    pub header: &'a [u8],
+    sections: Vec<Section<'a>>,
+}
+
+fn section_crc(tag: Tag, data: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&tag);
+    crc.update(&(data.len() as u64).to_le_bytes());
+    crc.update(data);
+    crc.finalize()
+}
+
+fn tag_name(tag: Tag) -> String {
+    tag.escape_ascii().to_string()
+}
+
+impl<'a> Container<'a> {
+    /// Reads the frame of a file of the given kind and up to the given version.
+    ///
+    /// Checks the magic, kind, version, header checksum, alignment and that every byte
+    /// belongs to something. Section data is borrowed and not looked at: see
+    /// [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// [`ContainerError`] says what does not fit.
+    pub fn read(bytes: &'a [u8], kind: Kind, newest: u16) -> Result<Self, ContainerError> {
+        let start = bytes.get(..16).ok_or_else(|| {
+            if MAGIC.starts_with(&bytes[..bytes.len().min(8)]) {
+                ContainerError::Truncated {
+                    part: "first 16 bytes",
+                    bytes: bytes.len(),
+                }
+            } else {
+                ContainerError::NotEyas {
+                    found: bytes[..bytes.len().min(8)].to_vec(),
+                }
+            }
+        })?;
+        if start[..8] != MAGIC {
+            return Err(ContainerError::NotEyas {
+                found: start[..8].to_vec(),
+            });
+        }
+        let code = u16::from_le_bytes([start[8], start[9]]);
+        let version = u16::from_le_bytes([start[10], start[11]]);
+        let found = Kind::of_code(code).ok_or(ContainerError::UnknownKind { code })?;
+        if found != kind {
+            return Err(ContainerError::OtherKind {
+                expected: kind,
+                found,
+            });
+        }
+        if version > newest {
+            return Err(ContainerError::TooNew {
+                kind,
+                found: version,
+                newest,
+            });
+        }
+        if version == 0 {
+            return Err(ContainerError::malformed("format version 0 was never used"));
+        }
+        let (frame, rest) =
+            postcard::take_from_bytes::<Frame<'a>>(bytes).map_err(|err| match err {
+                postcard::Error::DeserializeUnexpectedEnd => ContainerError::Truncated {
+                    part: "sections",
+                    bytes: bytes.len(),
+                },
+                other => ContainerError::malformed(format!("the frame can not be read ({other})")),
+            })?;
+        if !rest.is_empty() {
+            return Err(ContainerError::TrailingBytes { extra: rest.len() });
+        }
+        if frame.header.len() > MAX_HEADER_BYTES {
+            return Err(ContainerError::malformed("the header is larger than 1 MiB"));
+        }
+        if crc32fast::hash(frame.header).to_le_bytes() != frame.header_crc_le {
+            return Err(ContainerError::Checksum {
+                part: "header".to_owned(),
+            });
+        }
+        check_sections(bytes, &frame.sections)?;
+        Ok(Self {
+            version,
+            header: frame.header,
+            sections: frame.sections,
+        })
+    }
+
+    /// The data of the one section with this tag.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn section(&self, tag: Tag) -> Result<&'a [u8], ContainerError> {
+        self.sections_with(tag).next().ok_or_else(|| {
+            ContainerError::malformed(format!("section `{}` is missing", tag_name(tag)))
+        })
+    }
+
+    /// The data of every section with this tag, in file order.
+    pub fn sections_with(&self, tag: Tag) -> impl Iterator<Item = &'a [u8]> {
+        self.sections
+            .iter()
+            .filter(move |section| section.tag == tag)
+            .map(|section| section.data)
+    }
+
+    /// Tag and data of every section, in file order.
+    pub fn sections(&self) -> impl Iterator<Item = (String, &'a [u8])> {
+        self.sections
+            .iter()
+            .map(|section| (tag_name(section.tag), section.data))
+    }
+
+    /// Compares every section with its checksum; reads the whole file.
+    ///
+    /// # Errors
+    /// [`ContainerError::Checksum`] names the first section that does not fit.
+    pub fn verify(&self) -> Result<(), ContainerError> {
+        for section in &self.sections {
+            if section_crc(section.tag, section.data).to_le_bytes() != section.crc_le {
+                let part = format!("section `{}`", tag_name(section.tag));
+                return Err(ContainerError::Checksum { part });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_sections(bytes: &[u8], sections: &[Section<'_>]) -> Result<(), ContainerError> {
+    if sections.len() > MAX_SECTIONS {
+        return Err(ContainerError::malformed("more than 64 sections"));
+    }
+    for section in sections {
+        let offset = section.data.as_ptr().addr() - bytes.as_ptr().addr();
+        if !offset.is_multiple_of(ALIGNMENT) {
+            let what = format!("section `{}` is not aligned", tag_name(section.tag));
+            return Err(ContainerError::malformed(what));
+        }
+        if section.pad.len() > ALIGNMENT || section.pad.iter().any(|byte| *byte != 0) {
+            let what = format!(
+                "the padding of section `{}` is not zero",
+                tag_name(section.tag)
+            );
+            return Err(ContainerError::malformed(what));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a kind's own header.
+pub fn read_header<'a, T: Deserialize<'a>>(container: &Container<'a>) -> Result<T, ContainerError> {
+    match postcard::take_from_bytes(container.header) {
+        Ok((header, [])) => Ok(header),
+        Ok(_) => Err(ContainerError::malformed(
+            "the header is longer than its fields",
+        )),
+        Err(err) => Err(ContainerError::malformed(format!(
+            "the header can not be read ({err})"
+        ))),
+    }
+}
+
+/// Lays out a file: `header` is encoded with postcard, each section aligned and summed.
+///
+/// The same input gives the same bytes.
+///
+/// # Panics
+/// If `header` can not be encoded (maps and unsized sequences can't) or there are more
+/// sections than a reader accepts.
+#[must_use]
+pub fn write<H: Serialize>(
+    kind: Kind,
+    version: u16,
+    header: &H,
+    sections: &[(Tag, &[u8])],
+) -> Vec<u8> {
+    assert!(
+        sections.len() <= MAX_SECTIONS,
+        "more than {MAX_SECTIONS} sections"
+    );
+    let header = postcard::to_stdvec(header).expect("stored headers have a postcard form");
+    assert!(
+        header.len() <= MAX_HEADER_BYTES,
+        "header of {} bytes",
+        header.len()
+    );
+    let mut bytes = Vec::with_capacity(
+        header.len()
+            + sections
+                .iter()
+                .map(|(_, data)| data.len() + 2 * ALIGNMENT)
+                .sum::<usize>(),
+    );
+    // The fields of `Frame` in order; `reading_gives_back_what_was_written` holds the two
+    // together.
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&(kind as u16).to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+    push_varint(&mut bytes, header.len());
+    bytes.extend_from_slice(&header);
+    push_varint(&mut bytes, sections.len());
+    for (tag, data) in sections {
+        bytes.extend_from_slice(tag);
+        bytes.extend_from_slice(&section_crc(*tag, data).to_le_bytes());
+        let mut data_len = Vec::new();
+        push_varint(&mut data_len, data.len());
+        // The length of the padding fits one varint byte: it is below 64.
+        let pad = (ALIGNMENT - (bytes.len() + 1 + data_len.len()) % ALIGNMENT) % ALIGNMENT;
+        push_varint(&mut bytes, pad);
+        bytes.resize(bytes.len() + pad, 0);
+        bytes.extend_from_slice(&data_len);
+        bytes.extend_from_slice(data);
+    }
+    bytes
+}
+
+/// A length as postcard writes it (LEB128).
+fn push_varint(bytes: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Vec<u8> {
+        let long: Vec<u8> = (0..300_u32).map(|i| i as u8).collect();
+        write(
+            Kind::Gallery,
+            1,
+            &(7_u32, "seven"),
+            &[(*b"ROWS", &long), (*b"IDS ", b"abc")],
+        )
+    }
+
+    #[test]
+    fn reading_gives_back_what_was_written() {
+        let bytes = example();
+        let container = Container::read(&bytes, Kind::Gallery, 1).unwrap();
+        assert_eq!(
+            read_header::<(u32, &str)>(&container).unwrap(),
+            (7, "seven")
+        );
+        assert_eq!(container.section(*b"ROWS").unwrap().len(), 300);
+        assert_eq!(container.section(*b"IDS ").unwrap(), b"abc");
+        container.verify().unwrap();
+        // The hand-laid bytes are what postcard itself writes.
+        let frame: Frame<'_> = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(postcard::to_stdvec(&frame).unwrap(), bytes);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = example();
+        for len in 0..bytes.len() {
+            assert!(
+                Container::read(&bytes[..len], Kind::Gallery, 1).is_err(),
+                "{len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = example();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                let outcome = Container::read(&damaged, Kind::Gallery, 1)
+                    .and_then(|container| container.verify());
+                assert!(outcome.is_err(), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn disagreements_name_both_sides() {
+        let bytes = example();
+        let message = |kind, newest| {
+            Container::read(&bytes, kind, newest)
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(
+            message(Kind::Bundle, 1),
+            "this is a gallery, but a bundle is needed"
+        );
+        let newer = write(Kind::Gallery, 3, &0_u8, &[]);
+        assert_eq!(
+            Container::read(&newer, Kind::Gallery, 2)
+                .err()
+                .unwrap()
+                .to_string(),
+            "gallery has format version 3; this build reads up to 2"
+        );
+        assert!(
+            Container::read(b"\x89PNG\r\n\x1a\n........", Kind::Gallery, 1)
+                .err()
+                .unwrap()
+                .to_string()
+                .starts_with("not an eyas file")
+        );
+    }
+
+    #[test]
+    fn a_section_count_without_sections_allocates_nothing() {
+        let mut bytes = write(Kind::Gallery, 1, &0_u8, &[]);
+        bytes.pop();
+        bytes.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert!(matches!(
+            Container::read(&bytes, Kind::Gallery, 1),
+            Err(ContainerError::Truncated { .. })
+        ));
+    }
+}

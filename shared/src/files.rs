@@ -1,0 +1,167 @@
+//! Files are replaced, never edited: whoever reads a path finds the old content or the
+//! new one, whole.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use thiserror::Error;
+
+/// A file operation that failed, with the path it failed on.
+#[derive(Debug, Error)]
+#[error("could not {action} `{}`: {source}", path.display())]
+pub struct FileError {
+    /// What was tried, such as `write`.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the system answered.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`: names what was tried on which path.
+    pub fn because(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the disk, a quota or a size limit is exhausted.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
+    }
+}
+
+/// Temporary files that exist right now, for [`remove_unfinished`].
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn unfinished() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the temporary files of writes in progress; for a handler of Ctrl-C.
+pub fn remove_unfinished() {
+    for path in unfinished().iter() {
+        // Nobody is left to tell: the program ends.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Writes `bytes` to `path` through a temporary file in the same folder, synced to disk
+/// before it takes the name.
+///
+/// # Errors
+/// If any step fails; `path` then holds what it held before.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace_with(path, |file| file.write_all(bytes))
+}
+
+/// Like [`replace`], for content that is written piece by piece.
+///
+/// # Errors
+/// If any step fails, or `write` does; `path` then holds what it held before.
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = folder.join(name);
+
+    unfinished().insert(temporary.clone());
+    let outcome = (|| {
+        let mut file = File::create(&temporary)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if outcome.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    unfinished().remove(&temporary);
+    outcome.map_err(FileError::because("write", path))
+}
+
+/// Reads a whole file of at most `max_bytes`.
+///
+/// # Errors
+/// If it can not be read or is larger.
+pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(FileError::because("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(FileError::because("read", path))?;
+    if bytes.len() as u64 > max_bytes {
+        let source = io::Error::other(format!("it is larger than {max_bytes} bytes"));
+        return Err(FileError {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Creates a folder and those above it.
+///
+/// # Errors
+/// If the system refuses.
+pub fn create_folder(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(FileError::because("create folder", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("eyas-files-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = scratch("failed");
+        let path = folder.join("a");
+        replace(&path, b"old").unwrap();
+        let failed = replace_with(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert!(failed.unwrap_err().is_out_of_space());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn reading_is_bounded_and_names_the_path() {
+        let folder = scratch("bounded");
+        let path = folder.join("a");
+        replace(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        let message = read(&path, 4).unwrap_err().to_string();
+        assert!(
+            message.contains("larger than 4 bytes") && message.contains("a`"),
+            "{message}"
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

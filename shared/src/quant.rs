@@ -1,0 +1,107 @@
+//! Numbers in fewer bits: f16 and symmetric int8, for weights and embeddings.
+//!
+//! Activations are not quantized here: what tract does with them, the host sees only by
+//! running the device encoder.
+
+use half::f16;
+
+/// Rounds to the nearest f16, ties to even; beyond 65504 it becomes infinite.
+#[must_use]
+pub fn to_f16(values: &[f32]) -> Vec<f16> {
+    values.iter().map(|&x| f16::from_f32(x)).collect()
+}
+
+/// Bytes of f16 values, little-endian.
+#[must_use]
+pub fn f16_bytes(values: &[f16]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|x| x.to_bits().to_le_bytes())
+        .collect()
+}
+
+/// Bytes of f32 values, little-endian.
+#[must_use]
+pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// f32 values from little-endian bytes; a rest of less than four bytes is left out.
+#[must_use]
+pub fn f32_from_bytes(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect()
+}
+
+/// Quantizes one component: `x / scale`, ties to even, clamped to -127..=127.
+///
+/// -128 is left out so that `-q` always fits. Ties go to even, as ONNX defines
+/// `QuantizeLinear`. NaN becomes 0: a broken component must not win a match.
+#[must_use]
+pub fn to_i8(x: f32, scale: f32) -> i8 {
+    debug_assert!(0.0 < scale, "scale {scale} is not positive");
+    (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8
+}
+
+/// The scale that maps the largest magnitude to 127; 1 for all zeros.
+#[must_use]
+pub fn symmetric_scale(values: &[f32]) -> f32 {
+    let largest = values
+        .iter()
+        .fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    // Below the smallest normal number the quotient would lose its meaning.
+    if largest < 127.0 * f32::MIN_POSITIVE {
+        1.0
+    } else {
+        largest / 127.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_round_to_even_on_both_sides_of_zero() {
+        let cases = [
+            (0.5, 0),
+            (1.5, 2),
+            (2.5, 2),
+            (-0.5, 0),
+            (-2.5, -2),
+            (1e9, 127),
+            (f32::NAN, 0),
+        ];
+        for (x, expected) in cases {
+            assert_eq!(to_i8(x, 1.0), expected, "x = {x}");
+        }
+    }
+
+    #[test]
+    fn scale_reaches_both_ends_and_survives_zeros() {
+        let values = [0.5, -2.0, 1.0];
+        let scale = symmetric_scale(&values);
+        assert_eq!(values.map(|x| to_i8(x, scale)), [32, -127, 64]);
+        assert_eq!(symmetric_scale(&[0.0, 0.0]), 1.0);
+        assert_eq!(symmetric_scale(&[]), 1.0);
+    }
+
+    #[test]
+    fn f16_rounds_ties_to_even() {
+        // Between 1 and 1 + 2^-10 lies the tie 1 + 2^-11.
+        let tie = 1.0 + 2.0_f32.powi(-11);
+        assert_eq!(to_f16(&[tie])[0].to_bits(), 0x3c00);
+        assert_eq!(to_f16(&[tie + 2.0_f32.powi(-10)])[0].to_bits(), 0x3c02);
+        assert!(to_f16(&[70000.0])[0].is_infinite());
+    }
+
+    #[test]
+    fn bytes_are_little_endian_and_come_back() {
+        assert_eq!(f16_bytes(&to_f16(&[1.0])), [0x00, 0x3c]);
+        assert_eq!(f32_from_bytes(&f32_bytes(&[1.5, -2.0])), [1.5, -2.0]);
+    }
+}
