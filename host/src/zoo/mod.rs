@@ -214,7 +214,9 @@ impl Network {
 }
 
 impl Node {
-    fn weights(&self) -> Vec<WeightShape> {
+    /// The weights that this node needs.
+    #[must_use]
+    pub fn weights(&self) -> Vec<WeightShape> {
         let weight = |suffix: &str, shape: &[usize], trained| WeightShape {
             name: format!("{}.{suffix}", self.name),
             shape: shape.to_vec(),
