@@ -8,7 +8,7 @@ pub mod fold;
 pub mod onnx;
 
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 
 use thiserror::Error;
 

@@ -8,7 +8,7 @@ use crate::zoo::{BATCH_NORM_EPSILON, Network, Node, Op};
 
 #[path = "../../tests/support/random_weights.rs"]
 mod weights;
-pub(super) use weights::random_weights;
+pub(crate) use weights::random_weights;
 
 /// Channels x side x side.
 #[derive(Clone)]
