@@ -5,6 +5,7 @@
 //! what ships is what was trained because both read the same list of nodes.
 
 mod eyas;
+pub mod init;
 mod resnet;
 mod squeezenet;
 
