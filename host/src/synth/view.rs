@@ -101,7 +101,7 @@ impl<'a> Scene<'a> {
     ) -> Self {
         let is_shelf = setting == Setting::Shelf;
         let height = 0.78_f32.min(0.66 / product.aspect());
-        let yaw = if is_shelf { 0.5 } else { 0.22 };
+        let yaw = if is_shelf { 0.5 } else { 0.35 };
         let target = Item {
             product,
             center: 0.0,
@@ -345,7 +345,7 @@ fn hand(half: f32, random: &mut Random) -> Occluder {
 
 /// The map from the picture to the scene around `middle`.
 fn camera(setting: Setting, middle: Point, random: &mut Random) -> [[f32; 3]; 3] {
-    let wild = if setting == Setting::Shelf { 1.0 } else { 0.25 };
+    let wild = if setting == Setting::Shelf { 1.0 } else { 0.4 };
     let mut within = |reach: f32| within(random, -reach * wild, reach * wild);
     let angle = within(0.17);
     let zoom = 0.92 * (1.0 + within(0.16));
