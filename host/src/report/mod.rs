@@ -188,7 +188,10 @@ mod tests {
             query("wrong, near", Some(1), 0.4),
             query("wrong, near and sure", Some(1), 0.8),
         ];
-        let names: Vec<&str> = worst_first(&queries).iter().map(|q| q.name.as_str()).collect();
+        let names: Vec<&str> = worst_first(&queries)
+            .iter()
+            .map(|q| q.name.as_str())
+            .collect();
         assert_eq!(
             names,
             [
@@ -206,6 +209,9 @@ mod tests {
     fn right_and_wrong_are_said_in_words() {
         let page = report().to_html();
         assert!(page.contains("✓ right") && page.contains("✗ wrong"));
-        assert!(page.find("✗ wrong") < page.find("✓ right"), "wrong ones first");
+        assert!(
+            page.find("✗ wrong") < page.find("✓ right"),
+            "wrong ones first"
+        );
     }
 }
