@@ -6,6 +6,15 @@
 //! table: the same file gives the same bits on every CPU. `PREPROCESSING.md` states every
 //! rounding step.
 
+pub mod decode;
+mod image;
+pub mod normalize;
+pub mod resize;
+
+pub use self::decode::{DecodeError, Limits, decode};
+pub use self::normalize::normalize;
+pub use self::resize::{SourceBox, resize, resize_and_crop};
+
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::{Fingerprint, Fingerprinter};
@@ -76,12 +85,31 @@ impl PreprocessSpec {
     }
 }
 
-/// An image of 8-bit sRGB samples.
+/// From the bytes of an image file to the tensor, with the [default limits](Limits::DEFAULT).
+///
+/// # Panics
+///
+/// If the spec has a [fault](PreprocessSpec::fault).
+pub fn apply(bytes: &[u8], spec: &PreprocessSpec) -> Result<Pixels, DecodeError> {
+    Ok(prepare(&decode(bytes, &Limits::DEFAULT)?, spec))
+}
+
+/// From a decoded image to the tensor.
+///
+/// # Panics
+///
+/// If the spec has a [fault](PreprocessSpec::fault).
+#[must_use]
+pub fn prepare(image: &RgbImage, spec: &PreprocessSpec) -> Pixels {
+    normalize(&resize_and_crop(image, spec), spec)
+}
+
+/// An image of 8-bit sRGB samples. [`RgbImage::new`] checks what is said here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
-    /// Columns.
+    /// Columns, at least 1.
     pub width: u32,
-    /// Rows.
+    /// Rows, at least 1.
     pub height: u32,
     /// `height` x `width` x 3 samples, order R, G, B.
     pub samples: Vec<u8>,
