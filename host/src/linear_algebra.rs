@@ -99,7 +99,9 @@ pub struct Eigenpairs {
 
 /// The matrix holds a value that is not finite.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("the eigenvalues of a {side} x {side} matrix were not found: it holds values that are not finite")]
+#[error(
+    "the eigenvalues of a {side} x {side} matrix were not found: it holds values that are not finite"
+)]
 pub struct NoEigenvalues {
     /// Side of the matrix.
     pub side: usize,
@@ -485,7 +487,10 @@ mod tests {
 
     fn check(matrix: &Matrix, pairs: &Eigenpairs, expected: &[f64]) {
         for (i, (found, expected)) in pairs.values.iter().zip(expected).enumerate() {
-            assert!((found - expected).abs() < TOLERANCE, "{i}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < TOLERANCE,
+                "{i}: {found} {expected}"
+            );
             let vector = pairs.vectors.row(i);
             for (row, x) in matrix.rows().zip(vector) {
                 assert!((dot(row, vector) - found * x).abs() < TOLERANCE, "pair {i}");
@@ -538,7 +543,11 @@ mod tests {
         let mut values = vec![0.0; 400];
         values[..5].copy_from_slice(&[5.0, 4.0, 3.0, 2.0, 1.0]);
         let matrix = with_eigenvalues(&values, 5);
-        check(&matrix, &largest_eigenpairs(&matrix, 8).unwrap(), &values[..8]);
+        check(
+            &matrix,
+            &largest_eigenpairs(&matrix, 8).unwrap(),
+            &values[..8],
+        );
     }
 
     #[test]

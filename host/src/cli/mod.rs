@@ -112,8 +112,10 @@ fn hint(err: &anyhow::Error) -> Option<String> {
                 "free some space or choose another folder; nothing was overwritten".into()
             });
         }
-        if let Some(crate::recipe::RecipeError::Syntax { suggestion: Some(name), .. }) =
-            cause.downcast_ref()
+        if let Some(crate::recipe::RecipeError::Syntax {
+            suggestion: Some(name),
+            ..
+        }) = cause.downcast_ref()
         {
             return Some(format!("did you mean `{name}`?"));
         }

@@ -83,9 +83,9 @@ pub fn embed_images(
     cache: CacheFolder<'_>,
     on_image: &(dyn Fn() + Sync),
 ) -> Result<Embedded, EmbedError> {
-    let features = all_features(teacher, manifest, cache, on_image)?;
+    let mut features = all_features(teacher, manifest, cache, on_image)?;
     let mut images = EmbeddedImages::new(teacher.space(), teacher.dim());
-    let mut faults = features.faults;
+    let mut faults = std::mem::take(&mut features.faults);
     for image in distinct(manifest) {
         let Some(rows) = features.of(image.id) else {
             continue;
@@ -188,7 +188,9 @@ fn all_features(
         if let Some(folder) = &folder {
             files::create_folder(folder)?;
             let wanted = manifest.images.iter().map(|image| image.id).collect();
-            features.damaged.extend(read_parts(folder, &wanted, &mut table)?);
+            features
+                .damaged
+                .extend(read_parts(folder, &wanted, &mut table)?);
         }
         features.tables.push(table);
         folders.push(folder);

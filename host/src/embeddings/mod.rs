@@ -62,7 +62,9 @@ pub enum EmbeddingsError {
 
 /// An image that was not embedded.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("image `{path}` ({id}) has no embedding of space {space}; {n_missing} of {n_images} images have none")]
+#[error(
+    "image `{path}` ({id}) has no embedding of space {space}; {n_missing} of {n_images} images have none"
+)]
 pub struct MissingImage {
     /// The first such image.
     pub path: String,
@@ -154,7 +156,11 @@ impl EmbeddedImages {
                 n_images: manifest.images.len(),
             });
         }
-        for row in manifest.images.iter().filter_map(|image| self.get(&image.id)) {
+        for row in manifest
+            .images
+            .iter()
+            .filter_map(|image| self.get(&image.id))
+        {
             rows.push(row);
         }
         Ok(rows)
@@ -281,7 +287,10 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0xff;
             assert!(EmbeddedImages::from_bytes(&damaged).is_err(), "byte {at}");
-            assert!(EmbeddedImages::from_bytes(&bytes[..at]).is_err(), "{at} bytes");
+            assert!(
+                EmbeddedImages::from_bytes(&bytes[..at]).is_err(),
+                "{at} bytes"
+            );
         }
     }
 }

@@ -42,7 +42,11 @@ impl Compute {
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1) as i32;
         tch::set_num_threads(n_threads);
-        let device = if has_gpu { Device::Cuda(0) } else { Device::Cpu };
+        let device = if has_gpu {
+            Device::Cuda(0)
+        } else {
+            Device::Cpu
+        };
         Ok(Self { device, n_threads })
     }
 }
@@ -93,6 +97,11 @@ mod tests {
     #[test]
     fn the_folder_of_the_library_in_use_is_found() {
         let _ = tch::get_num_threads();
-        assert!(loaded_library_folder().unwrap().join("libtorch_cpu.so").exists());
+        assert!(
+            loaded_library_folder()
+                .unwrap()
+                .join("libtorch_cpu.so")
+                .exists()
+        );
     }
 }

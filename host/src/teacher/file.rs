@@ -206,7 +206,10 @@ mod tests {
     #[test]
     fn another_projection_is_another_space() {
         let teacher = imported();
-        let (space, plain) = (teacher.space(), imported().with_projection(None, None).unwrap());
+        let (space, plain) = (
+            teacher.space(),
+            imported().with_projection(None, None).unwrap(),
+        );
         assert_ne!(plain.space(), space);
         assert_eq!(plain.dim(), 3);
     }

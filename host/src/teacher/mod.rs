@@ -84,7 +84,9 @@ pub enum TeacherError {
         source: EncodeError,
     },
     /// It has no network.
-    #[error("teacher `{teacher}` was imported as embeddings of {n_images} images and can not embed others; import its networks as ONNX for that")]
+    #[error(
+        "teacher `{teacher}` was imported as embeddings of {n_images} images and can not embed others; import its networks as ONNX for that"
+    )]
     NoNetwork {
         /// Its name.
         teacher: String,
@@ -161,7 +163,12 @@ impl Member {
     pub fn feature_space(&self) -> SpaceId {
         let weights = self.weights_fingerprint();
         let none = Projection::none_fingerprint();
-        SpaceId::of_teacher(weights, self.preprocess.fingerprint(), none, self.dim as u32)
+        SpaceId::of_teacher(
+            weights,
+            self.preprocess.fingerprint(),
+            none,
+            self.dim as u32,
+        )
     }
 
     fn weights_fingerprint(&self) -> Fingerprint {
@@ -228,7 +235,13 @@ impl Teacher {
         projection: Option<Projection>,
         manifest: Option<Fingerprint>,
     ) -> Result<Self, TeacherError> {
-        Self::assemble(name.into(), Vec::new(), Some(imported), projection, manifest)
+        Self::assemble(
+            name.into(),
+            Vec::new(),
+            Some(imported),
+            projection,
+            manifest,
+        )
     }
 
     fn assemble(
@@ -273,8 +286,16 @@ impl Teacher {
                             .finish()
                     };
                     (
-                        both("eyas teacher weights 1", weights, member.weights_fingerprint()),
-                        both("eyas teacher pixels 1", pixels, member.preprocess.fingerprint()),
+                        both(
+                            "eyas teacher weights 1",
+                            weights,
+                            member.weights_fingerprint(),
+                        ),
+                        both(
+                            "eyas teacher pixels 1",
+                            pixels,
+                            member.preprocess.fingerprint(),
+                        ),
                     )
                 },
             ),
@@ -391,10 +412,12 @@ impl Teacher {
     pub fn features(&self, member_idx: usize, image: &RgbImage) -> Result<Vec<f32>, TeacherError> {
         let (network, member) = (&self.networks()?[member_idx], &self.members[member_idx]);
         let pixels = preprocess::prepare(image, &member.preprocess);
-        let features = network.run(&pixels).map_err(|source| TeacherError::Network {
-            member: member.name.clone(),
-            source,
-        })?;
+        let features = network
+            .run(&pixels)
+            .map_err(|source| TeacherError::Network {
+                member: member.name.clone(),
+                source,
+            })?;
         unit(&member.name, features.clone())?;
         Ok(features)
     }

@@ -26,7 +26,9 @@ pub enum NpyError {
         why: String,
     },
     /// It holds something else.
-    #[error("`{path}` holds {found}; embeddings are a C-ordered matrix of f16, f32 or f64 with one row for each image")]
+    #[error(
+        "`{path}` holds {found}; embeddings are a C-ordered matrix of f16, f32 or f64 with one row for each image"
+    )]
     NotEmbeddings {
         /// Which file.
         path: String,
@@ -82,7 +84,10 @@ fn parse(bytes: &[u8]) -> Result<Embeddings, Fault> {
     // Checked against the file's own length before anything is allocated for it.
     let n_bytes = n_rows.checked_mul(dim).and_then(|n| n.checked_mul(size));
     if n_bytes.is_none_or(|n_bytes| n_bytes > bytes.len() as u64) {
-        let what = format!("{n_rows} x {dim} numbers do not fit into {} bytes", bytes.len());
+        let what = format!(
+            "{n_rows} x {dim} numbers do not fit into {} bytes",
+            bytes.len()
+        );
         return Err(Fault::Format(what));
     }
     let whole = |err: std::io::Error| Fault::Format(err.to_string());

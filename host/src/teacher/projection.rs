@@ -28,7 +28,9 @@ pub struct Projection {
 #[non_exhaustive]
 pub enum FitError {
     /// Too few images or features for that many components.
-    #[error("{n_images} images with {n_features} features have {n_directions} directions of variation, {dim} are asked for; ask for fewer dimensions or give more images")]
+    #[error(
+        "{n_images} images with {n_features} features have {n_directions} directions of variation, {dim} are asked for; ask for fewer dimensions or give more images"
+    )]
     TooFewDirections {
         /// Images that it is fitted on.
         n_images: usize,
@@ -106,7 +108,11 @@ impl Projection {
     /// If it has another number of features.
     #[must_use]
     pub fn apply(&self, features: &[f32]) -> Vec<f32> {
-        assert_eq!(features.len(), self.mean.len(), "another number of features");
+        assert_eq!(
+            features.len(),
+            self.mean.len(),
+            "another number of features"
+        );
         let centered: Vec<f32> = features
             .iter()
             .zip(&self.mean)
@@ -186,9 +192,10 @@ fn principal_components(
 /// Length 1, largest coefficient positive.
 fn orient(component: &mut [f64]) {
     let length = linear_algebra::dot(component, component).sqrt();
-    let largest = component
-        .iter()
-        .fold(0.0_f64, |most, x| if x.abs() > most.abs() { *x } else { most });
+    let largest = component.iter().fold(
+        0.0_f64,
+        |most, x| if x.abs() > most.abs() { *x } else { most },
+    );
     if length > 0.0 {
         let scale = length.copysign(largest).recip();
         component.iter_mut().for_each(|x| *x *= scale);
