@@ -76,7 +76,8 @@ impl Outline {
             };
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                    if size.replace(frame_size(segment)?).is_some() {
+                    let another = size.replace(frame_size(segment)?);
+                    if another.is_some() {
                         return Err(DecodeError::damaged(
                             Format::Jpeg,
                             "there is more than one frame header",
