@@ -12,6 +12,8 @@ mod teacher;
 mod train;
 
 mod progress;
+#[cfg(feature = "torch")]
+mod run_log;
 
 use std::process::ExitCode;
 
