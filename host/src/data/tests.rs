@@ -70,7 +70,7 @@ fn class_folders_without_splits_have_every_role() {
         manifest.images[0].id,
         eyas_shared::fingerprint::ImageId::of_file(&jpeg(4))
     );
-    assert_eq!(listing::list(folder.path()).unwrap().n_other, 1);
+    assert_eq!(listing::list(folder.path(), &mut Err).unwrap().n_other, 1);
 }
 
 #[test]

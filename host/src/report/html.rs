@@ -83,7 +83,11 @@ fn section_of_queries(report: &Report) -> String {
     if report.queries.is_empty() {
         return String::new();
     }
-    let n_wrong = report.queries.iter().filter(|query| query.first_right != Some(0)).count();
+    let n_wrong = report
+        .queries
+        .iter()
+        .filter(|query| query.first_right != Some(0))
+        .count();
     let mut html = format!(
         "<section>\n<h2>Queries and their matches</h2>\n<p>{} {} of the {} shown found a wrong image first; the worst come first.</p>\n",
         escape(&report.queries_origin),
@@ -128,7 +132,9 @@ fn item_of_match(rank: usize, found: &MatchPicture) -> String {
     };
     format!(
         "<li class=\"{class}\"><figure>{}<figcaption><span class=\"mark\">{mark}</span> <span class=\"label\">{label}</span> <small>{rank}. score {:.3}</small></figcaption></figure></li>\n",
-        found.picture.to_html(&format!("match {rank}, {mark}: {label}")),
+        found
+            .picture
+            .to_html(&format!("match {rank}, {mark}: {label}")),
         found.score,
     )
 }
@@ -139,7 +145,11 @@ fn section_of_facts(facts: &[(String, String)]) -> String {
     }
     let mut html = "<section>\n<h2>How this was made</h2>\n<dl class=\"facts\">\n".to_owned();
     for (name, value) in facts {
-        html += &format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));
+        html += &format!(
+            "<div><dt>{}</dt><dd>{}</dd></div>\n",
+            escape(name),
+            escape(value)
+        );
     }
     html + "</dl>\n</section>\n"
 }

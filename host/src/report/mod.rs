@@ -151,7 +151,7 @@ mod tests {
             tables: vec![Table {
                 title: "Recall".to_owned(),
                 columns: vec!["model".to_owned(), "recall_at_1".to_owned()],
-                rows: vec![vec!["<b>".into(), Cell::Share(0.25)]],
+                rows: vec![vec!["<u>".into(), Cell::Share(0.25)]],
                 convention: "share of queries".to_owned(),
                 n: "10 queries".to_owned(),
                 origin: "eyas evaluate".to_owned(),
@@ -175,7 +175,7 @@ mod tests {
         let page = report().to_html();
         assert!(page.contains("Shelf &lt;student&gt;") && page.contains("a &amp; b"));
         assert!(page.contains("&lt;tea&gt; &amp; &quot;milk&quot;"));
-        assert!(!page.contains("<tea>") && !page.contains("<b>"));
+        assert!(!page.contains("<tea>") && !page.contains("<u>"));
     }
 
     #[test]
@@ -188,7 +188,10 @@ mod tests {
             query("wrong, near", Some(1), 0.4),
             query("wrong, near and sure", Some(1), 0.8),
         ];
-        let names: Vec<&str> = worst_first(&queries).iter().map(|q| q.name.as_str()).collect();
+        let names: Vec<&str> = worst_first(&queries)
+            .iter()
+            .map(|q| q.name.as_str())
+            .collect();
         assert_eq!(
             names,
             [
@@ -206,6 +209,9 @@ mod tests {
     fn right_and_wrong_are_said_in_words() {
         let page = report().to_html();
         assert!(page.contains("✓ right") && page.contains("✗ wrong"));
-        assert!(page.find("✗ wrong") < page.find("✓ right"), "wrong ones first");
+        assert!(
+            page.find("✗ wrong") < page.find("✓ right"),
+            "wrong ones first"
+        );
     }
 }

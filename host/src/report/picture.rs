@@ -37,7 +37,13 @@ impl Thumbnail {
             (reduced as u32).max(1)
         };
         let (width, height) = (side(image.width), side(image.height));
-        let reduced = resize(image, SourceBox::whole(image), width, height, Filter::Bilinear);
+        let reduced = resize(
+            image,
+            SourceBox::whole(image),
+            width,
+            height,
+            Filter::Bilinear,
+        );
         let mut jpeg = Vec::new();
         jpeg_encoder::Encoder::new(&mut jpeg, QUALITY).encode(
             &reduced.samples,

@@ -176,10 +176,7 @@ impl Weights {
             let first = (center - reach + 0.5).max(0.0) as usize;
             let end = ((center + reach + 0.5) as usize).min(axis.len as usize);
             exact.clear();
-            exact
-                .extend((first..end).map(|i| {
-                    shape(((i - first) as f64 + first as f64 - center + 0.5) * narrowing)
-                }));
+            exact.extend((first..end).map(|i| shape((i as f64 - center + 0.5) * narrowing)));
             let total: f64 = exact.iter().sum();
             let start = weights.fixed.len();
             weights
@@ -243,6 +240,18 @@ fn to_sample(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
+/// Adds weighted samples to their sums.
+///
+/// No sum leaves i32: the absolute values of the weights of one output pixel add up to less
+/// than 2 (in units of 2^22). Wrapping arithmetic keeps the overflow checks of a build out
+/// of the innermost loop.
+#[inline]
+fn add_weighted(sums: &mut [i32], samples: &[u8], weight: i32) {
+    for (sum, sample) in sums.iter_mut().zip(samples) {
+        *sum = sum.wrapping_add(i32::from(*sample).wrapping_mul(weight));
+    }
+}
+
 fn resample(
     image: &RgbImage,
     (columns, kept_columns): (Axis, Range<u64>),
@@ -294,9 +303,7 @@ fn resample_columns(image: &RgbImage, rows: Range<usize>, weights: &Weights) -> 
         for (first, weights) in weights.windows() {
             let mut sums = [HALF; 3];
             for (pixel, weight) in pixels[first..first + weights.len()].iter().zip(weights) {
-                for (sum, sample) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*sample) * weight;
-                }
+                add_weighted(&mut sums, pixel, *weight);
             }
             samples.extend_from_slice(&sums.map(to_sample));
         }
@@ -312,9 +319,7 @@ fn resample_rows(samples: &[u8], row_len: usize, first_row: usize, weights: &Wei
         sums.fill(HALF);
         let start = (first - first_row) * row_len;
         for (row, weight) in samples[start..].chunks_exact(row_len).zip(weights) {
-            for (sum, sample) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*sample) * weight;
-            }
+            add_weighted(&mut sums, row, *weight);
         }
         resampled.extend(sums.iter().map(|sum| to_sample(*sum)));
     }
