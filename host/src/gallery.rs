@@ -21,7 +21,9 @@ pub enum BuildError {
         hint: &'static str,
     },
     /// One content with two labels.
-    #[error("`{first}` and `{second}` are the same image, but labelled `{first_label}` and `{second_label}`; remove one")]
+    #[error(
+        "`{first}` and `{second}` are the same image, but labelled `{first_label}` and `{second_label}`; remove one"
+    )]
     OtherLabel {
         /// Path of one.
         first: String,

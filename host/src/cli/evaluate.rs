@@ -109,7 +109,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         note(&format!("left out: {fault}"));
     }
     if !evaluation.faults.is_empty() {
-        bail!("{} images can not be read or embedded", evaluation.faults.len());
+        bail!(
+            "{} images can not be read or embedded",
+            evaluation.faults.len()
+        );
     }
     Ok(Answer::Yes)
 }
@@ -262,7 +265,12 @@ fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
 }
 
 fn describe(evaluation: &Evaluation) {
-    let Evaluation { header, gallery, student, .. } = evaluation;
+    let Evaluation {
+        header,
+        gallery,
+        student,
+        ..
+    } = evaluation;
     say(&format!(
         "{} ({}) against {} images embedded by {} ({}), space {}",
         header.name,
@@ -291,7 +299,9 @@ fn describe(evaluation: &Evaluation) {
     if let Some(ceiling) = &evaluation.ceiling {
         line("teacher", ceiling);
         if let Some(ratio) = ratio(student, ceiling) {
-            say(&format!("the student reaches {ratio:.3} of the teacher's recall_at_1"));
+            say(&format!(
+                "the student reaches {ratio:.3} of the teacher's recall_at_1"
+            ));
         }
     }
     if let Some(baseline) = &evaluation.baseline {

@@ -210,8 +210,8 @@ fn images_of_labels<'g>(gallery: &Gallery<'g>) -> Vec<(&'g str, usize)> {
 
 fn verify(args: &VerifyArgs) -> anyhow::Result<Answer> {
     let file = MappedFile::open(&args.gallery)?;
-    let outcome: Result<u32, GalleryError> = Gallery::open(file.bytes())
-        .and_then(|gallery| gallery.verify().map(|()| gallery.n_rows()));
+    let outcome: Result<u32, GalleryError> =
+        Gallery::open(file.bytes()).and_then(|gallery| gallery.verify().map(|()| gallery.n_rows()));
     let path = args.gallery.display();
     match outcome {
         Ok(n_rows) => {

@@ -110,9 +110,7 @@ fn search(queries: &[f64], searched: &[f64], labels: &[f64]) -> Retrieval {
         }
         rows
     };
-    let ids: Vec<ImageId> = (0..labels.len())
-        .map(|i| ImageId([i as u8; 16]))
-        .collect();
+    let ids: Vec<ImageId> = (0..labels.len()).map(|i| ImageId([i as u8; 16])).collect();
     let labels: Vec<String> = labels.iter().map(ToString::to_string).collect();
     let entries: Vec<Entry<'_>> = ids
         .iter()
@@ -140,7 +138,10 @@ fn search(queries: &[f64], searched: &[f64], labels: &[f64]) -> Retrieval {
 }
 
 fn close(what: &str, found: f64, expected: f64) {
-    assert!((found - expected).abs() < TOLERANCE, "{what}: {found} {expected}");
+    assert!(
+        (found - expected).abs() < TOLERANCE,
+        "{what}: {found} {expected}"
+    );
 }
 
 #[test]

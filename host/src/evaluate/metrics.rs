@@ -85,7 +85,10 @@ mod tests {
         let example = ranking("-++-+", 3);
         close(recall_at_k(&example, 1), 0.0);
         close(recall_at_k(&example, 2), 1.0);
-        close(mean_average_precision_at_r(&example), (1.0 / 2.0 + 2.0 / 3.0) / 3.0);
+        close(
+            mean_average_precision_at_r(&example),
+            (1.0 / 2.0 + 2.0 / 3.0) / 3.0,
+        );
         let full = (1.0 / 2.0 + 2.0 / 3.0 + 3.0 / 5.0) / 3.0;
         close(average_precision_step(&example), full);
         close(r_precision(&example), 2.0 / 3.0);
@@ -95,7 +98,11 @@ mod tests {
     fn a_perfect_ranking_scores_one_and_a_hopeless_one_zero() {
         let perfect = ranking("++--", 2);
         let hopeless = ranking("--", 2);
-        for metric in [mean_average_precision_at_r, average_precision_step, r_precision] {
+        for metric in [
+            mean_average_precision_at_r,
+            average_precision_step,
+            r_precision,
+        ] {
             close(metric(&perfect), 1.0);
             close(metric(&hopeless), 0.0);
         }

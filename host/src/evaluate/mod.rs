@@ -68,9 +68,14 @@ pub fn select_queries(manifest: &Manifest, split: Option<&str>) -> Result<Manife
 #[must_use]
 pub fn queries_of(manifest: &Manifest, embedded: &EmbeddedImages) -> Queries {
     let mut kept = manifest.clone();
-    kept.images.retain(|image| embedded.get(&image.id).is_some());
+    kept.images
+        .retain(|image| embedded.get(&image.id).is_some());
     let mut rows = Embeddings::new(embedded.dim());
-    for row in kept.images.iter().filter_map(|image| embedded.get(&image.id)) {
+    for row in kept
+        .images
+        .iter()
+        .filter_map(|image| embedded.get(&image.id))
+    {
         rows.push(row);
     }
     Queries::new(&kept, rows)

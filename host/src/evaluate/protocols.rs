@@ -37,11 +37,19 @@ impl Queries {
     /// If their numbers differ.
     #[must_use]
     pub fn new(manifest: &Manifest, embeddings: Embeddings) -> Self {
-        assert_eq!(embeddings.n_rows(), manifest.images.len(), "rows and images");
+        assert_eq!(
+            embeddings.n_rows(),
+            manifest.images.len(),
+            "rows and images"
+        );
         Self {
             embeddings,
             ids: manifest.images.iter().map(|image| image.id).collect(),
-            labels: manifest.images.iter().map(|image| image.label.clone()).collect(),
+            labels: manifest
+                .images
+                .iter()
+                .map(|image| image.label.clone())
+                .collect(),
         }
     }
 }
@@ -213,9 +221,8 @@ fn scores(ranking: &Ranking) -> Option<Scores> {
 
 fn summarize(queries: Vec<QueryOutcome>) -> Retrieval {
     let scored: Vec<Scores> = queries.iter().filter_map(|query| query.scores).collect();
-    let mean = |of: fn(&Scores) -> f64| {
-        scored.iter().map(of).sum::<f64>() / (scored.len().max(1)) as f64
-    };
+    let mean =
+        |of: fn(&Scores) -> f64| scored.iter().map(of).sum::<f64>() / (scored.len().max(1)) as f64;
     Retrieval {
         means: Scores {
             recall_at_1: mean(|scores| scores.recall_at_1),
