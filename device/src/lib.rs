@@ -4,3 +4,12 @@
 //! with the very code that runs on the board.
 
 pub mod encoder;
+pub mod matcher;
+pub mod selftest;
+pub mod store;
+
+#[doc(hidden)]
+pub mod cli;
+
+#[cfg(test)]
+mod test_data;

@@ -121,7 +121,11 @@ impl MappedFile {
         let metadata = fs::metadata(path).map_err(FileError::because("read", path))?;
         let path = path.to_owned();
         if !metadata.is_file() {
-            let what = if metadata.is_dir() { "folder" } else { "special file" };
+            let what = if metadata.is_dir() {
+                "folder"
+            } else {
+                "special file"
+            };
             return Err(StoreError::NotAFile { path, what });
         }
         match metadata.len() {
@@ -154,8 +158,10 @@ impl MappedFile {
     /// # Errors
     /// [`StoreError::Bundle`] says what does not fit.
     pub fn bundle(&self) -> Result<Bundle<'_>, StoreError> {
-        Bundle::read(self.bytes())
-            .map_err(|source| StoreError::Bundle { path: self.path.clone(), source })
+        Bundle::read(self.bytes()).map_err(|source| StoreError::Bundle {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Opens the file as a gallery in constant time; [`Gallery::verify`] is not called.
@@ -177,7 +183,10 @@ impl MappedFile {
     }
 
     fn gallery_fault(&self) -> impl FnOnce(GalleryError) -> StoreError {
-        move |source| StoreError::Gallery { path: self.path.clone(), source }
+        move |source| StoreError::Gallery {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -211,10 +220,19 @@ impl Store {
         let (student, rows) = (bundle.header.dim as usize, gallery.dim());
         if student != rows {
             let (bundle_path, gallery_path) = paths();
-            return Err(StoreError::OtherDim { student, gallery: rows, bundle_path, gallery_path });
+            return Err(StoreError::OtherDim {
+                student,
+                gallery: rows,
+                bundle_path,
+                gallery_path,
+            });
         }
         let encoder = load_student(&bundle_file, &bundle)?;
-        Ok(Self { header: bundle.header, encoder, gallery: gallery_file })
+        Ok(Self {
+            header: bundle.header,
+            encoder,
+            gallery: gallery_file,
+        })
     }
 
     /// What the bundle says of the student.
@@ -245,8 +263,10 @@ impl Store {
 /// # Errors
 /// [`StoreError::Student`] if the network can not be run or gives other embeddings.
 pub fn load_student(file: &MappedFile, bundle: &Bundle<'_>) -> Result<Encoder, StoreError> {
-    Encoder::load(bundle)
-        .map_err(|source| StoreError::Student { path: file.path.clone(), source })
+    Encoder::load(bundle).map_err(|source| StoreError::Student {
+        path: file.path.clone(),
+        source,
+    })
 }
 
 #[cfg(test)]

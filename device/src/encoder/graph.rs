@@ -325,4 +325,3 @@ pub(super) fn check_shapes(model: &InferenceModel) -> TractResult<()> {
     }
     Ok(())
 }
-

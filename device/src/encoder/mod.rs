@@ -85,6 +85,15 @@ pub enum EncodeError {
         /// Values that come out.
         found: usize,
     },
+    /// A bundle with more probes than a self-test computes.
+    #[error(
+        "the bundle holds {found} probes; at most {} are computed",
+        crate::selftest::MAX_PROBES
+    )]
+    TooManyProbes {
+        /// Probes in the bundle.
+        found: usize,
+    },
     /// An embedding without direction.
     #[error("the network's output for this image is {what}")]
     NoDirection {

@@ -24,7 +24,10 @@ pub fn search(
     k: usize,
     exclude: Option<ImageId>,
 ) -> Vec<Match> {
-    let query = Query { embedding: query, exclude };
+    let query = Query {
+        embedding: query,
+        exclude,
+    };
     search_batch(gallery, &[query], k).swap_remove(0)
 }
 
@@ -67,7 +70,11 @@ struct Best {
 
 impl Best {
     fn new(k: usize) -> Self {
-        Self { k, candidates: Vec::new(), threshold: Score::NEG_INFINITY }
+        Self {
+            k,
+            candidates: Vec::new(),
+            threshold: Score::NEG_INFINITY,
+        }
     }
 
     fn offer(&mut self, gallery: &Gallery<'_>, exclude: Option<ImageId>, row: u32, score: Score) {
@@ -87,7 +94,9 @@ impl Best {
     }
 
     fn cut(&mut self) {
-        let (_, worst, _) = self.candidates.select_nth_unstable_by(self.k - 1, best_first);
+        let (_, worst, _) = self
+            .candidates
+            .select_nth_unstable_by(self.k - 1, best_first);
         self.threshold = worst.score;
         self.candidates.truncate(self.k);
     }
@@ -112,7 +121,10 @@ mod tests {
 
     /// Bits instead of floats: equal means equal.
     fn bits(matches: &[Match]) -> Vec<(u32, ImageId, u32)> {
-        matches.iter().map(|m| (m.row, m.id, m.score.to_bits())).collect()
+        matches
+            .iter()
+            .map(|m| (m.row, m.id, m.score.to_bits()))
+            .collect()
     }
 
     /// A gallery with rows that occur several times, some under the same identity.

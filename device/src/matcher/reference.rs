@@ -25,7 +25,11 @@ pub fn search(
             continue;
         }
         gallery.row_into(row, &mut values);
-        matches.push(Match { row, id, score: dot(query, &values) });
+        matches.push(Match {
+            row,
+            id,
+            score: dot(query, &values),
+        });
     }
     matches.sort_by(best_first);
     matches.truncate(k);

@@ -6,7 +6,7 @@ use anyhow::bail;
 use eyas_shared::files;
 use serde_json::json;
 
-use super::{Answer, Progress, say};
+use super::{Answer, Progress, note, say};
 use crate::data;
 use crate::data::manifest::Selection;
 use crate::embeddings::cache::{self, Embedded};
@@ -100,9 +100,4 @@ fn summary(args: &Args, teacher: &Teacher, n_lines: usize, embedded: &Embedded) 
         teacher.space(),
         embedded.n_run
     )
-}
-
-#[expect(clippy::print_stderr, reason = "this is where notes reach the user")]
-fn note(text: &str) {
-    eprintln!("{text}");
 }

@@ -98,6 +98,12 @@ fn say(line: &str) {
     println!("{line}");
 }
 
+/// Tells of something beside a command's result.
+#[expect(clippy::print_stderr, reason = "this is where notes reach the user")]
+fn note(line: &str) {
+    eprintln!("{line}");
+}
+
 #[expect(clippy::print_stderr, reason = "this is where errors reach the user")]
 fn report_error(err: &anyhow::Error) {
     eprintln!("error: {err:#}");

@@ -12,22 +12,20 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::{Fingerprinter, ImageId, SpaceId};
-use eyas_shared::preprocess::{self, Limits};
 use thiserror::Error;
 
 use super::EmbeddedImages;
+use super::images::read_image;
 use crate::data::manifest::{Image, Manifest};
 use crate::teacher::{Teacher, TeacherError};
 
 /// Images in one part file: what an interruption can cost at most, for each thread.
 pub const CHUNK: usize = 64;
-
-/// Threads that run networks.
-const N_THREADS: usize = 2;
 
 const PART_EXTENSION: &str = "features";
 
@@ -140,7 +138,7 @@ fn distinct(manifest: &Manifest) -> impl Iterator<Item = &Image> {
 }
 
 impl Fault {
-    fn of(image: &Image, why: impl std::fmt::Display) -> Self {
+    pub(super) fn of(image: &Image, why: impl std::fmt::Display) -> Self {
         Self {
             path: image.path.clone(),
             id: image.id,
@@ -316,8 +314,9 @@ impl Run<'_> {
                 done.push((chunk_idx, outcome));
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..N_THREADS.min(chunks.len()) {
+        thread::scope(|scope| {
+            let n_threads = thread::available_parallelism().map_or(1, usize::from);
+            for _ in 1..n_threads.min(chunks.len()) {
                 scope.spawn(work);
             }
             work();
@@ -361,13 +360,7 @@ impl Run<'_> {
 
     /// Features by each member that has none of this image yet.
     fn image(&self, image: &Image) -> Result<Vec<Option<Vec<f32>>>, String> {
-        let limits = Limits::DEFAULT;
-        let bytes = files::read(&self.manifest.path(image), limits.max_bytes)
-            .map_err(|err| err.source.to_string())?;
-        if ImageId::of_file(&bytes) != image.id {
-            return Err("the file has changed since the data was listed".to_owned());
-        }
-        let pixels = preprocess::decode(&bytes, &limits).map_err(|err| err.to_string())?;
+        let pixels = read_image(self.manifest, image)?;
         let features = |(member_idx, known): (usize, &EmbeddedImages)| {
             if known.get(&image.id).is_some() {
                 return Ok(None);

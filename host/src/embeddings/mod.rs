@@ -1,9 +1,11 @@
 //! Embeddings of a manifest's images: kept on disk, found by image.
 //!
 //! [`EmbeddedImages`] is a table from [`ImageId`] to embedding in one space, and a file.
-//! How it is filled from images, once, is the business of [`cache`].
+//! How a teacher fills it, once, is the business of [`cache`]; [`images`] fills it with
+//! whatever is cheap enough to be computed every time.
 
 pub mod cache;
+pub mod images;
 
 use std::collections::HashMap;
 use std::path::Path;
