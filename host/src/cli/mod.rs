@@ -9,6 +9,7 @@ mod evaluate;
 mod export;
 mod gallery;
 mod teacher;
+mod teacher_train;
 mod train;
 
 mod progress;
