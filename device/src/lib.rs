@@ -1,2 +1,6 @@
 //! The device: encodes query images with a student and finds them in a gallery.
+//!
+//! The host uses this library too, so that an export is checked and a student evaluated
+//! with the very code that runs on the board.
+
 pub mod encoder;

@@ -122,6 +122,7 @@ pub enum ContainerError {
 }
 
 impl ContainerError {
+    /// A contradiction, in words.
     pub fn malformed(what: impl Into<String>) -> Self {
         Self::Malformed { what: what.into() }
     }
@@ -306,6 +307,9 @@ fn check_sections(bytes: &[u8], sections: &[Section<'_>]) -> Result<(), Containe
 }
 
 /// Reads a kind's own header.
+///
+/// # Errors
+/// If it does not decode to `T`, or not all of it.
 pub fn read_header<'a, T: Deserialize<'a>>(container: &Container<'a>) -> Result<T, ContainerError> {
     match postcard::take_from_bytes(container.header) {
         Ok((header, [])) => Ok(header),

@@ -1,1 +1,3 @@
-fn main() {}
+//! Checks that cross the crates.
+
+mod tidy;

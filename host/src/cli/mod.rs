@@ -90,6 +90,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints one line of a command's result.
+#[expect(clippy::print_stdout, reason = "this is where results reach the user")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
 #[expect(clippy::print_stderr, reason = "this is where errors reach the user")]
 fn report_error(err: &anyhow::Error) {
     eprintln!("error: {err:#}");
@@ -105,6 +111,13 @@ fn hint(err: &anyhow::Error) -> Option<String> {
             return file.is_out_of_space().then(|| {
                 "free some space or choose another folder; nothing was overwritten".into()
             });
+        }
+        if let Some(crate::recipe::RecipeError::Syntax {
+            suggestion: Some(name),
+            ..
+        }) = cause.downcast_ref()
+        {
+            return Some(format!("did you mean `{name}`?"));
         }
         None
     })

@@ -1,8 +1,10 @@
 //! The list of images that everything else works from.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use eyas_shared::fingerprint::{Fingerprint, Fingerprinter, ImageId};
+use eyas_shared::random::Random;
 
 /// Images with their labels and roles.
 #[derive(Clone, Debug)]
@@ -104,5 +106,43 @@ impl Manifest {
         labels.sort_unstable();
         labels.dedup();
         labels
+    }
+
+    /// The list as CSV with a header, paths relative to the root: [`super::open`] reads it
+    /// when it lies there.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        super::csv::write(self)
+    }
+
+    /// Carves a validation part out of training images: `(training, validation)`, both in
+    /// the manifest's order.
+    ///
+    /// About `fraction` (0 to 1) of each label's images validate; every label keeps at
+    /// least one for training. Labels are drawn independently, so images of a new label
+    /// do not move the others.
+    #[must_use]
+    pub fn split_validation(&self, fraction: f64, seed: u64) -> (Manifest, Manifest) {
+        let random = Random::new(seed).fork("validation");
+        let mut rows_of_labels: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (row, image) in self.images.iter().enumerate() {
+            rows_of_labels.entry(&image.label).or_default().push(row);
+        }
+        let mut held_out: BTreeSet<usize> = BTreeSet::new();
+        for (label, mut rows) in rows_of_labels {
+            let mut random = random.fork(label);
+            random.shuffle(&mut rows);
+            // Rounded at random, so that labels of few images give their share on average.
+            let wanted = (fraction.clamp(0.0, 1.0) * rows.len() as f64 + random.unit()) as usize;
+            held_out.extend(&rows[..wanted.min(rows.len() - 1)]);
+        }
+        let part = |validates: bool| Manifest {
+            root: self.root.clone(),
+            images: (0..self.images.len())
+                .filter(|row| held_out.contains(row) == validates)
+                .map(|row| self.images[row].clone())
+                .collect(),
+        };
+        (part(false), part(true))
     }
 }

@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Training with libtorch. All of `tch` lives in this folder: plain Rust goes in and plain
+//! Rust comes out, so the rest of the host builds and tests without libtorch.
+
+mod compute;
+
+mod network;
+
+mod distance;
+mod loss;
+mod objective;
+
+mod optimizer;
+mod schedule;
+
+mod augment;
+mod batches;
+
+mod alignment;
+
+mod checkpoint;
+mod run;
+mod trainer;
+
+pub use batches::{TrainingImage, TrainingSet};
+pub use checkpoint::CheckpointError;
+pub use compute::{Compute, ComputeChoice};
+pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use trainer::Watch;

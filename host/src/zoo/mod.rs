@@ -5,6 +5,7 @@
 //! what ships is what was trained because both read the same list of nodes.
 
 mod eyas;
+pub mod init;
 mod resnet;
 mod squeezenet;
 
@@ -214,7 +215,9 @@ impl Network {
 }
 
 impl Node {
-    fn weights(&self) -> Vec<WeightShape> {
+    /// The weights that this node needs.
+    #[must_use]
+    pub fn weights(&self) -> Vec<WeightShape> {
         let weight = |suffix: &str, shape: &[usize], trained| WeightShape {
             name: format!("{}.{suffix}", self.name),
             shape: shape.to_vec(),

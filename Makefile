@@ -1,0 +1,69 @@
+# The commands of daily work; `make` prints them. After `make setup` plain cargo works as well.
+
+# `make setup` has already put the libtorch that the environment names behind `.libtorch`, where
+# .cargo/config.toml points: with one spelling of the path torch-sys is compiled once.
+CARGO := env -u LIBTORCH -u LIBTORCH_USE_PYTORCH cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help setup demo test lint doc board clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## check the tools, fetch libtorch once into the user's cache folder
+	@complete=yes; \
+	missing() { printf 'setup: %s\nhint: %s\n' "$$1" "$$2" >&2; complete=no; }; \
+	has() { command -v "$${1%% *}" >/dev/null 2>&1; }; \
+	wanted=$$(sed -n 's/^rust-version = "1\.\([0-9]*\).*/\1/p' Cargo.toml); \
+	has cargo || missing 'cargo, which builds Eyas, is not installed' \
+	    "install Rust 1.$$wanted or newer from https://rustup.rs, then open a new shell"; \
+	found=$$(cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\).*/\1/p'); \
+	test "$${found:-$$wanted}" -ge "$$wanted" || missing "this is Rust 1.$$found; Eyas needs 1.$$wanted" \
+	    '`rustup update`, or install a newer Rust from https://rustup.rs'; \
+	has "$${CC:-cc}" && has "$${CXX:-c++}" || missing 'a C++ compiler (cc and c++, or what CC and CXX name) is not installed' \
+	    'Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`'; \
+	if ! has python3; then missing 'python3, whose pip fetches libtorch, is not installed' \
+	    'Debian, Ubuntu: `apt-get install python3 python3-pip`; Fedora: `dnf install python3 python3-pip`'; \
+	elif ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then \
+	    missing 'python3 is too old' 'install python 3.8 or newer, with pip'; fi; \
+	test $$complete = yes || exit 2; \
+	python3 host/libtorch.py
+
+demo: setup ## build, then the whole job on embedded data: report and bundle in demo/
+	$(CARGO) build --release --bins
+	$(TARGET)/release/eyas demo --out demo
+
+# The log is shown as it grows and counted afterwards. A test that cannot run here prints a line
+# `skipped: REASON` and returns: it counts as skipped, not as passed, and so do ignored ones.
+test: setup ## run every test; the last line says how many passed, failed, were skipped
+	@mkdir -p $(TARGET)
+	@{ $(CARGO) build --release --workspace --bins \
+	    && $(CARGO) test --release --workspace --no-fail-fast -- --show-output; \
+	    echo "cargo ended with status $$?"; } 2>&1 | tee $(TARGET)/test.log
+	@awk '/^test result: / { passed += $$4; failed += $$6; skipped += $$8 } \
+	    /^skipped:/ { skipped += 1; passed -= 1 } \
+	    /^cargo ended with status / { status = $$5 } \
+	    END { \
+	        if (status != "0" && failed == 0) { \
+	            print "eyas: something did not build, or a test program ended early: it counts as one failure"; \
+	            failed = 1; \
+	        } \
+	        if (passed < 1 && failed == 0) print "eyas: no test passed"; \
+	        printf "eyas: %d passed, %d failed, %d skipped\n", (passed > 0 ? passed : 0), failed, skipped; \
+	        exit !(failed == 0 && passed > 0); \
+	    }' $(TARGET)/test.log
+
+lint: setup ## format and clippy, with libtorch and without; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release -p eyas-host --no-default-features -- -D warnings
+
+doc: setup ## documentation of the crates; warnings are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --workspace
+
+board: ## the device program as it goes on a board; needs no libtorch
+	$(CARGO) build --profile board -p eyas-device
+
+clean: ## remove what was built and the demo; the libtorch in the cache folder stays
+	$(CARGO) clean
+	rm -rf demo

@@ -1,0 +1,305 @@
+//! From pixels to embeddings: runs networks stored as ONNX through tract.
+//!
+//! This is the only file that names tract's runtime. [`Network`] runs any network from one
+//! square image to one vector (teachers too); [`Encoder`] is the network of a bundle with
+//! all that the bundle promises of it. Neither reads image files: pixels come from
+//! [`eyas_shared::preprocess`].
+//!
+//! One thread, no state between two runs: the same pixels give the same bits every time
+//! on one machine.
+
+mod graph;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use eyas_shared::bundle::Bundle;
+use eyas_shared::embedding::{MAX_DIM, MIN_NORM, l2_normalize};
+use eyas_shared::fingerprint::SpaceId;
+use eyas_shared::preprocess::{Pixels, PreprocessSpec};
+use thiserror::Error;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::Cost;
+use tract_onnx::tract_core::ops::cnn::Conv;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_hir::infer::InferenceModelExt;
+use tract_onnx::tract_hir::internal::DimLike;
+
+/// Largest ONNX file that is read.
+pub const MAX_ONNX_BYTES: usize = 256 << 20;
+
+/// Why a network can not be loaded or run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// More bytes than any network of this project has.
+    #[error("the ONNX network has {bytes} bytes; at most {MAX_ONNX_BYTES} are read")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// An operator that is not on the list.
+    #[error("the network uses the operator `{operator}`, which is not allowed")]
+    Operator {
+        /// As ONNX names it, with its domain unless that is the default one.
+        operator: String,
+    },
+    /// A graph that is malformed, or has a shape that this project does not use.
+    #[error("the network can not be used: {what}")]
+    Graph {
+        /// Why.
+        what: String,
+    },
+    /// tract can not build or run the network.
+    #[error("the network can not be {step}")]
+    Tract {
+        /// `read`, `built` or `run`.
+        step: &'static str,
+        /// What tract said.
+        source: TractError,
+    },
+    /// tract panicked.
+    #[error("the network can not be {step}: tract stopped with `{message}`")]
+    Panic {
+        /// `read`, `built` or `run`.
+        step: &'static str,
+        /// Text of the panic.
+        message: String,
+    },
+    /// Pixels of another size than the network reads.
+    #[error("the network reads images of {expected}x{expected} pixels, not {found}x{found}")]
+    OtherSide {
+        /// Side that the network reads.
+        expected: u32,
+        /// Side of the pixels.
+        found: u32,
+    },
+    /// The network's output is no embedding of the declared dimension.
+    #[error("the network gives {found} values, but its bundle promises embeddings of {expected}")]
+    OtherDim {
+        /// Dimension in the header.
+        expected: usize,
+        /// Values that come out.
+        found: usize,
+    },
+    /// An embedding without direction.
+    #[error("the network's output for this image is {what}")]
+    NoDirection {
+        /// `zero` or `not finite`.
+        what: &'static str,
+    },
+}
+
+fn graph_fault<T>(what: impl Into<String>) -> Result<T, EncodeError> {
+    Err(EncodeError::Graph { what: what.into() })
+}
+
+/// Runs a step in tract; its errors and panics become [`EncodeError`]s.
+fn in_tract<T>(
+    step: &'static str,
+    work: impl FnOnce() -> TractResult<T>,
+) -> Result<T, EncodeError> {
+    // Nothing that a panic may have left half-done is used afterwards: every step either
+    // hands over its result or drops all it touched.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome.map_err(|source| EncodeError::Tract { step, source }),
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("an unknown panic")
+                .to_owned();
+            Err(EncodeError::Panic { step, message })
+        }
+    }
+}
+
+/// A network from one image of 3 x `side` x `side` to one vector, ready to run.
+///
+/// Can be shared between threads; each [`run`](Self::run) uses one.
+pub struct Network {
+    plan: Arc<TypedRunnableModel>,
+    side: u32,
+    dim: usize,
+    multiply_adds: u64,
+    operators: BTreeMap<String, usize>,
+}
+
+impl Network {
+    /// Checks and builds a network.
+    ///
+    /// `output` names one of several outputs; without it the first is taken. Only the part
+    /// of the graph that leads to it is kept.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the bytes are not an ONNX graph of allowed operators from one
+    /// image of that size to one vector.
+    pub fn load(onnx: &[u8], side: u32, output: Option<&str>) -> Result<Self, EncodeError> {
+        if onnx.len() > MAX_ONNX_BYTES {
+            return Err(EncodeError::TooLarge { bytes: onnx.len() });
+        }
+        let framework = tract_onnx::onnx()
+            .with_ignore_output_shapes(true)
+            .with_ignore_output_types(true)
+            .with_ignore_value_info(true);
+        let mut proto = in_tract("read", || framework.proto_model_for_read(&mut &onnx[..]))?;
+        let operators = graph::check(&mut proto, side, output)?;
+        let typed = in_tract("built", || {
+            let fact = f32::fact([1, 3, side as usize, side as usize]);
+            let mut model = framework.model_for_proto_model(&proto)?;
+            model.set_input_fact(0, fact.into())?;
+            model.analyse(false)?;
+            graph::check_shapes(&model)?;
+            model.into_typed()?.into_decluttered()
+        })?;
+        let multiply_adds = in_tract("built", || count_multiply_adds(&typed))?;
+        let (plan, dim) = in_tract("built", || {
+            let plan = typed.into_optimized()?.into_runnable()?;
+            let dim = plan.model().output_fact(0)?.shape.volume().to_usize()?;
+            Ok((plan, dim))
+        })?;
+        if !(1..=MAX_DIM).contains(&dim) {
+            return graph_fault(format!(
+                "it gives {dim} values; embeddings have 1 to {MAX_DIM}"
+            ));
+        }
+        Ok(Self {
+            plan,
+            side,
+            dim,
+            multiply_adds,
+            operators,
+        })
+    }
+
+    /// The network's output for one image, flattened; as it comes, not normalized.
+    ///
+    /// # Errors
+    /// If the pixels have another size, or tract fails.
+    pub fn run(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
+        if pixels.side != self.side {
+            let (expected, found) = (self.side, pixels.side);
+            return Err(EncodeError::OtherSide { expected, found });
+        }
+        in_tract("run", || {
+            let side = self.side as usize;
+            let input = Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)?;
+            let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
+            let output = outputs[0].cast_to::<f32>()?;
+            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+        })
+    }
+
+    /// Multiply-adds of one run: those of its convolutions and matrix products.
+    #[must_use]
+    pub fn multiply_adds(&self) -> u64 {
+        self.multiply_adds
+    }
+
+    /// Number of values that [`run`](Self::run) gives.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Height and width of the images that it reads, in pixels.
+    #[must_use]
+    pub fn side(&self) -> u32 {
+        self.side
+    }
+
+    /// ONNX operators of the file with their number of uses, by name.
+    #[must_use]
+    pub fn operators(&self) -> &BTreeMap<String, usize> {
+        &self.operators
+    }
+}
+
+/// Multiply-adds of convolutions and matrix products, as tract counts them. Additions and
+/// activations are left out, as is usual.
+fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
+    let mut total = 0;
+    for node in model.nodes() {
+        if !(node.op_is::<Conv>() || node.op_is::<EinSum>()) {
+            continue;
+        }
+        for (cost, count) in node.op.cost(&model.node_input_facts(node.id)?)? {
+            if matches!(cost, Cost::FMA(_)) {
+                total += u64::try_from(count.to_i64()?)?;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// The network of a bundle: from pixels to unit embeddings in the teacher's space.
+///
+/// Can be shared between threads; each [`encode`](Self::encode) uses one.
+pub struct Encoder {
+    network: Network,
+    preprocess: PreprocessSpec,
+    space: SpaceId,
+}
+
+impl Encoder {
+    /// Builds the network of a bundle and checks what the bundle says of it.
+    ///
+    /// # Errors
+    /// If the network can not be built or gives embeddings of another dimension.
+    pub fn load(bundle: &Bundle<'_>) -> Result<Self, EncodeError> {
+        let network = Network::load(bundle.onnx, bundle.header.preprocess.crop, None)?;
+        let expected = bundle.header.dim as usize;
+        if network.dim() != expected {
+            let found = network.dim();
+            return Err(EncodeError::OtherDim { expected, found });
+        }
+        Ok(Self {
+            network,
+            preprocess: bundle.header.preprocess.clone(),
+            space: bundle.header.space,
+        })
+    }
+
+    /// The unit embedding of one image.
+    ///
+    /// # Errors
+    /// If the pixels have another size, tract fails, or the output has no direction.
+    pub fn encode(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
+        let mut embedding = self.network.run(pixels)?;
+        if !embedding.iter().all(|x| x.is_finite()) {
+            return Err(EncodeError::NoDirection { what: "not finite" });
+        }
+        if l2_normalize(&mut embedding) < MIN_NORM {
+            return Err(EncodeError::NoDirection { what: "zero" });
+        }
+        Ok(embedding)
+    }
+
+    /// The pixels that it reads.
+    #[must_use]
+    pub fn preprocess(&self) -> &PreprocessSpec {
+        &self.preprocess
+    }
+
+    /// The space that its embeddings live in.
+    #[must_use]
+    pub fn space(&self) -> SpaceId {
+        self.space
+    }
+
+    /// Components of its embeddings.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.network.dim()
+    }
+
+    /// The network itself, for facts about it.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}

@@ -1,0 +1,478 @@
+//! A folded network written as an ONNX file.
+//!
+//! The graph has one input, `image` `[1, 3, side, side]`, and one output, `embedding`
+//! `[1, dim]` of unit length. Everything is computed in f32; [`Precision`] says how the
+//! weights of convolutions and linear layers lie in the file:
+//!
+//! | precision | in the file | in the graph |
+//! |---|---|---|
+//! | f32 | f32 | |
+//! | f16 | f16 | `Cast` to f32 |
+//! | int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
+//!
+//! Biases stay f32: they are a hundredth of the bytes. Equal arguments give equal bytes.
+//! Reading ONNX is the device encoder's business, not done here.
+
+use eyas_shared::bundle::Precision;
+use eyas_shared::quant;
+use prost::Message;
+use tract_onnx::pb;
+
+use super::ExportError;
+use crate::weights::{Weight, Weights};
+use crate::zoo::{Network, Node, Op};
+use pb::attribute_proto::AttributeType;
+use pb::tensor_proto::DataType;
+
+/// Name of the graph's input.
+pub const INPUT: &str = "image";
+
+/// Name of the graph's output.
+pub const OUTPUT: &str = "embedding";
+
+/// 13 brought `DequantizeLinear` with an axis; tract reads 9 to 18. From 18 on `ReduceL2`
+/// takes its axes another way.
+const OPSET: i64 = 13;
+
+/// The file version that came with opset 13 (ONNX 1.8).
+const IR_VERSION: i64 = 7;
+
+/// Name of the constant below which a vector counts as having no direction.
+const MIN_NORM_NAME: &str = "min_norm";
+
+/// The ONNX file of a network without batch norm, for images of `side` x `side`.
+///
+/// `metadata` becomes `metadata_props`, in this order.
+///
+/// # Errors
+/// If the network holds batch norm, a weight is missing, of another shape or can not be
+/// held in the wished precision, or the image is too small for the network.
+pub fn write(
+    network: &Network,
+    weights: &Weights,
+    side: u32,
+    precision: Precision,
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, ExportError> {
+    let mut writer = Writer {
+        weights,
+        precision,
+        nodes: Vec::new(),
+        initializers: Vec::new(),
+    };
+    for step in steps(network, side as usize) {
+        writer.step(step)?;
+    }
+    let graph = pb::GraphProto {
+        name: network.name.clone(),
+        doc_string: format!(
+            "{} as an image encoder: normalized pixels to an embedding of unit length",
+            network.name
+        ),
+        node: writer.nodes,
+        initializer: writer.initializers,
+        input: vec![value_info(
+            INPUT,
+            &[1, 3, side.into(), side.into()],
+            "R, G, B planes of the preprocessed image",
+        )],
+        output: vec![value_info(
+            OUTPUT,
+            &[1, network.dim() as i64],
+            "unit vector in the teacher's space",
+        )],
+        ..Default::default()
+    };
+    let model = pb::ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![pb::OperatorSetIdProto {
+            domain: String::new(),
+            version: OPSET,
+        }],
+        producer_name: "eyas".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph),
+        metadata_props: metadata.iter().map(property).collect(),
+        ..Default::default()
+    };
+    Ok(model.encode_to_vec())
+}
+
+fn property((key, value): &(String, String)) -> pb::StringStringEntryProto {
+    pb::StringStringEntryProto {
+        key: key.clone(),
+        value: value.clone(),
+    }
+}
+
+struct Writer<'a> {
+    weights: &'a Weights,
+    precision: Precision,
+    nodes: Vec<pb::NodeProto>,
+    initializers: Vec<pb::TensorProto>,
+}
+
+/// A node of the network with the names of the values around it.
+struct Step<'a> {
+    node: &'a Node,
+    inputs: Vec<String>,
+    output: String,
+    /// Height and width of the first input and of the output.
+    sides: [usize; 2],
+}
+
+/// The network's nodes behind its input, in order.
+fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
+    let sides = network.output_sides(side);
+    let last_idx = network.nodes.len() - 1;
+    let name = move |idx: usize| {
+        if idx == last_idx {
+            return OUTPUT.to_owned();
+        }
+        match network.nodes[idx].op {
+            Op::Input => INPUT.to_owned(),
+            _ => network.nodes[idx].name.clone(),
+        }
+    };
+    let nodes = network.nodes.iter().enumerate();
+    nodes.filter_map(move |(node_idx, node)| {
+        Some(Step {
+            node,
+            inputs: node.inputs.iter().map(|&idx| name(idx)).collect(),
+            output: name(node_idx),
+            sides: [sides[*node.inputs.first()?], sides[node_idx]],
+        })
+    })
+}
+
+impl Writer<'_> {
+    fn step(&mut self, step: Step<'_>) -> Result<(), ExportError> {
+        match step.node.op {
+            Op::Input => {}
+            Op::BatchNorm { .. } => {
+                return Err(ExportError::NotFolded {
+                    norm: step.node.name.clone(),
+                });
+            }
+            Op::Conv {
+                kernel,
+                stride,
+                padding,
+                ..
+            } => self.conv(step, [kernel, stride, padding])?,
+            Op::Relu => self.push("Relu", step.output, step.inputs, Vec::new()),
+            Op::Add => self.push("Add", step.output, step.inputs, Vec::new()),
+            Op::MaxPool { kernel, stride, .. } => self.max_pool(step, kernel, stride)?,
+            Op::Concat => self.push("Concat", step.output, step.inputs, vec![int("axis", 1)]),
+            Op::GlobalAveragePool => self.global_average_pool(step),
+            Op::Linear { .. } => self.linear(step)?,
+            Op::L2Normalize => self.l2_normalize(step),
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        op_type: &str,
+        output: String,
+        input: Vec<String>,
+        attribute: Vec<pb::AttributeProto>,
+    ) {
+        self.nodes.push(pb::NodeProto {
+            input,
+            name: output.clone(),
+            output: vec![output],
+            op_type: op_type.to_owned(),
+            attribute,
+            ..Default::default()
+        });
+    }
+
+    fn conv(
+        &mut self,
+        step: Step<'_>,
+        [kernel, stride, padding]: [usize; 3],
+    ) -> Result<(), ExportError> {
+        check_window(&step, kernel, padding)?;
+        let mut inputs = step.inputs;
+        inputs.extend(self.layer_weights(step.node)?);
+        let attributes = vec![
+            ints("kernel_shape", &[kernel; 2]),
+            ints("pads", &[padding; 4]),
+            ints("strides", &[stride; 2]),
+        ];
+        self.push("Conv", step.output, inputs, attributes);
+        Ok(())
+    }
+
+    /// The overhang of a `ceil` pool is written as padding below and to the right, which
+    /// counts as minus infinity in a maximum: readers disagree about `ceil_mode`, not
+    /// about that.
+    fn max_pool(
+        &mut self,
+        step: Step<'_>,
+        kernel: usize,
+        stride: usize,
+    ) -> Result<(), ExportError> {
+        check_window(&step, kernel, 0)?;
+        let [input, output] = step.sides;
+        let overhang = ((output - 1) * stride + kernel).saturating_sub(input);
+        let attributes = vec![
+            ints("kernel_shape", &[kernel; 2]),
+            ints("pads", &[0, 0, overhang, overhang]),
+            ints("strides", &[stride; 2]),
+        ];
+        self.push("MaxPool", step.output, step.inputs, attributes);
+        Ok(())
+    }
+
+    fn global_average_pool(&mut self, step: Step<'_>) {
+        let pooled = format!("{}.mean", step.node.name);
+        self.push("GlobalAveragePool", pooled.clone(), step.inputs, Vec::new());
+        self.push("Flatten", step.output, vec![pooled], vec![int("axis", 1)]);
+    }
+
+    fn linear(&mut self, step: Step<'_>) -> Result<(), ExportError> {
+        let mut inputs = step.inputs;
+        inputs.extend(self.layer_weights(step.node)?);
+        self.push("Gemm", step.output, inputs, vec![int("transB", 1)]);
+        Ok(())
+    }
+
+    /// x / max(|x|, 1e-12): like `LpNormalization`, but defined for a vector of zeros.
+    fn l2_normalize(&mut self, step: Step<'_>) {
+        let norm = format!("{}.norm", step.node.name);
+        let divisor = format!("{}.divisor", step.node.name);
+        let vector = step.inputs[0].clone();
+        let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
+        self.push("ReduceL2", norm.clone(), step.inputs, attributes);
+        let smallest = quant::f32_bytes(&[eyas_shared::embedding::MIN_NORM]);
+        self.initializer(MIN_NORM_NAME.to_owned(), &[1, 1], DataType::Float, smallest);
+        let bounded = vec![norm, MIN_NORM_NAME.to_owned()];
+        self.push("Max", divisor.clone(), bounded, Vec::new());
+        self.push("Div", step.output, vec![vector, divisor], Vec::new());
+    }
+
+    /// Stores the weights of a convolution or linear layer; names of their f32 values.
+    fn layer_weights(&mut self, node: &Node) -> Result<Vec<String>, ExportError> {
+        let mut names = Vec::new();
+        for shape in node.weights() {
+            let weight = self.weights.get(&shape.name, &shape.shape)?;
+            self.check_range(&shape.name, weight)?;
+            if shape.shape.len() == 1 {
+                let bytes = quant::f32_bytes(&weight.values);
+                self.initializer(shape.name.clone(), &weight.shape, DataType::Float, bytes);
+                names.push(shape.name);
+            } else {
+                names.push(self.stored_weight(&shape.name, weight));
+            }
+        }
+        Ok(names)
+    }
+
+    fn stored_weight(&mut self, name: &str, weight: &Weight) -> String {
+        let shape = &weight.shape;
+        match self.precision {
+            Precision::F32 => {
+                let bytes = quant::f32_bytes(&weight.values);
+                self.initializer(name.to_owned(), shape, DataType::Float, bytes);
+                name.to_owned()
+            }
+            Precision::F16 => {
+                let bytes = quant::f16_bytes(&quant::to_f16(&weight.values));
+                self.initializer(name.to_owned(), shape, DataType::Float16, bytes);
+                let cast = format!("{name}.f32");
+                let to = vec![int("to", DataType::Float as i64)];
+                self.push("Cast", cast.clone(), vec![name.to_owned()], to);
+                cast
+            }
+            Precision::Int8 => self.stored_int8(name, weight),
+        }
+    }
+
+    fn stored_int8(&mut self, name: &str, weight: &Weight) -> String {
+        let channels = weight.shape[0];
+        let rows = weight.values.chunks_exact(weight.values.len() / channels);
+        let scales: Vec<f32> = rows.clone().map(quant::symmetric_scale).collect();
+        let steps = rows.zip(&scales).flat_map(|(row, &scale)| {
+            row.iter()
+                .map(move |&x| quant::to_i8(x, scale).to_le_bytes()[0])
+        });
+        let steps = steps.collect();
+        let scale = format!("{name}.scale");
+        let zero = format!("{name}.zero_point");
+        self.initializer(name.to_owned(), &weight.shape, DataType::Int8, steps);
+        self.initializer(
+            scale.clone(),
+            &[channels],
+            DataType::Float,
+            quant::f32_bytes(&scales),
+        );
+        self.initializer(zero.clone(), &[channels], DataType::Int8, vec![0; channels]);
+        let dequantized = format!("{name}.f32");
+        self.push(
+            "DequantizeLinear",
+            dequantized.clone(),
+            vec![name.to_owned(), scale, zero],
+            vec![int("axis", 0)],
+        );
+        dequantized
+    }
+
+    fn initializer(&mut self, name: String, shape: &[usize], kind: DataType, bytes: Vec<u8>) {
+        self.initializers.push(pb::TensorProto {
+            dims: shape.iter().map(|&extent| extent as i64).collect(),
+            data_type: kind as i32,
+            name,
+            raw_data: bytes,
+            ..Default::default()
+        });
+    }
+
+    fn check_range(&self, name: &str, weight: &Weight) -> Result<(), ExportError> {
+        let largest = match self.precision {
+            Precision::F16 => half::f16::MAX.to_f32(),
+            Precision::F32 | Precision::Int8 => f32::MAX,
+        };
+        // Written so that NaN is found too.
+        let outside =
+            |x: &&f32| !matches!(x.abs().partial_cmp(&largest), Some(order) if order.is_le());
+        match weight.values.iter().find(outside) {
+            None => Ok(()),
+            Some(&value) => Err(ExportError::OutOfRange {
+                name: name.to_owned(),
+                value,
+                precision: self.precision,
+            }),
+        }
+    }
+}
+
+/// Whether at least one window fits into what the node reads.
+fn check_window(step: &Step<'_>, window: usize, padding: usize) -> Result<(), ExportError> {
+    let input = step.sides[0] + 2 * padding;
+    if window <= input {
+        return Ok(());
+    }
+    Err(ExportError::ImageTooSmall {
+        node: step.node.name.clone(),
+        window,
+        input,
+    })
+}
+
+fn value_info(name: &str, shape: &[i64], doc_string: &str) -> pb::ValueInfoProto {
+    let dim = |&extent: &i64| pb::tensor_shape_proto::Dimension {
+        denotation: String::new(),
+        value: Some(pb::tensor_shape_proto::dimension::Value::DimValue(extent)),
+    };
+    let tensor = pb::type_proto::Tensor {
+        elem_type: DataType::Float as i32,
+        shape: Some(pb::TensorShapeProto {
+            dim: shape.iter().map(dim).collect(),
+        }),
+    };
+    pb::ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(pb::TypeProto {
+            denotation: String::new(),
+            value: Some(pb::type_proto::Value::TensorType(tensor)),
+        }),
+        doc_string: doc_string.to_owned(),
+    }
+}
+
+fn int(name: &str, value: i64) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Int as i32,
+        i: value,
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[usize]) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Ints as i32,
+        ints: values.iter().map(|&value| value as i64).collect(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fold, reference};
+    use super::*;
+    use crate::zoo::{ARCHITECTURES, by_name};
+    use eyas_shared::preprocess::Pixels;
+    use eyas_shared::random::Random;
+
+    /// f32 sums against f64 sums, on components of a unit vector.
+    const SUMMATION: f32 = 5e-6;
+
+    const SIDE: u32 = 48;
+
+    fn run(onnx: &[u8], pixels: &[f32]) -> Vec<f32> {
+        let network = eyas_device::encoder::Network::load(onnx, SIDE, Some(OUTPUT)).unwrap();
+        let pixels = Pixels {
+            side: SIDE,
+            values_chw: pixels.to_vec(),
+        };
+        network.run(&pixels).unwrap()
+    }
+
+    #[test]
+    fn tract_computes_what_the_network_says() {
+        for (name, _) in ARCHITECTURES {
+            let network = by_name(name, 16).unwrap();
+            let weights = reference::random_weights(&network, 3);
+            let (network, weights) = fold::fold(&network, &weights).unwrap();
+            let pixels = reference::random_pixels(SIDE as usize, &mut Random::new(4));
+            let onnx = write(&network, &weights, SIDE, Precision::F32, &[]).unwrap();
+            let expected = reference::embed(&network, &weights, &pixels, SIDE as usize);
+            let found = run(&onnx, &pixels);
+            assert_eq!(found.len(), 16);
+            for (a, b) in expected.iter().zip(&found) {
+                assert!((a - b).abs() < SUMMATION, "{name}: {a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_arguments_give_equal_bytes() {
+        let network = by_name("squeezenet1_1", 8).unwrap();
+        let weights = reference::random_weights(&network, 3);
+        let metadata = [("architecture".to_owned(), "squeezenet1_1".to_owned())];
+        for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+            let write = || write(&network, &weights, SIDE, precision, &metadata).unwrap();
+            assert_eq!(write(), write());
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_named() {
+        let network = by_name("squeezenet1_1", 8).unwrap();
+        let mut weights = reference::random_weights(&network, 3);
+        let attempt = |weights: &Weights, side, precision| {
+            let outcome = write(&network, weights, side, precision, &[]);
+            outcome.map(|_| ()).map_err(|err| err.to_string())
+        };
+        let small = attempt(&weights, 8, Precision::F32).unwrap_err();
+        assert!(small.contains("`features.5`"), "{small}");
+        weights.0.get_mut("features.0.weight").unwrap().values[5] = 70000.0;
+        assert_eq!(attempt(&weights, SIDE, Precision::F32), Ok(()));
+        let large = attempt(&weights, SIDE, Precision::F16).unwrap_err();
+        assert_eq!(
+            large,
+            "weight `features.0.weight` holds 70000, which f16 can not hold"
+        );
+        weights.0.get_mut("head.bias").unwrap().values[0] = f32::NAN;
+        assert!(attempt(&weights, SIDE, Precision::F32).is_err());
+
+        let unfolded = by_name("eyas-xs", 8).unwrap();
+        let weights = reference::random_weights(&unfolded, 3);
+        let message = write(&unfolded, &weights, SIDE, Precision::F32, &[]).unwrap_err();
+        assert!(message.to_string().contains("fold"), "{message}");
+    }
+}

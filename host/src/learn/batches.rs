@@ -1,0 +1,195 @@
+//! What each training step sees, prepared ahead by worker threads.
+//!
+//! A step's images and their random changes follow from seed, epoch and position alone, so
+//! neither the number of workers nor an interruption changes them.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+use eyas_shared::embedding::Embeddings;
+use eyas_shared::files;
+use eyas_shared::fingerprint::ImageId;
+use eyas_shared::preprocess::{self, Limits, RgbImage};
+use eyas_shared::random::Random;
+
+use super::augment::random_view;
+use crate::recipe::Recipe;
+
+/// Decoded images are kept up to this many bytes; others are decoded every time.
+const DECODED_BUDGET: usize = 1 << 30;
+
+/// Batches that a worker may be ahead.
+const AHEAD: usize = 2;
+
+/// An image to train with.
+#[derive(Clone, Debug)]
+pub struct TrainingImage {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Identity of its content.
+    pub id: ImageId,
+    /// Number of its label, from 0 without gaps.
+    pub label: i64,
+}
+
+/// What is trained on.
+#[derive(Clone, Debug)]
+pub struct TrainingSet {
+    /// The images.
+    pub images: Vec<TrainingImage>,
+    /// Number of labels.
+    pub n_labels: usize,
+    /// The teacher's embedding of each image, in order; none when training a teacher.
+    pub teacher: Option<Embeddings>,
+}
+
+/// The input of one step; row `view * n_images + i` is a view of image `image_idx[i]`.
+pub(super) struct Batch {
+    /// (views * images) x 3 x crop x crop.
+    pub(super) pixels: Vec<f32>,
+    /// Positions in [`TrainingSet::images`].
+    pub(super) image_idx: Vec<usize>,
+}
+
+/// Images of a set, decoded when first needed.
+pub(super) struct ImageStore {
+    images: Vec<TrainingImage>,
+    decoded: Vec<OnceLock<Arc<RgbImage>>>,
+    keeps: bool,
+}
+
+impl ImageStore {
+    pub(super) fn new(images: &[TrainingImage]) -> Self {
+        // The size of the first image stands for all of them: the budget is a guard against
+        // data sets of another order of magnitude.
+        let first = images.first().and_then(|image| load(image).ok());
+        let bytes = first.map_or(0, |image| image.samples.len());
+        Self {
+            images: images.to_vec(),
+            decoded: images.iter().map(|_| OnceLock::new()).collect(),
+            keeps: bytes.saturating_mul(images.len()) <= DECODED_BUDGET,
+        }
+    }
+
+    pub(super) fn get(&self, image_idx: usize) -> Result<Arc<RgbImage>, String> {
+        let slot = &self.decoded[image_idx];
+        if let Some(image) = slot.get() {
+            return Ok(Arc::clone(image));
+        }
+        let image = Arc::new(load(&self.images[image_idx])?);
+        if self.keeps {
+            let _ = slot.set(Arc::clone(&image));
+        }
+        Ok(image)
+    }
+}
+
+fn load(image: &TrainingImage) -> Result<RgbImage, String> {
+    let bytes =
+        files::read(&image.path, Limits::DEFAULT.max_bytes).map_err(|err| err.to_string())?;
+    if ImageId::of_file(&bytes) != image.id {
+        return Err(format!(
+            "`{}` changed since the data was listed",
+            image.path.display()
+        ));
+    }
+    preprocess::decode(&bytes, &Limits::DEFAULT)
+        .map_err(|err| format!("`{}`: {err}", image.path.display()))
+}
+
+/// Steps of one epoch: a rest smaller than a batch waits for another epoch's order.
+pub(super) fn steps_per_epoch(n_images: usize, recipe: &Recipe) -> usize {
+    (n_images / recipe.batch.images).max(1)
+}
+
+/// The images of a step, counted from 0 over all epochs.
+pub(super) fn images_of_step(n_images: usize, recipe: &Recipe, step: usize) -> Vec<usize> {
+    let per_epoch = steps_per_epoch(n_images, recipe);
+    let (epoch, step) = (step / per_epoch, step % per_epoch);
+    let mut order: Vec<usize> = (0..n_images).collect();
+    Random::new(recipe.seed)
+        .fork("order")
+        .at(epoch as u64)
+        .shuffle(&mut order);
+    let start = step * recipe.batch.images;
+    order[start..(start + recipe.batch.images).min(n_images)].to_vec()
+}
+
+fn batch_of_step(store: &ImageStore, recipe: &Recipe, step: usize) -> Result<Batch, String> {
+    let image_idx = images_of_step(store.images.len(), recipe, step);
+    let place = Random::new(recipe.seed).fork("augment").at(step as u64);
+    let mut pixels = Vec::new();
+    for view in 0..recipe.batch.views {
+        for (position, &idx) in image_idx.iter().enumerate() {
+            let image = store.get(idx)?;
+            let mut random = place.at(position as u64).at(view as u64);
+            pixels.extend(random_view(
+                &image,
+                &recipe.input,
+                &recipe.augmentation,
+                &mut random,
+            ));
+        }
+    }
+    Ok(Batch { pixels, image_idx })
+}
+
+/// Batches in order of their steps, made by threads that end when this is dropped.
+pub(super) struct Loader {
+    receivers: Vec<Receiver<Result<Batch, String>>>,
+    next_step: usize,
+}
+
+impl Loader {
+    /// Prepares the steps `first_step..n_steps`.
+    pub(super) fn start(
+        store: &Arc<ImageStore>,
+        recipe: &Arc<Recipe>,
+        first_step: usize,
+        n_steps: usize,
+        n_workers: usize,
+    ) -> Self {
+        let receivers = (0..n_workers)
+            .map(|worker| {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let (store, recipe) = (Arc::clone(store), Arc::clone(recipe));
+                std::thread::spawn(move || {
+                    let steps = (first_step + worker..n_steps).step_by(n_workers);
+                    send_batches(&store, &recipe, steps, &sender);
+                });
+                receiver
+            })
+            .collect();
+        Self {
+            receivers,
+            next_step: 0,
+        }
+    }
+
+    /// The next step's batch.
+    ///
+    /// # Errors
+    /// If an image can not be read; the message names it.
+    pub(super) fn next(&mut self) -> Result<Batch, String> {
+        let worker = self.next_step % self.receivers.len();
+        self.next_step += 1;
+        let stopped = |_| Err("a loader thread stopped early".to_owned());
+        self.receivers[worker].recv().unwrap_or_else(stopped)
+    }
+}
+
+fn send_batches(
+    store: &ImageStore,
+    recipe: &Recipe,
+    steps: impl Iterator<Item = usize>,
+    sender: &SyncSender<Result<Batch, String>>,
+) {
+    for step in steps {
+        let batch = batch_of_step(store, recipe, step);
+        let failed = batch.is_err();
+        if sender.send(batch).is_err() || failed {
+            return;
+        }
+    }
+}

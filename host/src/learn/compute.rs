@@ -1,0 +1,107 @@
+//! CPU or GPU: chosen once, at the start, and said.
+
+use std::path::PathBuf;
+
+use tch::{Cuda, Device};
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ComputeChoice {
+    /// A GPU if there is one.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, or an error.
+    Gpu,
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug)]
+pub struct Compute {
+    pub(super) device: Device,
+    n_threads: i32,
+}
+
+impl Compute {
+    /// Chooses, and sets the number of CPU threads: the same number gives the same bits.
+    ///
+    /// # Errors
+    /// If a GPU was asked for and there is none that libtorch can use.
+    pub fn choose(choice: ComputeChoice, n_threads: Option<usize>) -> Result<Self, String> {
+        let cuda_library = open_cuda_library();
+        let has_gpu = choice != ComputeChoice::Cpu && Cuda::is_available();
+        if choice == ComputeChoice::Gpu && !has_gpu {
+            return Err(match cuda_library {
+                None => "this libtorch has no GPU part (libtorch_cuda.so)".to_owned(),
+                Some(Err(reason)) => format!("libtorch's GPU part does not load: {reason}"),
+                Some(Ok(())) => "libtorch finds no GPU".to_owned(),
+            });
+        }
+        let n_threads = n_threads
+            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .unwrap_or(1) as i32;
+        tch::set_num_threads(n_threads);
+        let device = if has_gpu {
+            Device::Cuda(0)
+        } else {
+            Device::Cpu
+        };
+        Ok(Self { device, n_threads })
+    }
+}
+
+impl std::fmt::Display for Compute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.device {
+            Device::Cuda(index) => write!(f, "GPU {index}"),
+            _ => write!(f, "CPU, {} threads", self.n_threads),
+        }
+    }
+}
+
+/// Opens `libtorch_cuda.so` beside the `libtorch_cpu.so` in use, so that one binary, linked
+/// with the CPU parts only, serves both. `None` if there is no such file.
+fn open_cuda_library() -> Option<Result<(), String>> {
+    let path = loaded_library_folder()?.join("libtorch_cuda.so");
+    if !path.exists() {
+        return None;
+    }
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: the library's initializers register its kernels with the libtorch that is
+    // already loaded from the same folder; that is what they are made for.
+    let opened = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
+    Some(match opened {
+        Ok(library) => {
+            // Registered kernels point into it: it stays open until the program ends.
+            std::mem::forget(library);
+            Ok(())
+        }
+        Err(err) => Err(err.to_string()),
+    })
+}
+
+fn loaded_library_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")))
+        .find(|path| path.ends_with("/libtorch_cpu.so"))?;
+    Some(PathBuf::from(path).parent()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_the_library_in_use_is_found() {
+        let _ = tch::get_num_threads();
+        assert!(
+            loaded_library_folder()
+                .unwrap()
+                .join("libtorch_cpu.so")
+                .exists()
+        );
+    }
+}

@@ -1,0 +1,370 @@
+//! From inputs to a trained network: start, train, map, and the reference embeddings that
+//! export compares with.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eyas_shared::bundle::probe_image;
+use eyas_shared::embedding::{self, Embeddings};
+use eyas_shared::fingerprint::{Fingerprint, Fingerprinter, SpaceId};
+use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
+use tch::{Tensor, no_grad};
+use thiserror::Error;
+
+use super::alignment;
+use super::batches::{ImageStore, TrainingImage, TrainingSet};
+use super::checkpoint::CheckpointError;
+use super::compute::Compute;
+use super::distance::l2_normalize;
+use super::network::{Mode, TorchNetwork, values_of};
+use super::trainer::{self, Training, Watch};
+use crate::data::manifest::Manifest;
+use crate::recipe::Recipe;
+use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
+use crate::weights::{Weights, WeightsError};
+use crate::zoo;
+
+/// Real images that are embedded after training for export to compare with.
+const N_REFERENCE_IMAGES: usize = 32;
+
+/// Images that are embedded at a time.
+const EMBED_BATCH: usize = 32;
+
+/// Why training stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LearnError {
+    /// An image can not be read.
+    #[error("{0}")]
+    Image(String),
+    /// Starting weights do not fit the network.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The checkpoint can not be used or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The data can not be trained on.
+    #[error("{0}")]
+    Data(String),
+    /// The loss is infinite or not a number.
+    #[error("the loss is {loss} at step {step}: lower the learning rate or lengthen the warm-up")]
+    Diverged {
+        /// Step, from 0.
+        step: usize,
+        /// Its value.
+        loss: f64,
+    },
+    /// A weight is infinite or not a number.
+    #[error("weight `{name}` is no longer finite after step {step}: lower the learning rate")]
+    BrokenWeight {
+        /// Step, from 0.
+        step: usize,
+        /// Name of the weight.
+        name: String,
+    },
+}
+
+/// What a run starts from.
+pub struct Inputs<'a> {
+    /// The method.
+    pub recipe: Recipe,
+    /// Images to train with.
+    pub training: &'a Manifest,
+    /// Images held out to watch recall; may be empty.
+    pub validation: &'a Manifest,
+    /// Weights to start from, if the recipe wants them.
+    pub start: Option<Weights>,
+    /// CPU or GPU.
+    pub compute: Compute,
+    /// Where the checkpoint lies.
+    pub checkpoint: PathBuf,
+}
+
+/// The teacher of a student.
+pub struct TeacherOf<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The space of its embeddings.
+    pub space: SpaceId,
+    /// Its unit embeddings of the training images, in order.
+    pub training: Embeddings,
+}
+
+fn training_set(
+    manifest: &Manifest,
+    teacher: Option<Embeddings>,
+) -> Result<TrainingSet, LearnError> {
+    let labels = manifest.labels();
+    if manifest.images.is_empty() {
+        return Err(LearnError::Data(
+            "no image is left to train with".to_owned(),
+        ));
+    }
+    let images = manifest.images.iter().map(|image| {
+        let label = labels
+            .binary_search(&image.label.as_str())
+            .expect("labels() has them all");
+        TrainingImage {
+            path: manifest.path(image),
+            id: image.id,
+            label: label as i64,
+        }
+    });
+    Ok(TrainingSet {
+        images: images.collect(),
+        n_labels: labels.len(),
+        teacher,
+    })
+}
+
+fn start_weights(inputs: &Inputs<'_>, network: &zoo::Network) -> Result<Weights, LearnError> {
+    let seed = inputs.recipe.seed;
+    Ok(match &inputs.start {
+        Some(given) => zoo::init::start_from(network, given, seed)?,
+        None => zoo::init::random_weights(network, seed),
+    })
+}
+
+/// Trains a student and maps it into its teacher's space.
+///
+/// # Errors
+/// [`LearnError`] says what stopped it; the checkpoint stays.
+pub fn train_student(
+    inputs: &Inputs<'_>,
+    teacher: TeacherOf<'_>,
+    watch: &mut dyn Watch,
+) -> Result<TrainedStudent, LearnError> {
+    let manifest = inputs.training.fingerprint();
+    let set = training_set(inputs.training, Some(teacher.training))?;
+    let trained = train(inputs, &set, &teacher.space.0.0, watch)?;
+    let weights = match set.teacher.as_ref() {
+        Some(embeddings) => {
+            let student = head_outputs(&trained.network, &trained.store, &set, inputs)?;
+            let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
+            let teacher = Tensor::from_slice(embeddings.values()).view(size);
+            let teacher = teacher.to_device(inputs.compute.device);
+            alignment::align(&trained.network, &student, &teacher, inputs.recipe.map)
+        }
+        None => trained.network.weights(),
+    };
+    let network = trained.network.description.clone();
+    let aligned = TorchNetwork::new(network.clone(), &weights, inputs.compute.device)?;
+    Ok(TrainedStudent {
+        name: inputs.recipe.name.clone(),
+        reference: reference_embeddings(&aligned, inputs)?,
+        network,
+        weights,
+        preprocess: inputs.recipe.input.clone(),
+        space: teacher.space,
+        teacher: teacher.name.to_owned(),
+        recipe: inputs.recipe.fingerprint(),
+        seed: inputs.recipe.seed,
+        manifest,
+    })
+}
+
+/// Trains a teacher from labels; returns its network and weights.
+///
+/// # Errors
+/// [`LearnError`] says what stopped it; the checkpoint stays.
+pub fn train_teacher(
+    inputs: &Inputs<'_>,
+    watch: &mut dyn Watch,
+) -> Result<(zoo::Network, Weights), LearnError> {
+    let set = training_set(inputs.training, None)?;
+    if set.n_labels < 2 {
+        return Err(LearnError::Data(format!(
+            "a teacher is trained to tell labels apart, but there is only one: `{}`",
+            inputs.training.images[0].label
+        )));
+    }
+    let trained = train(inputs, &set, b"labels", watch)?;
+    let weights = trained.network.weights();
+    Ok((trained.network.description, weights))
+}
+
+struct Trained {
+    network: TorchNetwork,
+    store: Arc<ImageStore>,
+}
+
+fn train(
+    inputs: &Inputs<'_>,
+    set: &TrainingSet,
+    target: &[u8],
+    watch: &mut dyn Watch,
+) -> Result<Trained, LearnError> {
+    let recipe = &inputs.recipe;
+    let description = zoo::by_name(&recipe.architecture, recipe.dim)
+        .expect("a checked recipe names an architecture of the zoo");
+    let start = start_weights(inputs, &description)?;
+    let experiment = experiment(inputs, set, target, &start);
+    let network = TorchNetwork::new(description, &start, inputs.compute.device)?;
+    let store = Arc::new(ImageStore::new(&set.images));
+    let training = Training {
+        recipe: &Arc::new(recipe.clone()),
+        set,
+        store: &store,
+        network: &network,
+        compute: inputs.compute,
+        experiment,
+        checkpoint: &inputs.checkpoint,
+    };
+    let held_out = training_set(inputs.validation, None).ok();
+    let held_out_store = held_out.as_ref().map(|set| ImageStore::new(&set.images));
+    let mut validate = || match (&held_out, &held_out_store) {
+        (Some(held_out), Some(held_out_store)) => {
+            let queries = head_outputs(&network, held_out_store, held_out, inputs)?;
+            let gallery = match &set.teacher {
+                Some(teacher) => {
+                    let size = [teacher.n_rows() as i64, teacher.dim() as i64];
+                    Tensor::from_slice(teacher.values())
+                        .view(size)
+                        .to_device(queries.device())
+                }
+                None => head_outputs(&network, &store, set, inputs)?,
+            };
+            Ok(Some(recall_at_1(inputs, &queries, &gallery)))
+        }
+        _ => Ok(None),
+    };
+    trainer::train(&training, &mut validate, watch)?;
+    Ok(Trained { network, store })
+}
+
+/// Names all that the result follows from.
+fn experiment(
+    inputs: &Inputs<'_>,
+    set: &TrainingSet,
+    target: &[u8],
+    start: &Weights,
+) -> Fingerprint {
+    let mut print = Fingerprinter::new("eyas experiment 1")
+        .field("recipe", &inputs.recipe.fingerprint().0)
+        .field("training", &inputs.training.fingerprint().0)
+        .field("target", target)
+        .field("start", &start.fingerprint().0);
+    if let Some(teacher) = &set.teacher {
+        let bytes = eyas_shared::quant::f32_bytes(teacher.values());
+        print = print.field("embeddings", &bytes);
+    }
+    print.finish()
+}
+
+/// Share of held-out images whose nearest training image has their label.
+fn recall_at_1(inputs: &Inputs<'_>, queries: &Tensor, gallery: &Tensor) -> f64 {
+    let scores = l2_normalize(queries).matmul(&l2_normalize(gallery).transpose(0, 1));
+    let nearest: Vec<i64> = Vec::try_from(scores.argmax(1, false).to_device(tch::Device::Cpu))
+        .expect("argmax gives a flat i64 tensor");
+    let pairs = inputs.validation.images.iter().zip(nearest);
+    let hits =
+        pairs.filter(|(query, row)| inputs.training.images[*row as usize].label == query.label);
+    hits.count() as f64 / inputs.validation.images.len() as f64
+}
+
+/// Head outputs of a set's images, in order, without augmentation.
+fn head_outputs(
+    network: &TorchNetwork,
+    store: &ImageStore,
+    set: &TrainingSet,
+    inputs: &Inputs<'_>,
+) -> Result<Tensor, LearnError> {
+    let mut outputs = Vec::new();
+    for start in (0..set.images.len()).step_by(EMBED_BATCH) {
+        let chunk = start..(start + EMBED_BATCH).min(set.images.len());
+        let images: Vec<Arc<RgbImage>> = chunk
+            .map(|idx| store.get(idx))
+            .collect::<Result<_, _>>()
+            .map_err(LearnError::Image)?;
+        let pixels: Vec<Pixels> = images
+            .iter()
+            .map(|image| preprocess::prepare(image, &inputs.recipe.input))
+            .collect();
+        outputs.push(forward(
+            network,
+            &inputs.recipe.input,
+            &pixels,
+            inputs.compute,
+        ));
+    }
+    Ok(Tensor::cat(&outputs, 0))
+}
+
+fn forward(
+    network: &TorchNetwork,
+    spec: &PreprocessSpec,
+    pixels: &[Pixels],
+    compute: Compute,
+) -> Tensor {
+    let side = i64::from(spec.crop);
+    let values: Vec<f32> = pixels
+        .iter()
+        .flat_map(|pixels| &pixels.values_chw)
+        .copied()
+        .collect();
+    let images = Tensor::from_slice(&values)
+        .view([-1, 3, side, side])
+        .to_device(compute.device);
+    no_grad(|| network.head_output(&images, Mode::Evaluate))
+}
+
+fn unit_rows(rows: &Tensor) -> Embeddings {
+    let dim = rows.size()[1] as usize;
+    let values = values_of(rows);
+    let mut embeddings = Embeddings::from_values(dim, values).expect("a matrix holds whole rows");
+    embeddings.normalize_rows();
+    embeddings
+}
+
+/// Embeds the probes and some images, spread over the training and held-out parts.
+fn reference_embeddings(
+    network: &TorchNetwork,
+    inputs: &Inputs<'_>,
+) -> Result<ReferenceEmbeddings, LearnError> {
+    let spec = &inputs.recipe.input;
+    let probes: Vec<Pixels> = (0..N_PROBES)
+        .map(|index| preprocess::prepare(&probe_image(index), spec))
+        .collect();
+    let probes = unit_rows(&forward(network, spec, &probes, inputs.compute));
+
+    let source = if inputs.validation.images.is_empty() {
+        inputs.training
+    } else {
+        inputs.validation
+    };
+    let every = source.images.len().div_ceil(N_REFERENCE_IMAGES).max(1);
+    let chosen = Manifest {
+        root: source.root.clone(),
+        images: source.images.iter().step_by(every).cloned().collect(),
+    };
+    let set = training_set(&chosen, None)?;
+    let store = ImageStore::new(&set.images);
+    let of_images = unit_rows(&head_outputs(network, &store, &set, inputs)?);
+    if let Some(row_idx) = of_images.first_unusable_row() {
+        return Err(LearnError::Data(format!(
+            "the student's embedding of `{}` has no direction",
+            chosen.images[row_idx].path
+        )));
+    }
+    debug_assert_eq!(of_images.dim(), embedding_dim(network));
+    let images = chosen
+        .images
+        .into_iter()
+        .map(|image| (image.id, image.path))
+        .collect();
+    Ok(ReferenceEmbeddings {
+        probes,
+        images,
+        of_images,
+    })
+}
+
+fn embedding_dim(network: &TorchNetwork) -> usize {
+    network.description.dim().min(embedding::MAX_DIM)
+}
+
+/// Path of the checkpoint in a run directory.
+#[must_use]
+pub fn checkpoint_path(run: &Path) -> PathBuf {
+    run.join("checkpoint.safetensors")
+}
