@@ -3,6 +3,8 @@
 //! Inputs and expected tensors are made by `tests/golden/pixels/make.py`; those of lossless
 //! files were computed without Eyas.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it, too")]
+
 use std::path::{Path, PathBuf};
 
 use eyas_shared::fingerprint::Fingerprint;
@@ -179,7 +181,7 @@ fn no_truncated_file_gives_an_image() {
 
 #[test]
 fn flipped_bytes_never_panic() {
-    const TRIALS: u64 = 1500;
+    const TRIALS: u64 = 600;
     for file in KINDS {
         let bytes = golden(file);
         let stream = Random::new(1).fork(file);
