@@ -9,9 +9,12 @@ mod evaluate;
 mod export;
 mod gallery;
 mod teacher;
+mod teacher_train;
 mod train;
 
 mod progress;
+#[cfg(feature = "torch")]
+mod run_log;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use eyas_shared::bundle::Precision;
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::files;
 use eyas_shared::fingerprint::{Fingerprint, SpaceId};
@@ -14,8 +15,11 @@ use super::{Answer, Progress, say};
 use crate::data::manifest::{Manifest, Selection};
 use crate::data::{self};
 use crate::embeddings::{EmbeddedImages, cache};
+use crate::export::{fold, onnx};
 use crate::teacher::projection::Projection;
 use crate::teacher::{Member, Teacher, npy};
+use crate::weights::Weights;
+use crate::zoo;
 
 /// Largest network file that is read.
 const MAX_NETWORK_BYTES: u64 = 1 << 30;
@@ -24,6 +28,8 @@ const MAX_NETWORK_BYTES: u64 = 1 << 30;
 pub(super) enum Command {
     /// Make a teacher of ONNX networks, or of embeddings made elsewhere (.npy).
     Import(Box<ImportArgs>),
+    /// Train a teacher from labels.
+    Train(super::teacher_train::Args),
     /// Show what a teacher is.
     Info(InfoArgs),
 }
@@ -33,6 +39,8 @@ pub(super) enum Command {
   eyas teacher import backbone.onnx --data photos --dim 128 --out photos.teacher
   eyas teacher import a.onnx b.onnx --output feature --whiten 0.5 --cache cache \\
       --data photos --dim 128 --out ensemble.teacher
+  eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
+      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
   eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher")]
 pub(super) struct ImportArgs {
     /// ONNX networks, whose outputs are put one after the other; or one .npy matrix with
@@ -54,6 +62,9 @@ pub(super) struct ImportArgs {
     /// Keep the networks' features as they are.
     #[arg(long, conflicts_with_all = ["dim", "whiten"])]
     no_projection: bool,
+    /// Architecture of the zoo that .safetensors files hold the weights of.
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
     /// Teacher file to write.
     #[arg(long)]
     out: PathBuf,
@@ -134,6 +145,7 @@ pub(super) struct InfoArgs {
 pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
     match command {
         Command::Import(args) => import(&args),
+        Command::Train(args) => super::teacher_train::run(&args),
         Command::Info(args) => info(&args),
     }
 }
@@ -173,7 +185,14 @@ fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
 fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
     let spec = args.pixels.spec()?;
     let member = |path: &PathBuf| -> anyhow::Result<Member> {
-        let onnx = files::read(path, MAX_NETWORK_BYTES)?;
+        let is_weights = path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors");
+        let onnx = if is_weights {
+            onnx_of_weights(path, args.architecture.as_deref(), spec.crop)?
+        } else {
+            files::read(path, MAX_NETWORK_BYTES)?
+        };
         Ok(Member::new(
             stem(path),
             onnx,
@@ -183,6 +202,30 @@ fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
     };
     let members = args.files.iter().map(member).collect::<Result<_, _>>()?;
     Ok(Teacher::from_onnx(name(args), members, None, None)?)
+}
+
+/// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
+fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow::Result<Vec<u8>> {
+    let names = || zoo::ARCHITECTURES.map(|(name, _)| name).join(", ");
+    let Some(architecture) = architecture else {
+        bail!(
+            "`{}` holds weights: name their --architecture: {}",
+            path.display(),
+            names()
+        );
+    };
+    let network = zoo::by_name(architecture, 1).with_context(|| {
+        format!(
+            "architecture `{architecture}` is not in the zoo; there are {}",
+            names()
+        )
+    })?;
+    let trunk = network.trunk();
+    let given = Weights::read(path)?;
+    let weights = zoo::init::start_from(&trunk, &given, 0)
+        .with_context(|| format!("weights `{}` for {architecture}", path.display()))?;
+    let (folded, weights) = fold::fold(&trunk, &weights)?;
+    Ok(onnx::write(&folded, &weights, side, Precision::F32, &[])?)
 }
 
 fn import_embeddings(

@@ -42,6 +42,7 @@ impl Compute {
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1) as i32;
         tch::set_num_threads(n_threads);
+        keep_freed_memory();
         let device = if has_gpu {
             Device::Cuda(0)
         } else {
@@ -57,6 +58,18 @@ impl std::fmt::Display for Compute {
             Device::Cuda(index) => write!(f, "GPU {index}"),
             _ => write!(f, "CPU, {} threads", self.n_threads),
         }
+    }
+}
+
+/// Lets the C allocator keep what libtorch frees: activations are as large in the next step,
+/// and giving their pages back to the system and getting them zeroed again took a fifth of
+/// a CPU step (SqueezeNet at 160 pixels, batches of 32).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` only sets parameters of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
 }
 

@@ -4,8 +4,9 @@
     cargo build --release -p eyas-shared --example pixels
     python3 tests/golden/pixels/make.py target/release/examples/pixels
 
-Needs Pillow and numpy (made with Pillow 13.0.0, libjpeg-turbo 3.2.0, libwebp 1.6.0).
-`--keep-inputs` leaves the input files alone and makes tensors.txt and the .f32 files anew.
+Needs numpy and Pillow 11.3.0 (Pillow 13.0.0 resizes rows before columns in some cases).
+`--keep-inputs` leaves the input files alone and makes the other files anew. boxes.txt holds
+SHA-256 sums of the samples of rgb8.png after Pillow's resize of a part of it.
 
 For lossless inputs the expected tensors are computed here, with numpy and Pillow's resize,
 independently of Eyas. For JPEG and lossy WebP the decoded pixels are Eyas' own (decoders
@@ -22,6 +23,10 @@ MEAN = np.float32([0.485, 0.456, 0.406]).reshape(3, 1, 1)
 STD = np.float32([0.229, 0.224, 0.225]).reshape(3, 1, 1)
 # Another inverse DCT and another rounding of the colors.
 LOSSY_TOLERANCE = 3
+# Left, top, right, bottom, width, height: whole, enlarged, one axis only, fractional, a sliver.
+BOXES = [(0, 0, 53, 41, 20, 20), (0, 0, 53, 41, 97, 83), (0, 0, 53, 41, 53, 17),
+         (0, 0, 53, 41, 19, 41), (0, 0, 53, 41, 53, 41), (5, 3, 37, 35, 32, 32),
+         (3.3, 7.25, 49.9, 30.1, 16, 16), (10.1, 0.7, 12.6, 40.2, 40, 9), (0, 0, 0.5, 41, 8, 8)]
 FULL = ["420.jpg", "rgba8.png"]
 
 
@@ -211,6 +216,14 @@ def main():
             if name in FULL and spec is SPECS[1]:
                 (HERE / f"{name}.f32").write_bytes(values)
             lines.append(f"{hashlib.sha256(values).hexdigest()} {name} {' '.join(map(str, spec))} {source}\n")
+    rgb = Image.fromarray(picture(WIDTH, HEIGHT, 3, 256).astype(np.uint8))
+    boxes = []
+    for filter_name in ("bilinear", "bicubic"):
+        for *box, width, height in BOXES:
+            image = rgb.resize((width, height), getattr(Image.Resampling, filter_name.upper()), box=box)
+            numbers = " ".join(map(str, [*box, width, height]))
+            boxes.append(f"{hashlib.sha256(image.tobytes()).hexdigest()} {filter_name} {numbers}\n")
+    (HERE / "boxes.txt").write_text("".join(boxes))
     (HERE / "tensors.txt").write_text("".join(lines))
 
 
