@@ -128,6 +128,12 @@ pub enum Loss {
         /// Margin in mean distances.
         delta: f64,
     },
+    /// Neighborhood components of the student's query in the teacher's embeddings of all
+    /// training images, by label. Aligns the student with the teacher.
+    MemoryContrast {
+        /// Cosines are divided by it.
+        temperature: f64,
+    },
     /// Proxy Anchor (Kim et al., CVPR 2020) on labels: for teachers.
     ProxyAnchor {
         /// Scale of the cosines.
@@ -158,6 +164,7 @@ impl WeightedLoss {
     fn is_finite(&self) -> bool {
         let settings = match self.loss {
             Loss::Regression => [0.0; 3],
+            Loss::MemoryContrast { temperature } => [temperature, 0.0, 0.0],
             Loss::RelaxedContrastive { sigma, delta } => [sigma, delta, 0.0],
             Loss::ProxyAnchor {
                 alpha,
@@ -173,20 +180,14 @@ impl Loss {
     /// Whether it compares with teacher embeddings.
     #[must_use]
     pub fn needs_teacher(self) -> bool {
-        !self.needs_labels()
-    }
-
-    /// Whether it compares labels.
-    #[must_use]
-    pub fn needs_labels(self) -> bool {
-        matches!(self, Self::ProxyAnchor { .. })
+        !matches!(self, Self::ProxyAnchor { .. })
     }
 
     /// Whether it moves the student into the teacher's own frame; a relational loss does
     /// not, and its student scores at chance against a teacher gallery until it is mapped.
     #[must_use]
     pub fn aligns(self) -> bool {
-        matches!(self, Self::Regression)
+        matches!(self, Self::Regression | Self::MemoryContrast { .. })
     }
 }
 
@@ -338,6 +339,11 @@ impl Recipe {
         }
         if matches!(self.map, Map::Ridge { penalty } if !(penalty > 0.0 && penalty.is_finite())) {
             return Some("map: penalty is not positive".to_owned());
+        }
+        if losses().any(
+            |loss| matches!(loss, Loss::MemoryContrast { temperature } if !(temperature > 0.0)),
+        ) {
+            return Some("memory-contrast: temperature is not positive".to_owned());
         }
         if losses()
             .any(|loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !(sigma > 0.0)))
