@@ -12,7 +12,10 @@ pub mod recipe;
 pub mod data;
 pub mod synth;
 
+pub mod linear_algebra;
+
 pub mod embeddings;
+pub mod gallery;
 pub mod teacher;
 
 pub mod weights;

@@ -235,7 +235,10 @@ impl Recipe {
         })?;
         match recipe.fault(trainee) {
             None => Ok(recipe),
-            Some(what) => Err(RecipeError::Value { path: path.to_owned(), what }),
+            Some(what) => Err(RecipeError::Value {
+                path: path.to_owned(),
+                what,
+            }),
         }
     }
 
@@ -254,20 +257,44 @@ impl Recipe {
         let [small, large] = self.augmentation.crop_area;
         let [narrow, broad] = self.augmentation.crop_aspect;
         let faults = [
-            (self.name.is_empty() || self.name.contains('/'), "name is empty or holds a `/`"),
-            (!(1..=eyas_shared::embedding::MAX_DIM).contains(&self.dim), "dim is out of range"),
+            (
+                self.name.is_empty() || self.name.contains('/'),
+                "name is empty or holds a `/`",
+            ),
+            (
+                !(1..=eyas_shared::embedding::MAX_DIM).contains(&self.dim),
+                "dim is out of range",
+            ),
             (self.epochs == 0, "epochs is 0"),
-            (self.batch.images < 2 || self.batch.views == 0, "batch needs 2 images and 1 view"),
-            (!(self.rate.peak > 0.0 && self.rate.end >= 0.0), "rate is not positive"),
-            (!(self.rate.head_factor > 0.0), "rate.head_factor is not positive"),
+            (
+                self.batch.images < 2 || self.batch.views == 0,
+                "batch needs 2 images and 1 view",
+            ),
+            (
+                !(self.rate.peak > 0.0 && self.rate.end >= 0.0),
+                "rate is not positive",
+            ),
+            (
+                !(self.rate.head_factor > 0.0),
+                "rate.head_factor is not positive",
+            ),
             (!(self.weight_decay >= 0.0), "weight_decay is negative"),
             (
                 !(0.0..1.0).contains(&self.validation_fraction),
                 "validation_fraction is not in 0..1",
             ),
-            (!(0.0 < small && small <= large && large <= 1.0), "crop_area is not in (0, 1]"),
-            (!(0.0 < narrow && narrow <= broad && broad.is_finite()), "crop_aspect is empty"),
-            (!(0.0..1.0).contains(&self.augmentation.jitter), "jitter is not in 0..1"),
+            (
+                !(0.0 < small && small <= large && large <= 1.0),
+                "crop_area is not in (0, 1]",
+            ),
+            (
+                !(0.0 < narrow && narrow <= broad && broad.is_finite()),
+                "crop_aspect is empty",
+            ),
+            (
+                !(0.0..1.0).contains(&self.augmentation.jitter),
+                "jitter is not in 0..1",
+            ),
             (self.loss.is_empty(), "no loss is given"),
             (self.checkpoint_steps == 0, "checkpoint_steps is 0"),
         ];
@@ -279,9 +306,9 @@ impl Recipe {
 
     fn loss_fault(&self, trainee: Trainee) -> Option<String> {
         let losses = || self.loss.iter().map(|term| term.loss);
-        if losses().any(|loss| {
-            matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !(sigma > 0.0))
-        }) {
+        if losses()
+            .any(|loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !(sigma > 0.0)))
+        {
             return Some("relaxed-contrastive: sigma is not positive".to_owned());
         }
         let fault = match trainee {
@@ -372,8 +399,11 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_a_suggestion() {
-        let Err(RecipeError::Syntax { message, suggestion, .. }) =
-            parse(&EXAMPLE.replace("epochs", "epoch"))
+        let Err(RecipeError::Syntax {
+            message,
+            suggestion,
+            ..
+        }) = parse(&EXAMPLE.replace("epochs", "epoch"))
         else {
             panic!("it was accepted");
         };
@@ -401,9 +431,8 @@ mod tests {
 
     #[test]
     fn senseless_values_are_named() {
-        let message = |from: &str, to: &str| {
-            parse(&EXAMPLE.replace(from, to)).unwrap_err().to_string()
-        };
+        let message =
+            |from: &str, to: &str| parse(&EXAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(message("eyas-s", "vgg").contains("architecture `vgg` is not in the zoo"));
         assert!(message("epochs = 2", "epochs = 0").contains("epochs is 0"));
         assert!(message("peak = 1e-3", "peak = -1").contains("rate"));

@@ -94,7 +94,7 @@ fn by_onnxruntime(python: &str, network: &Path, images: &Path) -> Vec<f32> {
         .args([network, images])
         .arg(SPEC.crop.to_string())
         .output()
-        .unwrap();
+        .expect("the interpreter ran a moment ago");
     assert!(
         output.status.success(),
         "{}",

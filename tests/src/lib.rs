@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 #[must_use]
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("the package lies in the workspace").to_owned()
+    here.parent()
+        .expect("the package lies in the workspace")
+        .to_owned()
 }
 
 /// A file or folder of the data beside the checkout; says so when it is absent.
@@ -29,9 +31,16 @@ pub fn beside(path: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn program(name: &str) -> Command {
     let tests = std::env::current_exe().expect("a test knows its own path");
-    let folder = tests.ancestors().nth(2).expect("tests lie in target/PROFILE/deps");
+    let folder = tests
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in target/PROFILE/deps");
     let path = folder.join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --bins` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --bins` first",
+        path.display()
+    );
     let mut command = Command::new(path);
     command.current_dir(root());
     command
@@ -63,7 +72,11 @@ impl From<Output> for Said {
 /// # Panics
 /// If it can not be started.
 pub fn run<A: AsRef<std::ffi::OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> Said {
-    program(name).args(args).output().expect("the program starts").into()
+    program(name)
+        .args(args)
+        .output()
+        .expect("the program starts")
+        .into()
 }
 
 /// Runs a program that has to succeed and returns its standard output.

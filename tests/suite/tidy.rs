@@ -24,7 +24,10 @@ fn sources() -> Vec<(String, String)> {
     }
     paths.sort();
     let relative = |path: &PathBuf| path.strip_prefix(root()).unwrap().display().to_string();
-    paths.iter().map(|path| (relative(path), fs::read_to_string(path).unwrap())).collect()
+    paths
+        .iter()
+        .map(|path| (relative(path), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// Fails with `file:line` wherever `word` stands in code outside the allowed places.
@@ -54,18 +57,31 @@ fn libtorch_is_named_only_where_networks_learn() {
 
 #[test]
 fn tract_is_named_only_by_the_encoder_and_the_onnx_writer() {
-    let allowed = ["device/src/encoder", "host/src/export/onnx", "device/tests/", "device/src/test"];
+    let allowed = [
+        "device/src/encoder",
+        "host/src/export/onnx",
+        "device/tests/",
+        "device/src/test",
+    ];
     only_in("tract_onnx", &allowed, "use `eyas_device::encoder`");
 }
 
 #[test]
 fn images_are_decoded_in_one_place() {
-    let allowed = ["shared/src/preprocess/", "shared/tests/", "shared/examples/"];
+    let allowed = [
+        "shared/src/preprocess/",
+        "shared/tests/",
+        "shared/examples/",
+    ];
     let hint = "`eyas_shared::preprocess` is the only way from a file to pixels";
     only_in("zune_jpeg", &allowed, hint);
     only_in("image::open", &[], hint);
     only_in("ImageReader", &allowed, hint);
-    only_in("0.485", &["shared/src/preprocess/"], "use `preprocess::IMAGENET_MEAN`");
+    only_in(
+        "0.485",
+        &["shared/src/preprocess/"],
+        "use `preprocess::IMAGENET_MEAN`",
+    );
 }
 
 #[test]
@@ -77,14 +93,22 @@ fn reports_have_no_clock() {
             .filter(|path| !path.starts_with("host/src/report/"))
             .collect();
         let allowed: Vec<&str> = all_but_reports.iter().map(String::as_str).collect();
-        only_in(word, &allowed, "a report takes records that something else measured");
+        only_in(
+            word,
+            &allowed,
+            "a report takes records that something else measured",
+        );
     }
 }
 
 #[test]
 fn unsafe_code_stands_where_it_was_measured() {
     let allowed = ["host/src/learn/compute.rs", "device/src/store"];
-    only_in("unsafe {", &allowed, "write the safe version, or measure and extend this list");
+    only_in(
+        "unsafe {",
+        &allowed,
+        "write the safe version, or measure and extend this list",
+    );
 }
 
 #[test]
@@ -96,13 +120,20 @@ fn no_test_is_switched_off_and_nothing_is_unfinished() {
 
 #[test]
 fn shared_and_device_know_neither_libtorch_nor_the_host() {
-    for (package, forbidden) in
-        [("shared", &["tch", "tract", "clap", "eyas-device", "eyas-host"][..]), ("device", &["tch", "eyas-host"])]
-    {
+    for (package, forbidden) in [
+        (
+            "shared",
+            &["tch", "tract", "clap", "eyas-device", "eyas-host"][..],
+        ),
+        ("device", &["tch", "eyas-host"]),
+    ] {
         let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
         for line in manifest.lines() {
             let names = |word: &&&str| line.starts_with(**word);
-            assert!(!forbidden.iter().any(|word| names(&word)), "{package}/Cargo.toml: {line}");
+            assert!(
+                !forbidden.iter().any(|word| names(&word)),
+                "{package}/Cargo.toml: {line}"
+            );
         }
     }
 }
@@ -125,16 +156,39 @@ fn formats_page_is_as_old_as_the_code_it_describes() {
 #[test]
 fn the_top_level_holds_what_was_decided() {
     let allowed = [
-        ".cargo", ".ci", ".git", ".gitignore", ".libtorch", "ARCHITECTURE.md", "CHANGELOG.md",
-        "Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "Makefile", "README.md",
-        "clippy.toml", "device", "host", "models", "rustfmt.toml", "shared", "target", "tests",
+        ".cargo",
+        ".ci",
+        ".git",
+        ".gitignore",
+        ".libtorch",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "Makefile",
+        "README.md",
+        "clippy.toml",
+        "device",
+        "host",
+        "models",
+        "rustfmt.toml",
+        "shared",
+        "target",
+        "tests",
         // Made by the README's commands, and ignored by git.
-        "cache", "demo", "runs",
+        "cache",
+        "demo",
+        "runs",
     ];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let ignored = fs::read_to_string(root().join(".gitignore")).unwrap();
         let is_ignored = ignored.lines().any(|line| line.trim_matches('/') == name);
-        assert!(allowed.contains(&name.as_str()) || is_ignored, "`{name}` is new at the top level");
+        assert!(
+            allowed.contains(&name.as_str()) || is_ignored,
+            "`{name}` is new at the top level"
+        );
     }
 }

@@ -69,6 +69,9 @@ struct Written {
     verified: Verified,
 }
 
+/// A precision for which no bundle was written, and why.
+type Failure = (PrecisionArg, ExportError);
+
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let StoredStudent {
         mut student,
@@ -97,7 +100,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     for &precision in &args.precisions {
         match export::export(&student, &reference, precision.into()) {
             Ok(verified) => written.push(write(args, &student.name, verified)?),
-            Err(err) if err.is_disagreement() => failures.push(err),
+            Err(err) if err.is_disagreement() => failures.push((precision, err)),
             Err(err) => return Err(err.into()),
         }
         progress.step();
@@ -141,7 +144,7 @@ fn write(args: &Args, name: &str, verified: Verified) -> anyhow::Result<Written>
     clippy::print_stderr,
     reason = "the command's answer"
 )]
-fn print(args: &Args, written: &[Written], failures: &[ExportError]) -> anyhow::Result<()> {
+fn print(args: &Args, written: &[Written], failures: &[Failure]) -> anyhow::Result<()> {
     if args.json {
         println!("{}", serde_json::to_string(&json(written, failures))?);
         return Ok(());
@@ -150,7 +153,11 @@ fn print(args: &Args, written: &[Written], failures: &[ExportError]) -> anyhow::
         print!("{}", table(written));
     }
     for failure in failures {
-        eprintln!("error: {failure}; no bundle was written for it");
+        let (precision, failure) = failure;
+        eprintln!(
+            "error: no {} bundle: {failure}",
+            Precision::from(*precision)
+        );
     }
     Ok(())
 }
@@ -176,7 +183,12 @@ fn table(written: &[Written]) -> String {
     text + "min cosine: smallest cosine between libtorch's embedding of an image and the device encoder's\n"
 }
 
-fn json(written: &[Written], failures: &[ExportError]) -> serde_json::Value {
+/// The f64 with the digits that the f32 is written with: 0.999, not 0.9990000128746033.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+fn json(written: &[Written], failures: &[Failure]) -> serde_json::Value {
     let bundle = |Written {
                       path,
                       onnx,
@@ -188,25 +200,26 @@ fn json(written: &[Written], failures: &[ExportError]) -> serde_json::Value {
             "onnx": onnx,
             "precision": header.precision,
             "bytes": verified.bytes().len(),
-            "min_cosine": header.verification.min_cosine,
-            "tolerance": header.verification.tolerance,
+            "min_cosine": shortest(header.verification.min_cosine),
+            "tolerance": shortest(header.verification.tolerance),
             "worst_image": verified.worst_image(),
             "n_images": header.verification.n_images,
             "n_parameters": header.n_parameters,
             "multiply_adds": header.multiply_adds,
         })
     };
-    let failure = |failure: &ExportError| match failure {
+    let failure = |(wished, failure): &Failure| match failure {
         ExportError::Disagreement {
             image,
             precision,
             found,
             needed,
         } => serde_json::json!({
-            "precision": precision,
+            "precision": Precision::from(*wished),
+            "checked_in": precision,
             "image": image,
-            "min_cosine": found,
-            "tolerance": needed,
+            "min_cosine": shortest(*found),
+            "tolerance": shortest(*needed),
         }),
         other => serde_json::json!({ "error": other.to_string() }),
     };
@@ -215,4 +228,74 @@ fn json(written: &[Written], failures: &[ExportError]) -> serde_json::Value {
         "bundles": written.iter().map(bundle).collect::<Vec<_>>(),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::export::tests::student;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn export(words: &[&str]) -> anyhow::Result<Answer> {
+        let words = ["export"].iter().chain(words);
+        run(&Cli::try_parse_from(words)?.args)
+    }
+
+    #[test]
+    fn a_run_becomes_bundles_and_a_broken_one_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let images = folder.path().join("images");
+        let mut student = student("eyas-xs", &images);
+        student.save(Path::new(&at("run")), &images).unwrap();
+        let files = |name: &str| -> Vec<String> {
+            let entries = std::fs::read_dir(at(name)).unwrap();
+            let mut names: Vec<String> = entries
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+
+        let answer = export(&[&at("run"), "--out", &at("out"), "--onnx", "--name", "s"]).unwrap();
+        assert_eq!(answer, Answer::Yes);
+        let expected = ["s-f16.bundle", "s-f16.onnx", "s-f32.bundle", "s-f32.onnx"];
+        assert_eq!(files("out"), expected);
+
+        // The images have moved.
+        std::fs::rename(&images, at("moved")).unwrap();
+        let message = format!(
+            "{:#}",
+            export(&[&at("run"), "--out", &at("out")]).unwrap_err()
+        );
+        assert!(
+            message.contains("--data") && message.contains("picture.jpg"),
+            "{message}"
+        );
+        let moved = at("moved");
+        let json = ["--data", &moved, "--precision", "int8", "--json"];
+        let run_dir = at("run");
+        let out = at("out2");
+        let words = [&[run_dir.as_str(), "--out", out.as_str()][..], &json].concat();
+        assert_eq!(export(&words).unwrap(), Answer::Yes);
+        assert_eq!(files("out2"), ["shelf-int8.bundle"]);
+
+        let name = export(&[&at("run"), "--out", &at("out"), "--name", "../s"]).unwrap_err();
+        assert!(name.to_string().contains("--name"), "{name}");
+
+        student.weights.0.get_mut("wide.norm.bias").unwrap().values[0] += 0.5;
+        student
+            .save(Path::new(&at("broken")), Path::new(&moved))
+            .unwrap();
+        let answer = export(&[&at("broken"), "--out", &at("none")]).unwrap();
+        assert_eq!(answer, Answer::No);
+        assert!(files("none").is_empty());
+    }
 }

@@ -1,10 +1,371 @@
-//! Placeholder.
+//! `eyas teacher`: import networks or embeddings, and show what a teacher is.
 
-use super::Answer;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use eyas_shared::bundle::Precision;
+use eyas_shared::embedding::Embeddings;
+use eyas_shared::files;
+use eyas_shared::fingerprint::{Fingerprint, SpaceId};
+use eyas_shared::preprocess::{Filter, PreprocessSpec};
+use serde_json::json;
+
+use super::{Answer, Progress, say};
+use crate::data::manifest::{Manifest, Selection};
+use crate::data::{self};
+use crate::embeddings::{EmbeddedImages, cache};
+use crate::export::{fold, onnx};
+use crate::teacher::projection::Projection;
+use crate::teacher::{Member, Teacher, npy};
+use crate::weights::Weights;
+use crate::zoo;
+
+/// Largest network file that is read.
+const MAX_NETWORK_BYTES: u64 = 1 << 30;
 
 #[derive(clap::Subcommand)]
-pub(super) enum Command {}
+pub(super) enum Command {
+    /// Make a teacher of ONNX networks, or of embeddings made elsewhere (.npy).
+    Import(Box<ImportArgs>),
+    /// Train a teacher from labels.
+    Train(super::teacher_train::Args),
+    /// Show what a teacher is.
+    Info(InfoArgs),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  eyas teacher import backbone.onnx --data photos --dim 128 --out photos.teacher
+  eyas teacher import a.onnx b.onnx --output feature --whiten 0.5 --cache cache \\
+      --data photos --dim 128 --out ensemble.teacher
+  eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
+      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
+  eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher")]
+pub(super) struct ImportArgs {
+    /// ONNX networks, whose outputs are put one after the other; or one .npy matrix with
+    /// a row for each image of the data, in its order.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Folder or CSV list of images: the projection is fitted on their training split.
+    #[arg(long)]
+    data: PathBuf,
+    /// Split that the projection is fitted on.
+    #[arg(long, default_value = "train")]
+    split: String,
+    /// Components of the embeddings.
+    #[arg(long, default_value_t = 128)]
+    dim: usize,
+    /// Whitening: 0 keeps distances, 1 makes the variances of all components equal.
+    #[arg(long, default_value_t = 0.5, value_name = "EXPONENT")]
+    whiten: f32,
+    /// Keep the networks' features as they are.
+    #[arg(long, conflicts_with_all = ["dim", "whiten"])]
+    no_projection: bool,
+    /// Architecture of the zoo that .safetensors files hold the weights of.
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
+    /// Teacher file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Name of the teacher; the output's file name without extension if not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Folder that keeps features, so that nothing is embedded twice.
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    #[command(flatten)]
+    pixels: PixelArgs,
+    /// Output of the ONNX networks to take; their first if not given.
+    #[arg(long)]
+    output: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct PixelArgs {
+    /// Shorter side after the resize.
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    resize: u32,
+    /// Side of the centred square that the networks read.
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    crop: u32,
+    /// Filter of the resize.
+    #[arg(long, value_enum, default_value_t = FilterName::Bilinear)]
+    filter: FilterName,
+    /// Subtracted from pixels in 0..1, for red, green, blue.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,0,0",
+        allow_negative_numbers = true
+    )]
+    mean: Vec<f32>,
+    /// Pixels are divided by these, for red, green, blue.
+    #[arg(long, value_delimiter = ',', default_value = "1,1,1")]
+    std: Vec<f32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FilterName {
+    Bilinear,
+    Bicubic,
+}
+
+impl PixelArgs {
+    fn spec(&self) -> anyhow::Result<PreprocessSpec> {
+        let three = |name: &str, values: &[f32]| -> anyhow::Result<[f32; 3]> {
+            <[f32; 3]>::try_from(values).ok().with_context(|| {
+                let n = values.len();
+                format!("--{name} has {n} numbers, it needs one each for red, green, blue")
+            })
+        };
+        Ok(PreprocessSpec {
+            resize_shorter: self.resize,
+            crop: self.crop,
+            filter: match self.filter {
+                FilterName::Bilinear => Filter::Bilinear,
+                FilterName::Bicubic => Filter::Bicubic,
+            },
+            mean: three("mean", &self.mean)?,
+            std: three("std", &self.std)?,
+        })
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  eyas teacher info photos.teacher")]
+pub(super) struct InfoArgs {
+    /// Teacher file.
+    teacher: PathBuf,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
-    match command {}
+    match command {
+        Command::Import(args) => import(&args),
+        Command::Train(args) => super::teacher_train::run(&args),
+        Command::Info(args) => info(&args),
+    }
+}
+
+fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
+    let manifest = data::open(&args.data)?;
+    let is_npy = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "npy");
+    let teacher = if args.files.iter().any(is_npy) {
+        let [path] = &args.files[..] else {
+            bail!(
+                "a teacher of embeddings is made of one .npy file, {} files are named",
+                args.files.len()
+            );
+        };
+        import_embeddings(args, path, &manifest)?
+    } else {
+        import_networks(args)?
+    };
+    let fitted = manifest.select(&Selection {
+        split: Some(args.split.clone()),
+        role: None,
+    });
+    let teacher = if args.no_projection {
+        teacher
+    } else {
+        fit(args, teacher, &fitted)?
+    };
+    files::replace(&args.out, &teacher.to_bytes())?;
+    say(&format!(
+        "{}\nwritten to {}",
+        describe(&teacher),
+        args.out.display()
+    ));
+    Ok(Answer::Yes)
+}
+
+fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
+    let spec = args.pixels.spec()?;
+    let member = |path: &PathBuf| -> anyhow::Result<Member> {
+        let is_weights = path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors");
+        let onnx = if is_weights {
+            onnx_of_weights(path, args.architecture.as_deref(), spec.crop)?
+        } else {
+            files::read(path, MAX_NETWORK_BYTES)?
+        };
+        Ok(Member::new(
+            stem(path),
+            onnx,
+            spec.clone(),
+            args.output.clone(),
+        )?)
+    };
+    let members = args.files.iter().map(member).collect::<Result<_, _>>()?;
+    Ok(Teacher::from_onnx(name(args), members, None, None)?)
+}
+
+/// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
+fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow::Result<Vec<u8>> {
+    let names = || zoo::ARCHITECTURES.map(|(name, _)| name).join(", ");
+    let Some(architecture) = architecture else {
+        bail!(
+            "`{}` holds weights: name their --architecture: {}",
+            path.display(),
+            names()
+        );
+    };
+    let network = zoo::by_name(architecture, 1).with_context(|| {
+        format!(
+            "architecture `{architecture}` is not in the zoo; there are {}",
+            names()
+        )
+    })?;
+    let trunk = network.trunk();
+    let given = Weights::read(path)?;
+    let weights = zoo::init::start_from(&trunk, &given, 0)
+        .with_context(|| format!("weights `{}` for {architecture}", path.display()))?;
+    let (folded, weights) = fold::fold(&trunk, &weights)?;
+    Ok(onnx::write(&folded, &weights, side, Precision::F32, &[])?)
+}
+
+fn import_embeddings(
+    args: &ImportArgs,
+    path: &Path,
+    manifest: &Manifest,
+) -> anyhow::Result<Teacher> {
+    let rows = npy::read(path)?;
+    if rows.n_rows() != manifest.images.len() {
+        bail!(
+            "`{}` has {} rows, `{}` lists {} images: row i belongs to image i",
+            path.display(),
+            rows.n_rows(),
+            args.data.display(),
+            manifest.images.len()
+        );
+    }
+    let images = by_image(manifest, &rows);
+    Ok(Teacher::from_embeddings(name(args), images, None, None)?)
+}
+
+fn by_image(manifest: &Manifest, rows: &Embeddings) -> EmbeddedImages {
+    // The teacher names its space itself, by this table's content.
+    let unnamed = SpaceId(Fingerprint::of_bytes(b""));
+    let mut images = EmbeddedImages::new(unnamed, rows.dim());
+    for (image, row) in manifest.images.iter().zip(rows.rows()) {
+        images.insert(image.id, row);
+    }
+    images
+}
+
+fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result<Teacher> {
+    if fitted.images.is_empty() {
+        bail!(
+            "`{}` has no image in split `{}` to fit the projection on",
+            args.data.display(),
+            args.split
+        );
+    }
+    let (features, faults) = {
+        let progress = Progress::new("embedding", fitted.images.len());
+        let cache = args.cache.as_deref();
+        cache::concatenated_features(&teacher, fitted, cache, &|| progress.step())?
+    };
+    if let Some(fault) = faults.first() {
+        bail!(
+            "the projection is fitted on whole data: {} of {} images can not be embedded, the first is {fault}",
+            faults.len(),
+            fitted.images.len()
+        );
+    }
+    let projection = Projection::fit(&features, args.dim, args.whiten)?;
+    Ok(teacher.with_projection(Some(projection), Some(fitted.fingerprint()))?)
+}
+
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+fn name(args: &ImportArgs) -> String {
+    args.name.clone().unwrap_or_else(|| stem(&args.out))
+}
+
+fn info(args: &InfoArgs) -> anyhow::Result<Answer> {
+    let teacher = Teacher::open(&args.teacher)?;
+    if args.json {
+        say(&as_json(&teacher).to_string());
+    } else {
+        say(&describe(&teacher));
+    }
+    Ok(Answer::Yes)
+}
+
+fn as_json(teacher: &Teacher) -> serde_json::Value {
+    let members: Vec<_> = teacher
+        .members()
+        .iter()
+        .map(|member| {
+            json!({
+                "name": member.name(),
+                "dim": member.dim(),
+                "multiply_adds": member.multiply_adds(),
+                "preprocess": member.preprocess(),
+            })
+        })
+        .collect();
+    json!({
+        "schema": "eyas.teacher/1",
+        "name": teacher.name(),
+        "dim": teacher.dim(),
+        "space_id": teacher.space().0.to_string(),
+        "multiply_adds": teacher.multiply_adds(),
+        "members": members,
+        "whitening": teacher.projection().map(|map| map.whitening),
+        "imported_images": teacher.imported().map(EmbeddedImages::n_images),
+        "manifest": teacher.manifest().map(|print| print.to_string()),
+    })
+}
+
+fn describe(teacher: &Teacher) -> String {
+    let mut lines = vec![format!(
+        "teacher {}: {} dimensions, space {}",
+        teacher.name(),
+        teacher.dim(),
+        teacher.space()
+    )];
+    for member in teacher.members() {
+        let spec = member.preprocess();
+        lines.push(format!(
+            "  network {}: {} features, {:.1} million multiply-adds, {}x{} pixels of {}",
+            member.name(),
+            member.dim(),
+            member.multiply_adds() as f64 / 1e6,
+            spec.crop,
+            spec.crop,
+            spec.resize_shorter
+        ));
+    }
+    if let Some(images) = teacher.imported() {
+        lines.push(format!(
+            "  embeddings of {} images, {} components; it can not embed others",
+            images.n_images(),
+            images.dim()
+        ));
+    }
+    match teacher.projection() {
+        Some(map) => lines.push(format!(
+            "  projection from {} features, whitening {}, fitted on manifest {}",
+            map.mean.len(),
+            map.whitening,
+            teacher
+                .manifest()
+                .map_or("unknown".to_owned(), |print| print.short())
+        )),
+        None => lines.push("  no projection".to_owned()),
+    }
+    lines.push(format!(
+        "  {:.1} million multiply-adds for one image",
+        teacher.multiply_adds() as f64 / 1e6
+    ));
+    lines.join("\n")
 }

@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, StringRecord, Trim, Writer};
 use eyas_shared::files;
 
 use super::DataError;
-use super::listing::{Entry, Listing, roles_of_split};
+use super::listing::{Entry, Listing, OnFault, roles_of_split};
 use super::manifest::Manifest;
 
 /// Largest list that is read.
@@ -28,7 +28,7 @@ struct Header {
 }
 
 /// Lists the images of a CSV file in its order.
-pub(super) fn list(path: &Path) -> Result<Listing, DataError> {
+pub(super) fn list(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataError> {
     let bytes = files::read(path, MAX_BYTES)?;
     let fault = |line: u64, problem: String| DataError::Line {
         path: path.to_owned(),
@@ -47,21 +47,29 @@ pub(super) fn list(path: &Path) -> Result<Listing, DataError> {
     let mut lines_of_paths: BTreeMap<String, u64> = BTreeMap::new();
     let mut entries = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(unreadable)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let entry = header
-            .entry(&record)
-            .map_err(|problem| fault(line, problem))?;
-        if let Some(first) = lines_of_paths.insert(entry.path.clone(), line) {
-            let problem = format!("path `{}` already stands in line {first}", entry.path);
-            return Err(fault(line, problem));
+        let checked = record.map_err(unreadable).and_then(|record| {
+            let line = record.position().map_or(0, csv::Position::line);
+            let entry = header
+                .entry(&record)
+                .map_err(|problem| fault(line, problem))?;
+            match lines_of_paths.insert(entry.path.clone(), line) {
+                None => Ok(entry),
+                Some(first) => {
+                    let problem = format!("path `{}` already stands in line {first}", entry.path);
+                    Err(fault(line, problem))
+                }
+            }
+        });
+        match checked {
+            Ok(entry) => entries.push(entry),
+            Err(err) => on_fault(err)?,
         }
-        entries.push(entry);
     }
     Ok(Listing {
         root: path.parent().unwrap_or(Path::new("")).to_owned(),
         entries,
         n_other: 0,
+        empty: Vec::new(),
     })
 }
 

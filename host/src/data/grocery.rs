@@ -8,7 +8,7 @@ use eyas_shared::files;
 
 use super::DataError;
 use super::csv::describe;
-use super::listing::{Entry, Listing, roles_of_split};
+use super::listing::{Empty, Entry, Listing, OnFault, roles_of_split};
 
 /// Largest list that is read.
 const MAX_BYTES: u64 = 64 << 20;
@@ -23,13 +23,21 @@ struct Classes {
 }
 
 /// Lists train, val, test (where there) and iconic images, each in the order of its list.
-pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
+pub(super) fn list(root: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataError> {
     let classes = read_classes(&root.join("classes.csv"))?;
     let mut entries = Vec::new();
+    let mut empty = Vec::new();
     for split in ["train", "val", "test"] {
         let path = root.join(format!("{split}.txt"));
         if path.exists() {
-            read_images(&path, split, &classes, &mut entries)?;
+            let before = entries.len();
+            read_images(&path, split, &classes, &mut entries, on_fault)?;
+            if entries.len() == before {
+                empty.push(Empty {
+                    path: format!("{split}.txt"),
+                    is_split: true,
+                });
+            }
         }
     }
     entries.extend(classes.iconic);
@@ -37,6 +45,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, DataError> {
         root: root.to_owned(),
         entries,
         n_other: 0,
+        empty,
     })
 }
 
@@ -92,40 +101,48 @@ fn read_images(
     split: &str,
     classes: &Classes,
     entries: &mut Vec<Entry>,
+    on_fault: OnFault<'_>,
 ) -> Result<(), DataError> {
     let bytes = files::read(path, MAX_BYTES)?;
-    let (is_query, is_gallery) = roles_of_split(split);
     for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let fault = |problem: String| DataError::Line {
-            path: path.to_owned(),
-            line: i as u64 + 1,
-            problem,
-        };
-        let line = str::from_utf8(line)
-            .map_err(|_| fault("the text is not UTF-8; save the list as UTF-8".to_owned()))?
-            .trim();
-        if line.is_empty() {
-            continue;
+        match read_line(line, split, classes) {
+            Ok(entry) => entries.extend(entry),
+            Err(problem) => on_fault(DataError::Line {
+                path: path.to_owned(),
+                line: i as u64 + 1,
+                problem,
+            })?,
         }
-        let mut fields = line.rsplitn(3, ',').map(str::trim);
-        let (_coarse, number, image) = (fields.next(), fields.next(), fields.next());
-        let (Some(number), Some(image)) = (number, image.filter(|path| !path.is_empty())) else {
-            return Err(fault(format!(
-                "`{line}` is not `path, class number, coarse class number`"
-            )));
-        };
-        let label = number
-            .parse()
-            .ok()
-            .and_then(|number: u32| classes.names.get(&number))
-            .ok_or_else(|| fault(format!("class number `{number}` is not in classes.csv")))?;
-        entries.push(Entry {
-            path: image.to_owned(),
-            label: label.clone(),
-            split: split.to_owned(),
-            is_query,
-            is_gallery,
-        });
     }
     Ok(())
+}
+
+/// `None` for an empty line.
+fn read_line(line: &[u8], split: &str, classes: &Classes) -> Result<Option<Entry>, String> {
+    let line = str::from_utf8(line)
+        .map_err(|_| "the text is not UTF-8; save the list as UTF-8".to_owned())?
+        .trim();
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = line.rsplitn(3, ',').map(str::trim);
+    let (_coarse, number, image) = (fields.next(), fields.next(), fields.next());
+    let (Some(number), Some(image)) = (number, image.filter(|path| !path.is_empty())) else {
+        return Err(format!(
+            "`{line}` is not `path, class number, coarse class number`"
+        ));
+    };
+    let label = number
+        .parse()
+        .ok()
+        .and_then(|number: u32| classes.names.get(&number))
+        .ok_or_else(|| format!("class number `{number}` is not in classes.csv"))?;
+    let (is_query, is_gallery) = roles_of_split(split);
+    Ok(Some(Entry {
+        path: image.to_owned(),
+        label: label.clone(),
+        split: split.to_owned(),
+        is_query,
+        is_gallery,
+    }))
 }

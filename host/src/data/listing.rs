@@ -14,7 +14,20 @@ pub(super) struct Listing {
     pub(super) entries: Vec<Entry>,
     /// Files beside the images that are none by their name. Lists do not count any.
     pub(super) n_other: usize,
+    /// Folders and lists that name no image.
+    pub(super) empty: Vec<Empty>,
 }
+
+/// A part of a data set without images.
+pub(super) struct Empty {
+    /// Relative to the root.
+    pub(super) path: String,
+    /// A split, not just a label.
+    pub(super) is_split: bool,
+}
+
+/// What to do about a fault after which the listing could go on: `Err` stops it.
+pub(super) type OnFault<'a> = &'a mut dyn FnMut(DataError) -> Result<(), DataError>;
 
 /// An [`Image`] that was not read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,15 +53,16 @@ impl Entry {
 }
 
 impl Listing {
-    /// Reads the file of an entry and names its content.
-    pub(super) fn read(&self, entry_idx: usize) -> Result<ImageId, FileError> {
+    /// Reads the file of an entry.
+    pub(super) fn read(&self, entry_idx: usize) -> Result<Vec<u8>, FileError> {
         let path = self.root.join(&self.entries[entry_idx].path);
-        files::read(&path, MAX_IMAGE_BYTES).map(|bytes| ImageId::of_file(&bytes))
+        files::read(&path, MAX_IMAGE_BYTES)
     }
 }
 
-/// Recognizes the layout at `path` and lists its images.
-pub(super) fn list(path: &Path) -> Result<Listing, DataError> {
+/// Recognizes the layout at `path` and lists its images. What `on_fault` lets pass is left
+/// out of the listing.
+pub(super) fn list(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataError> {
     if !path.exists() {
         return Err(DataError::Missing {
             path: path.to_owned(),
@@ -56,24 +70,24 @@ pub(super) fn list(path: &Path) -> Result<Listing, DataError> {
     }
     let listing = if path.is_dir() {
         if path.join(MANIFEST_NAME).is_file() {
-            csv::list(&path.join(MANIFEST_NAME))?
+            csv::list(&path.join(MANIFEST_NAME), on_fault)?
         } else if path.join("train.txt").is_file() && path.join("classes.csv").is_file() {
-            grocery::list(path)?
+            grocery::list(path, on_fault)?
         } else {
-            folder::list(path)?
+            folder::list(path, on_fault)?
         }
     } else if has_extension(path, &["csv"]) {
-        csv::list(path)?
+        csv::list(path, on_fault)?
     } else {
         return Err(DataError::NotAList {
             path: path.to_owned(),
         });
     };
     if listing.entries.is_empty() {
-        return Err(DataError::NoImages {
+        on_fault(DataError::NoImages {
             path: path.to_owned(),
             n_other: listing.n_other,
-        });
+        })?;
     }
     Ok(listing)
 }

@@ -4,6 +4,7 @@
 //! place; [`check`] goes on and lists every fault. Neither changes a file. Pixels are not
 //! kept here: whoever needs them reads the file through `eyas_shared::preprocess`.
 
+pub mod check;
 pub mod manifest;
 
 mod csv;
@@ -19,12 +20,15 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use eyas_shared::files::FileError;
+use eyas_shared::fingerprint::ImageId;
+use eyas_shared::preprocess::Limits;
 use thiserror::Error;
 
+pub use check::{CheckReport, check};
 pub use manifest::{Image, Manifest, Role, Selection};
 
 /// Largest image file that is read, in bytes.
-pub const MAX_IMAGE_BYTES: u64 = 64 << 20;
+pub const MAX_IMAGE_BYTES: u64 = Limits::DEFAULT.max_bytes;
 
 /// Name of the list that a folder may carry; it wins over the folder's layout.
 pub const MANIFEST_NAME: &str = "manifest.csv";
@@ -123,11 +127,12 @@ pub enum DataError {
 /// At the first fault: a missing or unreadable file, a wrong line, an ambiguous layout,
 /// no image at all.
 pub fn open(path: &Path) -> Result<Manifest, DataError> {
-    let listing = listing::list(path)?;
-    let read = parallel::map(listing.entries.len(), |i| listing.read(i), || {});
+    let listing = listing::list(path, &mut Err)?;
+    let name = |bytes: Vec<u8>| ImageId::of_file(&bytes);
+    let read = parallel::map(listing.entries.len(), |i| listing.read(i).map(name), || {});
     let mut images = Vec::with_capacity(read.len());
-    for (entry, bytes) in listing.entries.iter().zip(read) {
-        images.push(entry.to_image(bytes?));
+    for (entry, id) in listing.entries.iter().zip(read) {
+        images.push(entry.to_image(id?));
     }
     Ok(Manifest {
         root: listing.root,

@@ -1,1 +1,98 @@
-//! Placeholder.
+//! Scores: a student's queries against a gallery, through the device's own encoder and
+//! matcher.
+//!
+//! [`metrics`] defines the numbers, [`protocols`] who asks what, [`baseline`] what has to
+//! be beaten. Nothing here measures time, and nothing knows how a student was trained.
+
+pub mod baseline;
+pub mod metrics;
+pub mod protocols;
+
+#[cfg(test)]
+mod golden;
+
+use eyas_device::matcher::Matcher;
+use eyas_shared::embedding::Embeddings;
+use eyas_shared::gallery::{Gallery, GalleryError, RowEncoding};
+use thiserror::Error;
+
+pub use protocols::{Queries, QueryOutcome, Retrieval, RetrievalError, Scores, retrieval};
+
+use crate::data::manifest::{Manifest, Role, Selection};
+use crate::embeddings::EmbeddedImages;
+use crate::gallery::{self, BuildError};
+
+/// Why nothing can be scored.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// No gallery can be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The gallery can not be read.
+    #[error(transparent)]
+    Gallery(#[from] GalleryError),
+    /// Queries and gallery do not fit together.
+    #[error(transparent)]
+    Retrieval(#[from] RetrievalError),
+    /// Nothing asks.
+    #[error("no image is selected as a query: {hint}")]
+    NoQueries {
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+/// The images of `split`, or those with the query role if none is named.
+///
+/// # Errors
+/// If there are none.
+pub fn select_queries(manifest: &Manifest, split: Option<&str>) -> Result<Manifest, EvaluateError> {
+    let selected = manifest.select(&Selection {
+        split: split.map(str::to_owned),
+        role: split.is_none().then_some(Role::Query),
+    });
+    if selected.images.is_empty() {
+        let hint = if split.is_some() {
+            "the data has no image of that split"
+        } else {
+            "name a split, or mark images with is_query in the list"
+        };
+        return Err(EvaluateError::NoQueries { hint });
+    }
+    Ok(selected)
+}
+
+/// The images of `manifest` that were embedded, as queries. A line that repeats an image
+/// asks again.
+#[must_use]
+pub fn queries_of(manifest: &Manifest, embedded: &EmbeddedImages) -> Queries {
+    let mut kept = manifest.clone();
+    kept.images
+        .retain(|image| embedded.get(&image.id).is_some());
+    let mut rows = Embeddings::new(embedded.dim());
+    for row in kept
+        .images
+        .iter()
+        .filter_map(|image| embedded.get(&image.id))
+    {
+        rows.push(row);
+    }
+    Queries::new(&kept, rows)
+}
+
+/// Scores queries against the images of `gallery_images`, both embedded by one model: the
+/// symmetric case, with a gallery in memory.
+///
+/// # Errors
+/// If a gallery image has no embedding, or queries and gallery do not fit together.
+pub fn against_images(
+    queries: &Queries,
+    gallery_images: &gallery::Selected,
+    embedded: &EmbeddedImages,
+    encoding: RowEncoding,
+) -> Result<Retrieval, EvaluateError> {
+    let built = gallery::build(gallery_images, embedded, "", encoding)?;
+    let matcher = Matcher::new(Gallery::open(&built.bytes)?);
+    Ok(retrieval(queries, &matcher)?)
+}

@@ -12,7 +12,7 @@ pub mod verify;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 
@@ -26,7 +26,8 @@ use thiserror::Error;
 pub use verify::{Reference, Verified};
 
 use crate::student::TrainedStudent;
-use crate::weights::WeightsError;
+use crate::weights::{Weights, WeightsError};
+use crate::zoo::Network;
 
 /// Why a student can not be exported.
 #[derive(Debug, Error)]
@@ -100,7 +101,7 @@ pub enum ExportError {
     Encode(#[from] EncodeError),
     /// The device encoder computes something else than libtorch did.
     #[error(
-        "the {precision} student disagrees with libtorch on `{image}`: cosine {found}, needed {needed}"
+        "with weights in {precision} the student disagrees with libtorch on `{image}`: cosine {found}, needed {needed}"
     )]
     Disagreement {
         /// The image with the smallest cosine.
@@ -127,6 +128,9 @@ impl ExportError {
 
 /// Turns a student into a verified bundle.
 ///
+/// Whatever the precision, the network is first held against libtorch with weights in f32:
+/// what rounding may cost must not hide a wrong network.
+///
 /// # Errors
 /// [`ExportError`] says what can not be written, or where the device encoder disagrees.
 pub fn export(
@@ -135,9 +139,21 @@ pub fn export(
     precision: Precision,
 ) -> Result<Verified, ExportError> {
     let (network, weights) = fold::fold(&student.network, &student.weights)?;
+    if precision != Precision::F32 {
+        verified(student, (&network, &weights), reference, Precision::F32)?;
+    }
+    verified(student, (&network, &weights), reference, precision)
+}
+
+fn verified(
+    student: &TrainedStudent,
+    (network, weights): (&Network, &Weights),
+    reference: &Reference,
+    precision: Precision,
+) -> Result<Verified, ExportError> {
     let side = student.preprocess.crop;
     let metadata = metadata(student, precision);
-    let onnx = onnx::write(&network, &weights, side, precision, &metadata)?;
+    let onnx = onnx::write(network, weights, side, precision, &metadata)?;
     let header = BundleHeader {
         name: student.name.clone(),
         architecture: network.name.clone(),

@@ -405,6 +405,7 @@ mod tests {
     use super::super::{fold, reference};
     use super::*;
     use crate::zoo::{ARCHITECTURES, by_name};
+    use eyas_shared::preprocess::Pixels;
     use eyas_shared::random::Random;
 
     /// f32 sums against f64 sums, on components of a unit vector.
@@ -412,22 +413,13 @@ mod tests {
 
     const SIDE: u32 = 48;
 
-    fn run(bytes: &[u8], pixels: &[f32]) -> Vec<f32> {
-        use tract_onnx::prelude::*;
-        let plan = tract_onnx::onnx()
-            .model_for_read(&mut &bytes[..])
-            .and_then(|model| model.into_optimized())
-            .and_then(|model| model.into_runnable())
-            .unwrap();
-        let side = SIDE as usize;
-        let input = Tensor::from_shape(&[1, 3, side, side], pixels).unwrap();
-        let outputs = plan.run(tvec!(input.into())).unwrap();
-        outputs[0]
-            .to_plain_array_view::<f32>()
-            .unwrap()
-            .iter()
-            .copied()
-            .collect()
+    fn run(onnx: &[u8], pixels: &[f32]) -> Vec<f32> {
+        let network = eyas_device::encoder::Network::load(onnx, SIDE, Some(OUTPUT)).unwrap();
+        let pixels = Pixels {
+            side: SIDE,
+            values_chw: pixels.to_vec(),
+        };
+        network.run(&pixels).unwrap()
     }
 
     #[test]

@@ -19,7 +19,12 @@ struct AffineMap {
 
 /// Fits a map from head outputs `student` (N x D) to unit teacher embeddings `teacher`
 /// (N x D) and folds it into the network's head.
-pub(super) fn align(network: &TorchNetwork, student: &Tensor, teacher: &Tensor, map: Map) -> Weights {
+pub(super) fn align(
+    network: &TorchNetwork,
+    student: &Tensor,
+    teacher: &Tensor,
+    map: Map,
+) -> Weights {
     let mut weights = network.weights();
     let (student, teacher) = (student.to_kind(Kind::Double), teacher.to_kind(Kind::Double));
     let fitted = match map {
@@ -41,7 +46,8 @@ fn fit_ridge(student: &Tensor, teacher: &Tensor, penalty: f64) -> AffineMap {
     let (s, t) = (student - &student_mean, teacher - &teacher_mean);
     let gram = s.transpose(0, 1).matmul(&s);
     let dim = gram.size()[0];
-    let ridge = Tensor::eye(dim, (gram.kind(), gram.device())) * (gram.trace() / dim as f64) * penalty;
+    let ridge =
+        Tensor::eye(dim, (gram.kind(), gram.device())) * (gram.trace() / dim as f64) * penalty;
     let matrix = Tensor::linalg_solve(&(gram + ridge), &s.transpose(0, 1).matmul(&t), true);
     let offset = teacher_mean - student_mean.matmul(&matrix);
     AffineMap { matrix, offset }
@@ -64,7 +70,9 @@ fn fold_into_head(weights: &mut Weights, map: &AffineMap) {
     let tensor = |name: &str| {
         let weight = &weights.0[name];
         let shape: Vec<i64> = weight.shape.iter().map(|&extent| extent as i64).collect();
-        Tensor::from_slice(&weight.values).view(shape.as_slice()).to_kind(Kind::Double)
+        Tensor::from_slice(&weight.values)
+            .view(shape.as_slice())
+            .to_kind(Kind::Double)
     };
     let (weight_name, bias_name) = (format!("{HEAD}.weight"), format!("{HEAD}.bias"));
     let matrix = map.matrix.to_device(tch::Device::Cpu);
@@ -73,7 +81,13 @@ fn fold_into_head(weights: &mut Weights, map: &AffineMap) {
     let bias = tensor(&bias_name).unsqueeze(0).matmul(&matrix) + offset;
     for (name, folded) in [(weight_name, weight), (bias_name, bias)] {
         let shape = weights.0[&name].shape.clone();
-        weights.0.insert(name, Weight { shape, values: values_of(&folded) });
+        weights.0.insert(
+            name,
+            Weight {
+                shape,
+                values: values_of(&folded),
+            },
+        );
     }
 }
 
@@ -95,7 +109,10 @@ mod tests {
         let teacher = normal(50, 6, 1);
         let (rotation, _) = Tensor::linalg_qr(&normal(6, 6, 2), "reduced");
         let student = teacher.matmul(&rotation) * 3.0 + 5.0;
-        for fitted in [fit_procrustes(&student, &teacher), fit_ridge(&student, &teacher, 0.0)] {
+        for fitted in [
+            fit_procrustes(&student, &teacher),
+            fit_ridge(&student, &teacher, 0.0),
+        ] {
             let mapped = student.matmul(&fitted.matrix) + &fitted.offset;
             assert!(largest(&(mapped - &teacher)) < 1e-9);
         }
@@ -117,7 +134,8 @@ mod tests {
         let network = TorchNetwork::new(description, &weights, tch::Device::Cpu).unwrap();
         let pooled = normal(9, 256, 5).to_kind(Kind::Float);
         let head = |weights: &Weights| {
-            let part = |name: &str| super::super::network::tensor_of(&weights.0[name], tch::Device::Cpu);
+            let part =
+                |name: &str| super::super::network::tensor_of(&weights.0[name], tch::Device::Cpu);
             pooled.linear(&part("head.weight"), Some(&part("head.bias")))
         };
         let student = head(&network.weights());

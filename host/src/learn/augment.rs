@@ -45,8 +45,16 @@ fn random_box(image: &RgbImage, augmentation: &Augmentation, random: &mut Random
     let (box_width, box_height) = (box_width.clamp(1.0, width), box_height.clamp(1.0, height));
     let left = random.range(0.0, width - box_width);
     let top = random.range(0.0, height - box_height);
-    let (right, bottom) = ((left + box_width).min(width), (top + box_height).min(height));
-    SourceBox { left, top, right, bottom }
+    let (right, bottom) = (
+        (left + box_width).min(width),
+        (top + box_height).min(height),
+    );
+    SourceBox {
+        left,
+        top,
+        right,
+        bottom,
+    }
 }
 
 /// Scales brightness, contrast (around the mean brightness) and saturation (around each

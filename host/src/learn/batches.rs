@@ -86,9 +86,13 @@ impl ImageStore {
 }
 
 fn load(image: &TrainingImage) -> Result<RgbImage, String> {
-    let bytes = files::read(&image.path, Limits::DEFAULT.max_bytes).map_err(|err| err.to_string())?;
+    let bytes =
+        files::read(&image.path, Limits::DEFAULT.max_bytes).map_err(|err| err.to_string())?;
     if ImageId::of_file(&bytes) != image.id {
-        return Err(format!("`{}` changed since the data was listed", image.path.display()));
+        return Err(format!(
+            "`{}` changed since the data was listed",
+            image.path.display()
+        ));
     }
     preprocess::decode(&bytes, &Limits::DEFAULT)
         .map_err(|err| format!("`{}`: {err}", image.path.display()))
@@ -104,7 +108,10 @@ pub(super) fn images_of_step(n_images: usize, recipe: &Recipe, step: usize) -> V
     let per_epoch = steps_per_epoch(n_images, recipe);
     let (epoch, step) = (step / per_epoch, step % per_epoch);
     let mut order: Vec<usize> = (0..n_images).collect();
-    Random::new(recipe.seed).fork("order").at(epoch as u64).shuffle(&mut order);
+    Random::new(recipe.seed)
+        .fork("order")
+        .at(epoch as u64)
+        .shuffle(&mut order);
     let start = step * recipe.batch.images;
     order[start..(start + recipe.batch.images).min(n_images)].to_vec()
 }
@@ -117,7 +124,12 @@ fn batch_of_step(store: &ImageStore, recipe: &Recipe, step: usize) -> Result<Bat
         for (position, &idx) in image_idx.iter().enumerate() {
             let image = store.get(idx)?;
             let mut random = place.at(position as u64).at(view as u64);
-            pixels.extend(random_view(&image, &recipe.input, &recipe.augmentation, &mut random));
+            pixels.extend(random_view(
+                &image,
+                &recipe.input,
+                &recipe.augmentation,
+                &mut random,
+            ));
         }
     }
     Ok(Batch { pixels, image_idx })
@@ -149,7 +161,10 @@ impl Loader {
                 receiver
             })
             .collect();
-        Self { receivers, next_step: 0 }
+        Self {
+            receivers,
+            next_step: 0,
+        }
     }
 
     /// The next step's batch.

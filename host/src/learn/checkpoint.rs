@@ -34,7 +34,9 @@ pub enum CheckpointError {
         what: String,
     },
     /// It belongs to another experiment.
-    #[error("checkpoint `{path}` belongs to another experiment: recipe, data, teacher or starting weights differ")]
+    #[error(
+        "checkpoint `{path}` belongs to another experiment: recipe, data, teacher or starting weights differ"
+    )]
     OtherExperiment {
         /// Which file.
         path: String,
@@ -71,7 +73,11 @@ pub(super) fn save(
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(network, objective, optimizer)
         .into_iter()
         .map(|(name, tensor)| {
-            let shape = tensor.size().iter().map(|&extent| extent as usize).collect();
+            let shape = tensor
+                .size()
+                .iter()
+                .map(|&extent| extent as usize)
+                .collect();
             (name, shape, quant::f32_bytes(&values_of(tensor)))
         })
         .collect();
@@ -97,7 +103,10 @@ pub(super) fn restore(
     optimizer: &AdamW,
 ) -> Result<usize, CheckpointError> {
     let shown = || path.display().to_string();
-    let damaged = |what: String| CheckpointError::Damaged { path: shown(), what };
+    let damaged = |what: String| CheckpointError::Damaged {
+        path: shown(),
+        what,
+    };
     let bytes = files::read(path, MAX_BYTES)?;
     let (_, metadata) =
         SafeTensors::read_metadata(&bytes).map_err(|err| damaged(err.to_string()))?;
@@ -109,14 +118,22 @@ pub(super) fn restore(
     let step = entry("step").and_then(|step| step.parse().ok());
     let step = step.ok_or_else(|| damaged("it names no step".to_owned()))?;
     for (name, tensor) in tensors(network, objective, optimizer) {
-        let view = stored.tensor(&name).map_err(|err| damaged(err.to_string()))?;
+        let view = stored
+            .tensor(&name)
+            .map_err(|err| damaged(err.to_string()))?;
         let extents: Vec<i64> = view.shape().iter().map(|&extent| extent as i64).collect();
         if extents != tensor.size() || view.dtype() != Dtype::F32 {
             return Err(damaged(format!("tensor `{name}` has shape {extents:?}")));
         }
-        let weight =
-            Weight { shape: view.shape().to_vec(), values: quant::f32_from_bytes(view.data()) };
-        no_grad(|| tensor.shallow_clone().copy_(&tensor_of(&weight, tensor.device())));
+        let weight = Weight {
+            shape: view.shape().to_vec(),
+            values: quant::f32_from_bytes(view.data()),
+        };
+        no_grad(|| {
+            tensor
+                .shallow_clone()
+                .copy_(&tensor_of(&weight, tensor.device()))
+        });
     }
     Ok(step)
 }

@@ -42,7 +42,12 @@ impl Compute {
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1) as i32;
         tch::set_num_threads(n_threads);
-        let device = if has_gpu { Device::Cuda(0) } else { Device::Cpu };
+        keep_freed_memory();
+        let device = if has_gpu {
+            Device::Cuda(0)
+        } else {
+            Device::Cpu
+        };
         Ok(Self { device, n_threads })
     }
 }
@@ -53,6 +58,18 @@ impl std::fmt::Display for Compute {
             Device::Cuda(index) => write!(f, "GPU {index}"),
             _ => write!(f, "CPU, {} threads", self.n_threads),
         }
+    }
+}
+
+/// Lets the C allocator keep what libtorch frees: activations are as large in the next step,
+/// and giving their pages back to the system and getting them zeroed again took a fifth of
+/// a CPU step (SqueezeNet at 160 pixels, batches of 32).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` only sets parameters of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
 }
 
@@ -93,6 +110,11 @@ mod tests {
     #[test]
     fn the_folder_of_the_library_in_use_is_found() {
         let _ = tch::get_num_threads();
-        assert!(loaded_library_folder().unwrap().join("libtorch_cpu.so").exists());
+        assert!(
+            loaded_library_folder()
+                .unwrap()
+                .join("libtorch_cpu.so")
+                .exists()
+        );
     }
 }

@@ -27,18 +27,32 @@ pub(super) struct TorchNetwork {
 /// A tensor of plain numbers.
 pub(super) fn tensor_of(weight: &Weight, device: Device) -> Tensor {
     let shape: Vec<i64> = weight.shape.iter().map(|&extent| extent as i64).collect();
-    Tensor::from_slice(&weight.values).view(shape.as_slice()).to_device(device)
+    Tensor::from_slice(&weight.values)
+        .view(shape.as_slice())
+        .to_device(device)
 }
 
 /// Plain numbers of an f32 tensor.
 pub(super) fn weight_of(tensor: &Tensor) -> Weight {
-    let shape = tensor.size().iter().map(|&extent| extent as usize).collect();
-    Weight { shape, values: values_of(tensor) }
+    let shape = tensor
+        .size()
+        .iter()
+        .map(|&extent| extent as usize)
+        .collect();
+    Weight {
+        shape,
+        values: values_of(tensor),
+    }
 }
 
 /// Row-major values of a tensor.
 pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.detach().to_kind(Kind::Float).to_device(Device::Cpu).contiguous().view(-1);
+    let flat = tensor
+        .detach()
+        .to_kind(Kind::Float)
+        .to_device(Device::Cpu)
+        .contiguous()
+        .view(-1);
     Vec::try_from(flat).expect("a flat f32 tensor on the CPU")
 }
 
@@ -55,12 +69,18 @@ impl TorchNetwork {
             let tensor = tensor_of(weight, device).set_requires_grad(shape.trained);
             tensors.insert(shape.name, tensor);
         }
-        Ok(Self { description, tensors })
+        Ok(Self {
+            description,
+            tensors,
+        })
     }
 
     /// The weights as plain numbers.
     pub(super) fn weights(&self) -> Weights {
-        let plain = self.tensors.iter().map(|(name, tensor)| (name.clone(), weight_of(tensor)));
+        let plain = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), weight_of(tensor)));
         Weights(plain.collect())
     }
 
@@ -72,7 +92,12 @@ impl TorchNetwork {
             let weight = |suffix: &str| &self.tensors[&format!("{}.{suffix}", node.name)];
             let output = match node.op {
                 Op::Input => images.shallow_clone(),
-                Op::Conv { stride, padding, bias, .. } => {
+                Op::Conv {
+                    stride,
+                    padding,
+                    bias,
+                    ..
+                } => {
                     let (stride, padding) = ([stride as i64; 2], [padding as i64; 2]);
                     let bias = bias.then(|| weight("bias"));
                     input().conv2d(weight("weight"), bias, stride, padding, [1, 1], 1)
@@ -88,7 +113,11 @@ impl TorchNetwork {
                     false,
                 ),
                 Op::Relu => input().relu(),
-                Op::MaxPool { kernel, stride, ceil } => {
+                Op::MaxPool {
+                    kernel,
+                    stride,
+                    ceil,
+                } => {
                     let (kernel, stride) = ([kernel as i64; 2], [stride as i64; 2]);
                     input().max_pool2d(kernel, stride, [0, 0], [1, 1], ceil)
                 }

@@ -30,8 +30,11 @@ pub(super) struct Rows<'a> {
 
 impl Objective {
     pub(super) fn new(recipe: &Recipe, n_labels: usize, device: Device) -> Self {
-        let terms: Vec<(f64, Loss)> =
-            recipe.loss.iter().map(|term| (term.weight, term.loss)).collect();
+        let terms: Vec<(f64, Loss)> = recipe
+            .loss
+            .iter()
+            .map(|term| (term.weight, term.loss))
+            .collect();
         let mut tensors = BTreeMap::new();
         for (term_idx, (_, loss)) in terms.iter().enumerate() {
             if let Loss::ProxyAnchor { .. } = loss {
@@ -46,7 +49,10 @@ impl Objective {
     /// Puts the losses' own weights under the optimizer.
     pub(super) fn register(&self, optimizer: &mut AdamW) {
         for (term_idx, (_, loss)) in self.terms.iter().enumerate() {
-            if let Loss::ProxyAnchor { proxy_rate_factor, .. } = loss {
+            if let Loss::ProxyAnchor {
+                proxy_rate_factor, ..
+            } = loss
+            {
                 let name = proxies_name(term_idx);
                 optimizer.add(&name, &self.tensors[&name], *proxy_rate_factor, 0.0);
             }
@@ -55,7 +61,10 @@ impl Objective {
 
     /// The weighted sum over the batch.
     pub(super) fn value(&self, rows: &Rows<'_>) -> Tensor {
-        let teacher = || rows.teacher.expect("a recipe with teacher losses is given a teacher");
+        let teacher = || {
+            rows.teacher
+                .expect("a recipe with teacher losses is given a teacher")
+        };
         let mut sum = Tensor::zeros([], (Kind::Float, rows.student.device()));
         for (term_idx, (weight, loss)) in self.terms.iter().enumerate() {
             let value = match *loss {
@@ -84,6 +93,11 @@ fn proxies_name(term_idx: usize) -> String {
 fn first_proxies(recipe: &Recipe, term_idx: usize, n_labels: usize) -> Weight {
     let mut random = Random::new(recipe.seed).fork("proxies").at(term_idx as u64);
     let deviation = (2.0 / n_labels as f64).sqrt();
-    let values = (0..n_labels * recipe.dim).map(|_| (random.normal() * deviation) as f32).collect();
-    Weight { shape: vec![n_labels, recipe.dim], values }
+    let values = (0..n_labels * recipe.dim)
+        .map(|_| (random.normal() * deviation) as f32)
+        .collect();
+    Weight {
+        shape: vec![n_labels, recipe.dim],
+        values,
+    }
 }

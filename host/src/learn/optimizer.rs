@@ -27,7 +27,9 @@ pub(super) struct AdamW {
 
 impl AdamW {
     pub(super) fn new() -> Self {
-        Self { parameters: BTreeMap::new() }
+        Self {
+            parameters: BTreeMap::new(),
+        }
     }
 
     /// Adds a tensor that requires a gradient, with its rate in multiples of the schedule's.
@@ -60,7 +62,9 @@ impl AdamW {
                     continue;
                 }
                 let rate = rate * parameter.rate_factor;
-                let _ = parameter.value.g_mul_scalar_(1.0 - rate * parameter.weight_decay);
+                let _ = parameter
+                    .value
+                    .g_mul_scalar_(1.0 - rate * parameter.weight_decay);
                 let _ = parameter.first_moment.g_mul_scalar_(BETA1);
                 parameter.first_moment += &gradient * (1.0 - BETA1);
                 let _ = parameter.second_moment.g_mul_scalar_(BETA2);
@@ -74,9 +78,18 @@ impl AdamW {
     /// First parameter whose value is no longer finite.
     pub(super) fn first_broken(&self) -> Option<&str> {
         let finite = |parameter: &Parameter| {
-            parameter.value.isfinite().all().to_kind(Kind::Int64).int64_value(&[]) == 1
+            parameter
+                .value
+                .isfinite()
+                .all()
+                .to_kind(Kind::Int64)
+                .int64_value(&[])
+                == 1
         };
-        self.parameters.iter().find(|(_, parameter)| !finite(parameter)).map(|(name, _)| &**name)
+        self.parameters
+            .iter()
+            .find(|(_, parameter)| !finite(parameter))
+            .map(|(name, _)| &**name)
     }
 }
 

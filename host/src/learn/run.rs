@@ -11,13 +11,13 @@ use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
 use tch::{Tensor, no_grad};
 use thiserror::Error;
 
+use super::alignment;
 use super::batches::{ImageStore, TrainingImage, TrainingSet};
 use super::checkpoint::CheckpointError;
 use super::compute::Compute;
 use super::distance::l2_normalize;
 use super::network::{Mode, TorchNetwork, values_of};
 use super::trainer::{self, Training, Watch};
-use super::alignment;
 use crate::data::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
@@ -90,16 +90,31 @@ pub struct TeacherOf<'a> {
     pub training: Embeddings,
 }
 
-fn training_set(manifest: &Manifest, teacher: Option<Embeddings>) -> Result<TrainingSet, LearnError> {
+fn training_set(
+    manifest: &Manifest,
+    teacher: Option<Embeddings>,
+) -> Result<TrainingSet, LearnError> {
     let labels = manifest.labels();
     if manifest.images.is_empty() {
-        return Err(LearnError::Data("no image is left to train with".to_owned()));
+        return Err(LearnError::Data(
+            "no image is left to train with".to_owned(),
+        ));
     }
     let images = manifest.images.iter().map(|image| {
-        let label = labels.binary_search(&image.label.as_str()).expect("labels() has them all");
-        TrainingImage { path: manifest.path(image), id: image.id, label: label as i64 }
+        let label = labels
+            .binary_search(&image.label.as_str())
+            .expect("labels() has them all");
+        TrainingImage {
+            path: manifest.path(image),
+            id: image.id,
+            label: label as i64,
+        }
     });
-    Ok(TrainingSet { images: images.collect(), n_labels: labels.len(), teacher })
+    Ok(TrainingSet {
+        images: images.collect(),
+        n_labels: labels.len(),
+        teacher,
+    })
 }
 
 fn start_weights(inputs: &Inputs<'_>, network: &zoo::Network) -> Result<Weights, LearnError> {
@@ -203,7 +218,9 @@ fn train(
             let gallery = match &set.teacher {
                 Some(teacher) => {
                     let size = [teacher.n_rows() as i64, teacher.dim() as i64];
-                    Tensor::from_slice(teacher.values()).view(size).to_device(queries.device())
+                    Tensor::from_slice(teacher.values())
+                        .view(size)
+                        .to_device(queries.device())
                 }
                 None => head_outputs(&network, &store, set, inputs)?,
             };
@@ -216,7 +233,12 @@ fn train(
 }
 
 /// Names all that the result follows from.
-fn experiment(inputs: &Inputs<'_>, set: &TrainingSet, target: &[u8], start: &Weights) -> Fingerprint {
+fn experiment(
+    inputs: &Inputs<'_>,
+    set: &TrainingSet,
+    target: &[u8],
+    start: &Weights,
+) -> Fingerprint {
     let mut print = Fingerprinter::new("eyas experiment 1")
         .field("recipe", &inputs.recipe.fingerprint().0)
         .field("training", &inputs.training.fingerprint().0)
@@ -235,9 +257,8 @@ fn recall_at_1(inputs: &Inputs<'_>, queries: &Tensor, gallery: &Tensor) -> f64 {
     let nearest: Vec<i64> = Vec::try_from(scores.argmax(1, false).to_device(tch::Device::Cpu))
         .expect("argmax gives a flat i64 tensor");
     let pairs = inputs.validation.images.iter().zip(nearest);
-    let hits = pairs.filter(|(query, row)| {
-        inputs.training.images[*row as usize].label == query.label
-    });
+    let hits =
+        pairs.filter(|(query, row)| inputs.training.images[*row as usize].label == query.label);
     hits.count() as f64 / inputs.validation.images.len() as f64
 }
 
@@ -251,11 +272,20 @@ fn head_outputs(
     let mut outputs = Vec::new();
     for start in (0..set.images.len()).step_by(EMBED_BATCH) {
         let chunk = start..(start + EMBED_BATCH).min(set.images.len());
-        let images: Vec<Arc<RgbImage>> =
-            chunk.map(|idx| store.get(idx)).collect::<Result<_, _>>().map_err(LearnError::Image)?;
-        let pixels: Vec<Pixels> =
-            images.iter().map(|image| preprocess::prepare(image, &inputs.recipe.input)).collect();
-        outputs.push(forward(network, &inputs.recipe.input, &pixels, inputs.compute));
+        let images: Vec<Arc<RgbImage>> = chunk
+            .map(|idx| store.get(idx))
+            .collect::<Result<_, _>>()
+            .map_err(LearnError::Image)?;
+        let pixels: Vec<Pixels> = images
+            .iter()
+            .map(|image| preprocess::prepare(image, &inputs.recipe.input))
+            .collect();
+        outputs.push(forward(
+            network,
+            &inputs.recipe.input,
+            &pixels,
+            inputs.compute,
+        ));
     }
     Ok(Tensor::cat(&outputs, 0))
 }
@@ -267,16 +297,21 @@ fn forward(
     compute: Compute,
 ) -> Tensor {
     let side = i64::from(spec.crop);
-    let values: Vec<f32> = pixels.iter().flat_map(|pixels| &pixels.values_chw).copied().collect();
-    let images = Tensor::from_slice(&values).view([-1, 3, side, side]).to_device(compute.device);
+    let values: Vec<f32> = pixels
+        .iter()
+        .flat_map(|pixels| &pixels.values_chw)
+        .copied()
+        .collect();
+    let images = Tensor::from_slice(&values)
+        .view([-1, 3, side, side])
+        .to_device(compute.device);
     no_grad(|| network.head_output(&images, Mode::Evaluate))
 }
 
 fn unit_rows(rows: &Tensor) -> Embeddings {
     let dim = rows.size()[1] as usize;
     let values = values_of(rows);
-    let mut embeddings =
-        Embeddings::from_values(dim, values).expect("a matrix holds whole rows");
+    let mut embeddings = Embeddings::from_values(dim, values).expect("a matrix holds whole rows");
     embeddings.normalize_rows();
     embeddings
 }
@@ -287,11 +322,16 @@ fn reference_embeddings(
     inputs: &Inputs<'_>,
 ) -> Result<ReferenceEmbeddings, LearnError> {
     let spec = &inputs.recipe.input;
-    let probes: Vec<Pixels> =
-        (0..N_PROBES).map(|index| preprocess::prepare(&probe_image(index), spec)).collect();
+    let probes: Vec<Pixels> = (0..N_PROBES)
+        .map(|index| preprocess::prepare(&probe_image(index), spec))
+        .collect();
     let probes = unit_rows(&forward(network, spec, &probes, inputs.compute));
 
-    let source = if inputs.validation.images.is_empty() { inputs.training } else { inputs.validation };
+    let source = if inputs.validation.images.is_empty() {
+        inputs.training
+    } else {
+        inputs.validation
+    };
     let every = source.images.len().div_ceil(N_REFERENCE_IMAGES).max(1);
     let chosen = Manifest {
         root: source.root.clone(),
@@ -307,8 +347,16 @@ fn reference_embeddings(
         )));
     }
     debug_assert_eq!(of_images.dim(), embedding_dim(network));
-    let images = chosen.images.into_iter().map(|image| (image.id, image.path)).collect();
-    Ok(ReferenceEmbeddings { probes, images, of_images })
+    let images = chosen
+        .images
+        .into_iter()
+        .map(|image| (image.id, image.path))
+        .collect();
+    Ok(ReferenceEmbeddings {
+        probes,
+        images,
+        of_images,
+    })
 }
 
 fn embedding_dim(network: &TorchNetwork) -> usize {

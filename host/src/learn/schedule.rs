@@ -19,8 +19,20 @@ mod tests {
 
     #[test]
     fn the_rate_warms_up_peaks_and_ends() {
-        let rate = Rate { peak: 1.0, end: 0.1, warmup_steps: 4, head_factor: 1.0 };
-        let cases = [(0, 0.25), (3, 1.0), (4, 1.0), (54, 0.55), (104, 0.1), (200, 0.1)];
+        let rate = Rate {
+            peak: 1.0,
+            end: 0.1,
+            warmup_steps: 4,
+            head_factor: 1.0,
+        };
+        let cases = [
+            (0, 0.25),
+            (3, 1.0),
+            (4, 1.0),
+            (54, 0.55),
+            (104, 0.1),
+            (200, 0.1),
+        ];
         for (step, expected) in cases {
             let found = rate_at(&rate, step, 105);
             assert!((found - expected).abs() < 1e-12, "step {step}: {found}");
@@ -29,7 +41,12 @@ mod tests {
 
     #[test]
     fn a_run_shorter_than_its_warmup_still_has_a_rate() {
-        let rate = Rate { peak: 1.0, end: 0.0, warmup_steps: 10, head_factor: 1.0 };
+        let rate = Rate {
+            peak: 1.0,
+            end: 0.0,
+            warmup_steps: 10,
+            head_factor: 1.0,
+        };
         assert!((0..3).all(|step| rate_at(&rate, step, 3) > 0.0));
     }
 }

@@ -23,7 +23,13 @@ pub trait Watch {
     /// A step is done; `loss` is the batch's.
     fn stepped(&mut self, step: usize, loss: f64, rate: f64);
     /// An epoch is done: mean loss, recall_at_1 on the held-out part if there is one, seconds.
-    fn epoch_ended(&mut self, epoch: usize, loss: f64, validation_recall_at_1: Option<f64>, seconds: f64);
+    fn epoch_ended(
+        &mut self,
+        epoch: usize,
+        loss: f64,
+        validation_recall_at_1: Option<f64>,
+        seconds: f64,
+    );
 }
 
 /// A network in training.
@@ -45,7 +51,13 @@ pub(super) fn train(
     validate: &mut dyn FnMut() -> Result<Option<f64>, LearnError>,
     watch: &mut dyn Watch,
 ) -> Result<(), LearnError> {
-    let Training { recipe, set, network, compute, .. } = training;
+    let Training {
+        recipe,
+        set,
+        network,
+        compute,
+        ..
+    } = training;
     let objective = Objective::new(recipe, set.n_labels, compute.device);
     let mut optimizer = optimizer_for(recipe, network, &objective);
     let per_epoch = steps_per_epoch(set.images.len(), recipe);
@@ -58,11 +70,15 @@ pub(super) fn train(
     }
     watch.started(first_step, n_steps);
 
-    let n_workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let n_workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(8);
     let mut loader = Loader::start(training.store, recipe, first_step, n_steps, n_workers);
     let teacher = set.teacher.as_ref().map(|embeddings| {
         let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
-        Tensor::from_slice(embeddings.values()).view(size).to_device(compute.device)
+        Tensor::from_slice(embeddings.values())
+            .view(size)
+            .to_device(compute.device)
     });
     let (mut loss_sum, mut losses, mut since) = (0.0, 0, Instant::now());
     for step in first_step..n_steps {
@@ -82,15 +98,30 @@ pub(super) fn train(
         let done = step + 1;
         if done % per_epoch == 0 {
             if let Some(name) = optimizer.first_broken() {
-                return Err(LearnError::BrokenWeight { step, name: name.to_owned() });
+                return Err(LearnError::BrokenWeight {
+                    step,
+                    name: name.to_owned(),
+                });
             }
             let seconds = since.elapsed().as_secs_f64();
-            watch.epoch_ended(done / per_epoch, loss_sum / f64::from(losses), validate()?, seconds);
+            watch.epoch_ended(
+                done / per_epoch,
+                loss_sum / f64::from(losses),
+                validate()?,
+                seconds,
+            );
             (loss_sum, losses, since) = (0.0, 0, Instant::now());
         }
         if done % recipe.checkpoint_steps == 0 || done == n_steps {
             let path = training.checkpoint;
-            checkpoint::save(path, training.experiment, done, network, &objective, &optimizer)?;
+            checkpoint::save(
+                path,
+                training.experiment,
+                done,
+                network,
+                &objective,
+                &optimizer,
+            )?;
         }
     }
     Ok(())
@@ -98,10 +129,23 @@ pub(super) fn train(
 
 fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective) -> AdamW {
     let mut optimizer = AdamW::new();
-    for shape in network.description.weights().iter().filter(|shape| shape.trained) {
+    for shape in network
+        .description
+        .weights()
+        .iter()
+        .filter(|shape| shape.trained)
+    {
         let is_head = shape.name.starts_with(crate::zoo::HEAD);
-        let factor = if is_head { recipe.rate.head_factor } else { 1.0 };
-        let decay = if shape.shape.len() > 1 { recipe.weight_decay } else { 0.0 };
+        let factor = if is_head {
+            recipe.rate.head_factor
+        } else {
+            1.0
+        };
+        let decay = if shape.shape.len() > 1 {
+            recipe.weight_decay
+        } else {
+            0.0
+        };
         optimizer.add(&shape.name, &network.tensors[&shape.name], factor, decay);
     }
     objective.register(&mut optimizer);
@@ -114,20 +158,40 @@ fn batch_loss(
     teacher: Option<&Tensor>,
     batch: &Batch,
 ) -> Tensor {
-    let Training { recipe, set, network, compute, .. } = training;
+    let Training {
+        recipe,
+        set,
+        network,
+        compute,
+        ..
+    } = training;
     let device = compute.device;
     let side = i64::from(recipe.input.crop);
-    let images = Tensor::from_slice(&batch.pixels).view([-1, 3, side, side]).to_device(device);
+    let images = Tensor::from_slice(&batch.pixels)
+        .view([-1, 3, side, side])
+        .to_device(device);
     let student = network.head_output(&images, Mode::Train);
 
     let rows = |values: Vec<i64>| {
-        Tensor::from_slice(&values).repeat([recipe.batch.views as i64]).to_device(device)
+        Tensor::from_slice(&values)
+            .repeat([recipe.batch.views as i64])
+            .to_device(device)
     };
-    let labels = rows(batch.image_idx.iter().map(|&idx| set.images[idx].label).collect());
+    let labels = rows(
+        batch
+            .image_idx
+            .iter()
+            .map(|&idx| set.images[idx].label)
+            .collect(),
+    );
     let teacher = teacher.map(|embeddings| {
         let image_idx = rows(batch.image_idx.iter().map(|&idx| idx as i64).collect());
         embeddings.index_select(0, &image_idx)
     });
-    let rows = Rows { student: &student, teacher: teacher.as_ref(), labels: &labels };
+    let rows = Rows {
+        student: &student,
+        teacher: teacher.as_ref(),
+        labels: &labels,
+    };
     objective.value(&rows).to_kind(Kind::Float)
 }

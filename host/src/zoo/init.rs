@@ -20,7 +20,11 @@ pub fn random_weights(network: &Network, seed: u64) -> Weights {
             let n: usize = shape.shape.iter().product();
             let fan_in: usize = shape.shape.iter().skip(1).product();
             let is_matrix = shape.shape.len() > 1;
-            let gain = if matches!(node.op, Op::Conv { .. }) { 2.0 } else { 1.0 };
+            let gain = if matches!(node.op, Op::Conv { .. }) {
+                2.0
+            } else {
+                1.0
+            };
             let deviation = (gain / fan_in as f64).sqrt();
             let ones = matches!(node.op, Op::BatchNorm { .. })
                 && (shape.name.ends_with(".weight") || shape.name.ends_with(".running_var"));
@@ -32,7 +36,13 @@ pub fn random_weights(network: &Network, seed: u64) -> Weights {
                     (false, false) => 0.0,
                 })
                 .collect();
-            weights.insert(shape.name, Weight { shape: shape.shape, values });
+            weights.insert(
+                shape.name,
+                Weight {
+                    shape: shape.shape,
+                    values,
+                },
+            );
         }
     }
     Weights(weights)
@@ -69,7 +79,10 @@ mod tests {
         given.0.retain(|name, _| !name.starts_with("head."));
         let weights = start_from(&network, &given, 2).unwrap();
         assert_eq!(weights.0["features.0.weight"], given.0["features.0.weight"]);
-        assert_eq!(weights.0["head.weight"], random_weights(&network, 2).0["head.weight"]);
+        assert_eq!(
+            weights.0["head.weight"],
+            random_weights(&network, 2).0["head.weight"]
+        );
         given.0.remove("features.0.weight");
         let message = start_from(&network, &given, 2).unwrap_err().to_string();
         assert_eq!(message, "weight `features.0.weight` is missing");

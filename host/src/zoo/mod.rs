@@ -106,7 +106,7 @@ pub struct WeightShape {
 }
 
 /// Names of all architectures, with what they are for.
-pub const ARCHITECTURES: &[(&str, &str)] = &[
+pub const ARCHITECTURES: [(&str, &str); 5] = [
     (
         "eyas-xs",
         "dense student for small inputs, about 0.3 M parameters",
@@ -135,17 +135,49 @@ pub fn by_name(name: &str, dim: usize) -> Option<Network> {
 }
 
 impl Network {
-    /// Components of the embedding.
+    /// Components of the output.
     #[must_use]
     pub fn dim(&self) -> usize {
-        self.nodes
+        self.output_channels().pop().unwrap_or_default()
+    }
+
+    /// The network up to its pooled features, scaled to unit length: what a backbone gives
+    /// without a head of its own.
+    #[must_use]
+    pub fn trunk(&self) -> Self {
+        let pool = |node: &Node| node.op == Op::GlobalAveragePool;
+        let pool_idx = self
+            .nodes
             .iter()
-            .rev()
-            .find_map(|node| match node.op {
-                Op::Linear { outputs, .. } => Some(outputs),
-                _ => None,
-            })
-            .expect("every network of the zoo ends in a linear head")
+            .position(pool)
+            .expect("networks of the zoo pool");
+        let mut nodes = self.nodes[..=pool_idx].to_vec();
+        let embedding = "embedding".to_owned();
+        nodes.push(Node {
+            name: embedding,
+            op: Op::L2Normalize,
+            inputs: vec![pool_idx],
+        });
+        Self {
+            name: self.name.clone(),
+            nodes,
+        }
+    }
+
+    /// Channels, or components, of every node's output.
+    fn output_channels(&self) -> Vec<usize> {
+        let mut channels: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let of_inputs = || node.inputs.iter().map(|&input| channels[input]);
+            let of_node = match node.op {
+                Op::Input => 3,
+                Op::Conv { outputs, .. } | Op::Linear { outputs, .. } => outputs,
+                Op::Concat => of_inputs().sum(),
+                _ => of_inputs().next().unwrap_or_default(),
+            };
+            channels.push(of_node);
+        }
+        channels
     }
 
     /// Every weight in order of the nodes.
@@ -363,7 +395,7 @@ mod tests {
 
     #[test]
     fn every_architecture_is_consistent() {
-        for (name, _) in ARCHITECTURES {
+        for (name, _) in &ARCHITECTURES {
             let network = by_name(name, 128).unwrap();
             assert_eq!(network.name, *name);
             assert_eq!(network.dim(), 128);
@@ -390,5 +422,7 @@ mod tests {
         // torchvision's SqueezeNet 1.1 without classifier: 722,496 parameters.
         let network = by_name("squeezenet1_1", 128).unwrap();
         assert_eq!(network.n_parameters(), 722_496 + 512 * 128 + 128);
+        assert_eq!(network.trunk().n_parameters(), 722_496);
+        assert_eq!(network.trunk().dim(), 512);
     }
 }

@@ -176,10 +176,7 @@ impl Weights {
             let first = (center - reach + 0.5).max(0.0) as usize;
             let end = ((center + reach + 0.5) as usize).min(axis.len as usize);
             exact.clear();
-            exact
-                .extend((first..end).map(|i| {
-                    shape(((i - first) as f64 + first as f64 - center + 0.5) * narrowing)
-                }));
+            exact.extend((first..end).map(|i| shape((i as f64 - center + 0.5) * narrowing)));
             let total: f64 = exact.iter().sum();
             let start = weights.fixed.len();
             weights
@@ -243,6 +240,18 @@ fn to_sample(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
+/// Adds weighted samples to their sums.
+///
+/// No sum leaves i32: the absolute values of the weights of one output pixel add up to less
+/// than 2 (in units of 2^22). Wrapping arithmetic keeps the overflow checks of a build out
+/// of the innermost loop.
+#[inline]
+fn add_weighted(sums: &mut [i32], samples: &[u8], weight: i32) {
+    for (sum, sample) in sums.iter_mut().zip(samples) {
+        *sum = sum.wrapping_add(i32::from(*sample).wrapping_mul(weight));
+    }
+}
+
 fn resample(
     image: &RgbImage,
     (columns, kept_columns): (Axis, Range<u64>),
@@ -287,21 +296,40 @@ fn keep_columns(image: &RgbImage, rows: Range<usize>, kept: Range<u64>) -> Vec<u
         .collect()
 }
 
+/// Rows that the column pass works on at once: enough lanes to fill vector registers.
+const TILE: usize = 8;
+
 fn resample_columns(image: &RgbImage, rows: Range<usize>, weights: &Weights) -> Vec<u8> {
-    let mut samples = Vec::with_capacity(3 * rows.len() * weights.windows.len());
-    for row in image.rows().skip(rows.start).take(rows.len()) {
-        let pixels = row.as_chunks::<3>().0;
-        for (first, weights) in weights.windows() {
-            let mut sums = [HALF; 3];
-            for (pixel, weight) in pixels[first..first + weights.len()].iter().zip(weights) {
-                for (sum, sample) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*sample) * weight;
-                }
+    let row_len = 3 * weights.windows.len();
+    let mut resampled = vec![0; rows.len() * row_len];
+    // One column of the tile after the other: the samples of 8 rows lie side by side.
+    let mut columns = vec![[0_u8; 3 * TILE]; image.width as usize];
+    let source_len = 3 * image.width as usize;
+    let source = &image.samples[rows.start * source_len..rows.end * source_len];
+    for (source, target) in source
+        .chunks(TILE * source_len)
+        .zip(resampled.chunks_mut(TILE * row_len))
+    {
+        for (i, row) in source.chunks_exact(source_len).enumerate() {
+            for (column, pixel) in columns.iter_mut().zip(row.as_chunks::<3>().0) {
+                column[3 * i..3 * i + 3].copy_from_slice(pixel);
             }
-            samples.extend_from_slice(&sums.map(to_sample));
+        }
+        for (x, (first, weights)) in weights.windows().enumerate() {
+            let mut sums = [HALF; 3 * TILE];
+            for (column, weight) in columns[first..].iter().zip(weights) {
+                add_weighted(&mut sums, column, *weight);
+            }
+            let samples = sums.map(to_sample);
+            for (row, pixel) in target
+                .chunks_exact_mut(row_len)
+                .zip(samples.as_chunks::<3>().0)
+            {
+                row[3 * x..3 * x + 3].copy_from_slice(pixel);
+            }
         }
     }
-    samples
+    resampled
 }
 
 /// `samples` holds rows of `row_len` samples from row `first_row` of the image on.
@@ -312,9 +340,7 @@ fn resample_rows(samples: &[u8], row_len: usize, first_row: usize, weights: &Wei
         sums.fill(HALF);
         let start = (first - first_row) * row_len;
         for (row, weight) in samples[start..].chunks_exact(row_len).zip(weights) {
-            for (sum, sample) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*sample) * weight;
-            }
+            add_weighted(&mut sums, row, *weight);
         }
         resampled.extend(sums.iter().map(|sum| to_sample(*sum)));
     }

@@ -52,7 +52,10 @@ fn check(
     value.backward();
     let expected = golden("loss").double_value(&[0]);
     let relative = (value.double_value(&[]) - expected).abs() / expected.abs();
-    assert!(relative < VALUE_TOLERANCE, "{name}: value off by {relative:e}");
+    assert!(
+        relative < VALUE_TOLERANCE,
+        "{name}: value off by {relative:e}"
+    );
     for ((gradient, _), tensor) in inputs.iter().zip(&tensors) {
         if gradient.is_empty() {
             continue;
@@ -60,7 +63,10 @@ fn check(
         let expected = golden(gradient);
         let off = (tensor.grad() - expected).abs().max().double_value(&[]);
         let largest = expected.abs().max().double_value(&[]);
-        assert!(off < GRADIENT_TOLERANCE * largest, "{name}: {gradient} off by {off:e}");
+        assert!(
+            off < GRADIENT_TOLERANCE * largest,
+            "{name}: {gradient} off by {off:e}"
+        );
     }
     let floats: Vec<Tensor> = inputs
         .iter()
@@ -70,7 +76,10 @@ fn check(
         })
         .collect();
     let relative = (loss(&floats).double_value(&[]) - expected).abs() / expected.abs();
-    assert!(relative < F32_TOLERANCE, "{name}: f32 value off by {relative:e}");
+    assert!(
+        relative < F32_TOLERANCE,
+        "{name}: f32 value off by {relative:e}"
+    );
 }
 
 #[test]
@@ -81,7 +90,10 @@ fn relaxed_contrastive_agrees_with_its_authors() {
             check(
                 &format!("rc_sigma{sigma:.1}_delta{delta:.1}"),
                 &outputs,
-                &[("grad_student", inputs["s"].copy()), ("", inputs["t"].copy())],
+                &[
+                    ("grad_student", inputs["s"].copy()),
+                    ("", inputs["t"].copy()),
+                ],
                 &|x| relaxed_contrastive(&x[0], &x[1], RelaxedContrastive { sigma, delta }),
             );
         }
@@ -96,8 +108,21 @@ fn proxy_anchor_agrees_with_its_authors() {
         check(
             "lr_proxy_anchor",
             &outputs,
-            &[("grad_student", inputs["s"].copy()), ("grad_proxies", inputs["proxies"].copy())],
-            &|x| proxy_anchor(&x[0], &labels, &x[1], ProxyAnchor { alpha: 32.0, margin: 0.1 }),
+            &[
+                ("grad_student", inputs["s"].copy()),
+                ("grad_proxies", inputs["proxies"].copy()),
+            ],
+            &|x| {
+                proxy_anchor(
+                    &x[0],
+                    &labels,
+                    &x[1],
+                    ProxyAnchor {
+                        alpha: 32.0,
+                        margin: 0.1,
+                    },
+                )
+            },
         );
     }
 }
@@ -120,7 +145,10 @@ fn regression_agrees_with_its_authors() {
 fn proxy_anchor_does_not_overflow_where_exponentials_would() {
     let embeddings = Tensor::from_slice(&[1.0_f32, 0.0, -1.0, 0.0]).view([2, 2]);
     let labels = Tensor::from_slice(&[0_i64, 1]);
-    let config = ProxyAnchor { alpha: 1e4, margin: 0.1 };
+    let config = ProxyAnchor {
+        alpha: 1e4,
+        margin: 0.1,
+    };
     let value = proxy_anchor(&embeddings, &labels, &embeddings.neg(), config);
     assert!(value.double_value(&[]).is_finite());
 }

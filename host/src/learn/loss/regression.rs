@@ -14,5 +14,8 @@ const DIFFERENCE_EPSILON: f64 = 1e-6;
 pub(in crate::learn) fn regression(student: &Tensor, teacher: &Tensor) -> Tensor {
     let difference = l2_normalize(student) - l2_normalize(teacher).detach() + DIFFERENCE_EPSILON;
     let kind = student.kind();
-    (&difference * &difference).sum_dim_intlist([1].as_slice(), false, kind).mean(kind) * 0.5
+    (&difference * &difference)
+        .sum_dim_intlist([1].as_slice(), false, kind)
+        .mean(kind)
+        * 0.5
 }

@@ -76,7 +76,9 @@ impl Outline {
             };
             match marker {
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                    if size.replace(frame_size(segment)?).is_some() {
+                    check_kind(marker, segment)?;
+                    let another = size.replace(frame_size(segment)?);
+                    if another.is_some() {
                         return Err(DecodeError::damaged(
                             Format::Jpeg,
                             "there is more than one frame header",
@@ -99,6 +101,23 @@ impl Outline {
 
 const END: u8 = 0xd9;
 const SCAN: u8 = 0xda;
+
+/// Refuses the kinds of JPEG that nobody stores photographs in.
+fn check_kind(marker: u8, frame: &[u8]) -> Result<(), DecodeError> {
+    let what = match (marker, frame) {
+        (0xc3 | 0xc5..=0xc7, _) => "a lossless or hierarchical image",
+        (0xc9.., _) => "arithmetic coding",
+        (_, [precision, ..]) if *precision != 8 => "samples of other than 8 bits",
+        (_, [_, _, _, _, _, channels, ..]) if !matches!(channels, 1 | 3 | 4) => {
+            "other than 1, 3 or 4 channels"
+        }
+        _ => return Ok(()),
+    };
+    Err(DecodeError::Unsupported {
+        format: Format::Jpeg,
+        what,
+    })
+}
 
 fn frame_size(segment: &[u8]) -> Result<(u32, u32), DecodeError> {
     match *segment {

@@ -1,7 +1,7 @@
 //! From the bytes of an image file to 8-bit RGB: JPEG, PNG and WebP, told by content.
 //!
-//! Orientation is applied, transparency is laid over white, and a file that is cut or
-//! damaged is an error, never a picture with a gray half. Color profiles are deliberately
+//! Orientation is applied, transparency is laid over white, and a file that is cut off is
+//! an error, never a picture with a gray half. Color profiles are deliberately
 //! ignored: samples are taken as sRGB, as the pipelines that train teachers do.
 //!
 //! Files may come from anywhere. What a header claims is held against [`Limits`] before

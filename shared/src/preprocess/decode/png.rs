@@ -20,7 +20,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeEr
     let damaged = |error: image::ImageError| DecodeError::damaged(Format::Png, error.to_string());
     let mut decoder_limits = image::Limits::no_limits();
     // Rows of at most 8 bytes per pixel, and what chunks unpack to.
-    decoder_limits.max_alloc = Some(8 * pixels + limits.max_bytes);
+    decoder_limits.max_alloc = Some(pixels.saturating_mul(8).saturating_add(limits.max_bytes));
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), decoder_limits).map_err(damaged)?;
     let color = decoder.color_type();
     let mut samples = vec![0; decoder.total_bytes() as usize];
