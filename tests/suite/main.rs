@@ -1,3 +1,5 @@
 //! Checks that cross the crates.
 
+mod end_to_end;
+mod golden;
 mod tidy;

@@ -294,6 +294,7 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "teacher": ceiling.map(scores),
         "recall_at_1_of_teacher": share,
         "histogram": evaluation.baseline.as_ref().map(scores),
+        "chance_recall_at_1": chance(student, evaluation.gallery.n_rows),
         "n_faults": evaluation.faults.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
@@ -307,6 +308,18 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         object.extend(scores);
     }
     object
+}
+
+/// Expected recall_at_1 of a random order: the mean share of relevant rows.
+fn chance(retrieval: &Retrieval, n_gallery: usize) -> Option<f64> {
+    let asked: Vec<usize> = retrieval
+        .queries
+        .iter()
+        .map(|query| query.n_relevant)
+        .filter(|&n_relevant| n_relevant > 0)
+        .collect();
+    let relevant = asked.iter().sum::<usize>() as f64;
+    (!asked.is_empty()).then(|| relevant / (asked.len() * n_gallery) as f64)
 }
 
 /// Student's recall_at_1 as a share of the teacher's.

@@ -16,6 +16,7 @@ mod progress;
 #[cfg(feature = "torch")]
 mod run_log;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -67,11 +68,7 @@ pub enum Answer {
 #[must_use]
 pub fn main() -> ExitCode {
     // Half-written files are removed; an answer nobody waits for is not given.
-    let _ = ctrlc::set_handler(|| {
-        eyas_shared::files::remove_unfinished();
-        #[expect(clippy::exit, reason = "the handler of a signal ends the program")]
-        std::process::exit(130);
-    });
+    let _ = ctrlc::set_handler(interrupted);
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Data(command) => data::run(command),
@@ -93,10 +90,26 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints one line of a command's result.
-#[expect(clippy::print_stdout, reason = "this is where results reach the user")]
+#[expect(clippy::exit, reason = "the handler of a signal ends the program")]
+fn interrupted() {
+    eyas_shared::files::remove_unfinished();
+    std::process::exit(130);
+}
+
+/// Prints one line of a command's result. A reader that has gone away, such as `head`, ends
+/// the program quietly.
+#[expect(clippy::exit, reason = "nobody reads on")]
 fn say(line: &str) {
-    println!("{line}");
+    if let Err(err) = writeln!(std::io::stdout(), "{line}") {
+        let code = if err.kind() == std::io::ErrorKind::BrokenPipe {
+            0
+        } else {
+            note(&format!("error: could not write to standard output: {err}"));
+            2
+        };
+        eyas_shared::files::remove_unfinished();
+        std::process::exit(code);
+    }
 }
 
 /// Tells of something beside a command's result.

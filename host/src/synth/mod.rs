@@ -8,6 +8,7 @@
 //! any number of threads.
 
 mod canvas;
+mod emblem;
 mod label;
 mod photo;
 mod product;

@@ -36,18 +36,15 @@ pub(super) struct Timing {
 #[derive(Debug, Deserialize)]
 pub(super) struct Evaluation {
     schema: String,
+    pub(super) recall_at_1: f64,
     pub(super) n_queries: usize,
     pub(super) n_gallery: usize,
     /// Teacher asks, teacher's gallery.
-    pub(super) teacher: Scores,
-    /// Student asks, teacher's gallery.
-    pub(super) asymmetric: Scores,
-    /// Student asks, student's gallery.
-    pub(super) symmetric: Scores,
+    pub(super) teacher: Option<Scores>,
     /// Color histograms ask and are searched.
-    pub(super) histogram: Scores,
+    pub(super) histogram: Option<Scores>,
     /// Expectation of a random order.
-    pub(super) chance: Scores,
+    pub(super) chance_recall_at_1: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +69,7 @@ pub(super) fn queries(lines: &str) -> anyhow::Result<Vec<QueryAnswer>> {
 pub(super) fn evaluation(json: &str) -> anyhow::Result<Evaluation> {
     let evaluation: Evaluation =
         serde_json::from_str(json).context("reading the answer of `eyas evaluate`")?;
-    check_schema(&evaluation.schema, "eyas.evaluate/1")?;
+    check_schema(&evaluation.schema, "eyas.evaluation/1")?;
     Ok(evaluation)
 }
 

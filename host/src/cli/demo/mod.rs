@@ -56,9 +56,18 @@ impl Folder {
     }
 }
 
+/// One bundle's scores.
+struct Evaluations {
+    /// Against the teacher's gallery, with the teacher's own and the histograms' scores.
+    asymmetric: Evaluation,
+    /// Against the student's own gallery.
+    symmetric: Evaluation,
+}
+
 /// What the page is written from.
 struct Outcome {
-    evaluations: Vec<(&'static str, Evaluation)>,
+    /// By precision of the student.
+    evaluations: Vec<(&'static str, Evaluations)>,
     queries: Vec<QueryAnswer>,
     query_command: String,
     evaluate_command: String,
@@ -118,7 +127,7 @@ fn make(folder: &Folder, seed: u64, steps: &mut Steps) -> anyhow::Result<()> {
     let student_recipe = folder.at("recipes/shelf-student.toml");
     let student_run = folder.at("runs/student");
 
-    steps.eyas(&["data", "render", "--out", &data, "--seed", &seed])?;
+    steps.eyas(&["data", "render", &data, "--seed", &seed])?;
     steps.eyas(&["data", "check", &data])?;
     let run = folder.at("runs/teacher");
     let words = ["teacher", "train", &teacher_recipe, "--data", &data];
@@ -158,7 +167,16 @@ fn make(folder: &Folder, seed: u64, steps: &mut Steps) -> anyhow::Result<()> {
     words.extend(["--name", "shelf", "--out", &bundles]);
     steps.eyas(&words)?;
     let gallery = folder.at("shelf.gallery");
-    let words = ["gallery", "build", "--teacher", &teacher, "--data", &data];
+    let words = [
+        "gallery",
+        "build",
+        "--teacher",
+        &teacher,
+        "--data",
+        &data,
+        "--split",
+        "gallery",
+    ];
     steps.eyas(&[&words[..], &["--cache", &cache, "--out", &gallery]].concat())?;
     Ok(())
 }
@@ -180,7 +198,10 @@ fn ask(folder: &Folder, mut steps: Steps) -> anyhow::Result<Outcome> {
     ];
     // As many as the gallery has, so that the rank of the first right match is known.
     let images = crate::data::open(Path::new(&data))?.images;
-    let n_rows = images.iter().filter(|image| image.is_gallery).count();
+    let n_rows = images
+        .iter()
+        .filter(|image| image.split == "gallery")
+        .count();
     let top_k = n_rows.max(1).to_string();
     let (query_command, lines) = steps.device(&[&words[..], &["--top-k", &top_k]].concat())?;
     let queries = answers::queries(&lines)?;
@@ -193,14 +214,35 @@ fn ask(folder: &Folder, mut steps: Steps) -> anyhow::Result<Outcome> {
             "evaluate",
             "--bundle",
             &bundle,
+            "--manifest",
+            &data,
+            "--split",
+            "query",
+        ];
+        let against_teacher = [
+            "--gallery",
+            &gallery,
             "--teacher",
             &teacher,
-            "--data",
-            &data,
+            "--cache",
+            &cache,
+            "--baseline",
+            "--gallery-split",
+            "gallery",
+            "--json",
         ];
-        let rest = ["--cache", &cache, "--baselines", "--json"];
-        let (command, json) = steps.eyas_json(&[&words[..], &rest].concat())?;
-        evaluations.push((precision, answers::evaluation(&json)?));
+        let (command, json) = steps.eyas_json(&[&words[..], &against_teacher].concat())?;
+        let asymmetric = answers::evaluation(&json)?;
+        let against_itself = ["--symmetric", "--gallery-split", "gallery", "--json"];
+        let (_, json) = steps.eyas_json(&[&words[..], &against_itself].concat())?;
+        let symmetric = answers::evaluation(&json)?;
+        evaluations.push((
+            precision,
+            Evaluations {
+                asymmetric,
+                symmetric,
+            },
+        ));
         evaluate_command = command;
     }
     Ok(Outcome {

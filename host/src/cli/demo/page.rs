@@ -6,8 +6,8 @@ use anyhow::Context;
 use eyas_shared::files;
 use eyas_shared::preprocess::{Limits, decode};
 
-use super::answers::{QueryAnswer, Timing};
-use super::{Folder, Outcome};
+use super::answers::{Evaluation, QueryAnswer, Scores, Timing};
+use super::{Evaluations, Folder, Outcome};
 use crate::data::{self, Manifest};
 use crate::report::{Cell, MatchPicture, QueryPicture, Report, Table, Thumbnail};
 
@@ -75,30 +75,70 @@ fn thousands(n: u64) -> String {
     text
 }
 
+/// What a student is compared with: recall_at_1 on the same queries and gallery.
+struct Compared {
+    teacher: f64,
+    histogram: f64,
+    chance: f64,
+}
+
+impl Compared {
+    fn of(evaluation: &Evaluation) -> anyhow::Result<Self> {
+        let score = |scores: &Option<Scores>, what: &str| {
+            let scores = scores.as_ref();
+            scores
+                .map(|scores| scores.recall_at_1)
+                .with_context(|| format!("{what} has no score"))
+        };
+        Ok(Self {
+            teacher: score(&evaluation.teacher, "the teacher")?,
+            histogram: score(&evaluation.histogram, "the color histogram")?,
+            chance: evaluation
+                .chance_recall_at_1
+                .context("no query has a relevant image")?,
+        })
+    }
+}
+
 fn verdict(folder: &Folder, outcome: &Outcome) -> anyhow::Result<String> {
-    let Some((precision, evaluation)) = outcome.evaluations.last() else {
+    let Some((
+        precision,
+        Evaluations {
+            asymmetric: evaluation,
+            ..
+        },
+    )) = outcome.evaluations.last()
+    else {
         return Ok(String::new());
     };
+    let compared = Compared::of(evaluation)?;
     let bytes = file_bytes(&folder.bundle(precision))?;
     Ok(format!(
         "The {precision} student ({} bytes) finds the right product first for {:.1} % of {} queries \
          in the gallery that its teacher embedded. The teacher itself reaches {:.1} %, color \
          histograms {:.1} %, chance {:.1} %.",
         thousands(bytes),
-        100.0 * evaluation.asymmetric.recall_at_1,
+        100.0 * evaluation.recall_at_1,
         evaluation.n_queries,
-        100.0 * evaluation.teacher.recall_at_1,
-        100.0 * evaluation.histogram.recall_at_1,
-        100.0 * evaluation.chance.recall_at_1,
+        100.0 * compared.teacher,
+        100.0 * compared.histogram,
+        100.0 * compared.chance,
     ))
 }
 
 fn scores(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Table> {
     let gallery = thousands(file_bytes(&folder.at("shelf.gallery"))?);
     let mut rows = Vec::new();
-    let Some((_, any)) = outcome.evaluations.first() else {
+    let Some((
+        _,
+        Evaluations {
+            asymmetric: any, ..
+        },
+    )) = outcome.evaluations.first()
+    else {
         anyhow::bail!("nothing was evaluated");
     };
+    let compared = Compared::of(any)?;
     let alone = |name: &str, recall: f64, gallery: Cell| {
         vec![
             name.into(),
@@ -110,7 +150,7 @@ fn scores(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Table> {
     };
     rows.push(alone(
         "teacher (ceiling)",
-        any.teacher.recall_at_1,
+        compared.teacher,
         gallery.as_str().into(),
     ));
     for (precision, evaluation) in &outcome.evaluations {
@@ -122,12 +162,8 @@ fn scores(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Table> {
             gallery.as_str().into(),
         ]);
     }
-    rows.push(alone(
-        "color histogram",
-        any.histogram.recall_at_1,
-        Cell::Nothing,
-    ));
-    rows.push(alone("chance", any.chance.recall_at_1, Cell::Nothing));
+    rows.push(alone("color histogram", compared.histogram, Cell::Nothing));
+    rows.push(alone("chance", compared.chance, Cell::Nothing));
     let columns = [
         "model",
         "asymmetric recall_at_1",
@@ -348,12 +384,15 @@ mod tests {
         }
         let lines = line(&root.join("tea/a.jpg"), &["tea", "milk"])
             + &line(&root.join("tea/b.jpg"), &["milk", "milk", "tea"]);
-        let json = r#"{"schema": "eyas.evaluate/1", "n_queries": 2, "n_gallery": 3,
-            "teacher": {"recall_at_1": 1.0}, "asymmetric": {"recall_at_1": 0.5},
-            "symmetric": {"recall_at_1": 0.25}, "histogram": {"recall_at_1": 0.125},
-            "chance": {"recall_at_1": 0.1}, "more": 3}"#;
+        let json = r#"{"schema": "eyas.evaluation/1", "n_queries": 2, "n_gallery": 3,
+            "recall_at_1": 0.5, "teacher": {"recall_at_1": 1.0},
+            "histogram": {"recall_at_1": 0.125}, "chance_recall_at_1": 0.1, "more": 3}"#;
+        let evaluations = Evaluations {
+            asymmetric: answers::evaluation(json).unwrap(),
+            symmetric: answers::evaluation(json).unwrap(),
+        };
         let outcome = Outcome {
-            evaluations: vec![("f16", answers::evaluation(json).unwrap())],
+            evaluations: vec![("f16", evaluations)],
             queries: answers::queries(&lines).unwrap(),
             query_command: "eyas-device query".to_owned(),
             evaluate_command: "eyas evaluate".to_owned(),

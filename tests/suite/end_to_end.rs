@@ -1,0 +1,275 @@
+//! The whole flow on a few rendered products: the same bytes twice, the same bytes after
+//! SIGKILL, the same answer from the device as from the host, and wrong inputs on the way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+
+use eyas_shared::bundle::Bundle;
+use eyas_tests::{Said, program, run, run_ok};
+use serde_json::Value;
+
+const TEACHER: &str = r#"
+name = "small-teacher"
+seed = 3
+architecture = "eyas-xs"
+dim = 16
+start = "scratch"
+epochs = 2
+weight_decay = 1e-4
+validation_fraction = 0.2
+checkpoint_steps = 3
+batch = { images = 8, views = 1 }
+rate = { peak = 1e-3, end = 0.0, warmup_steps = 2, head_factor = 1.0 }
+augmentation = { crop_area = [0.7, 1.0], crop_aspect = [0.9, 1.1], mirror = false, jitter = 0.2 }
+loss = [{ kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 10.0 }]
+map = { kind = "none" }
+
+[input]
+resize_shorter = 48
+crop = 48
+filter = "bilinear"
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+"#;
+
+/// Both losses, two views, the map, batch norm: everything that has to come back.
+fn student_recipe() -> String {
+    TEACHER
+        .replace("small-teacher", "small-student")
+        .replace("views = 1", "views = 2")
+        .replace("epochs = 2", "epochs = 4")
+        .replace(
+            r#"loss = [{ kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 10.0 }]"#,
+            r#"loss = [{ kind = "relaxed-contrastive", weight = 1.0, sigma = 1.0, delta = 1.0 }, { kind = "regression", weight = 1.0 }]"#,
+        )
+        .replace(r#"map = { kind = "none" }"#, r#"map = { kind = "ridge", penalty = 0.1 }"#)
+}
+
+/// A folder with data, a teacher, a student, bundles and a gallery, made once.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn train_words(&self, run: &str) -> Vec<String> {
+        let words = ["train", &self.at("student.toml"), "--data", &self.at("shelves")];
+        let teacher = ["--teacher", &self.at("small.teacher"), "--cache", &self.at("cache")];
+        let rest = ["--out", &self.at(run), "--compute", "cpu", "--threads", "2"];
+        [&words[..], &teacher, &rest].concat().into_iter().map(str::to_owned).collect()
+    }
+
+    fn export(&self, run: &str, out: &str) {
+        let precisions = ["--precision", "f32", "--precision", "f16"];
+        let words = ["export", &self.at(run), "--out", &self.at(out), "--name", "small"];
+        run_ok("eyas", [&words[..], &precisions].concat());
+    }
+}
+
+fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let world = World { folder: tempfile::tempdir().unwrap() };
+        fs::write(world.path("teacher.toml"), TEACHER).unwrap();
+        fs::write(world.path("student.toml"), student_recipe()).unwrap();
+        let sizes = ["--classes", "6", "--views", "8", "--unseen-classes", "4", "--side", "64"];
+        let words = ["data", "render", &world.at("shelves"), "--seed", "5"];
+        run_ok("eyas", [&words[..], &sizes].concat());
+        let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("shelves")];
+        let rest = ["--run", &world.at("teacher"), "--out", &world.at("small.teacher")];
+        run_ok("eyas", [&words[..], &rest, &["--compute", "cpu", "--threads", "2"]].concat());
+        run_ok("eyas", world.train_words("run"));
+        world.export("run", "bundles");
+        let words = ["gallery", "build", "--teacher", &world.at("small.teacher"), "--split", "gallery"];
+        let rest = ["--data", &world.at("shelves"), "--cache", &world.at("cache")];
+        run_ok("eyas", [&words[..], &rest, &["--out", &world.at("small.gallery")]].concat());
+        world
+    })
+}
+
+#[test]
+fn the_same_recipe_and_seed_give_the_same_bundle_bytes() {
+    let world = world();
+    run_ok("eyas", world.train_words("again"));
+    world.export("again", "again-bundles");
+    for name in ["small-f32.bundle", "small-f16.bundle"] {
+        let first = fs::read(world.path("bundles").join(name)).unwrap();
+        let second = fs::read(world.path("again-bundles").join(name)).unwrap();
+        assert!(first == second, "{name} differs");
+    }
+}
+
+/// Steps of a run directory's checkpoint.
+fn checkpoint_step(run: &Path) -> Option<usize> {
+    let bytes = fs::read(run.join("checkpoint.safetensors")).ok()?;
+    let text = String::from_utf8_lossy(&bytes[8..bytes.len().min(400)]).into_owned();
+    let rest = text.split(r#""step":""#).nth(1)?;
+    rest.split('"').next()?.parse().ok()
+}
+
+#[test]
+fn a_run_killed_in_an_epoch_goes_on_and_ends_with_the_same_bytes() {
+    let world = world();
+    let run_folder = world.path("killed");
+    let mut child = program("eyas")
+        .args(world.train_words("killed"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // SIGKILL as soon as there is a checkpoint that is not the last.
+    while checkpoint_step(&run_folder).is_none() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let step = checkpoint_step(&run_folder).unwrap();
+    // 6 classes x 8 views less a fifth held out: 36 images, 4 steps an epoch, 16 in all.
+    assert!(step < 16, "the run was over before it could be killed");
+    assert!(!run_folder.join("student.json").exists());
+
+    run_ok("eyas", world.train_words("killed"));
+    let log = fs::read_to_string(run_folder.join("log.txt")).unwrap();
+    assert!(log.contains(&format!("start: step {step} of 16")), "{log}");
+    world.export("killed", "killed-bundles");
+    let first = fs::read(world.path("bundles/small-f32.bundle")).unwrap();
+    let resumed = fs::read(world.path("killed-bundles/small-f32.bundle")).unwrap();
+    assert!(first == resumed, "the resumed run ended with other bytes");
+}
+
+#[test]
+fn another_recipe_does_not_go_on_with_this_run() {
+    let world = world();
+    run_ok("eyas", world.train_words("other"));
+    let mut words = world.train_words("other");
+    words.extend(["--seed".to_owned(), "4".to_owned()]);
+    let said = run("eyas", words);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("belongs to another experiment"), "{}", said.err);
+}
+
+fn evaluate(world: &World, more: &[&str]) -> Value {
+    let words = ["evaluate", "--bundle", &world.at("bundles/small-f16.bundle"), "--json"];
+    let data = ["--manifest", &world.at("shelves"), "--split", "query"];
+    serde_json::from_str(&run_ok("eyas", [&words[..], &data, more].concat())).unwrap()
+}
+
+#[test]
+fn evaluation_answers_with_one_object() {
+    let world = world();
+    let scores = evaluate(world, &["--gallery", &world.at("small.gallery")]);
+    for key in ["recall_at_1", "recall_at_5", "mean_average_precision_at_r"] {
+        let score = scores[key].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&score), "{key} = {score}");
+    }
+    assert_eq!(scores["n_queries"], 4 * 5);
+    assert_eq!(scores["n_gallery"], 4 * 3);
+    assert_eq!(scores["precision"], "f16");
+    let bytes = fs::read(world.path("bundles/small-f16.bundle")).unwrap();
+    let space = Bundle::read(&bytes).unwrap().header.space.0.to_string();
+    assert_eq!(scores["space_id"], space);
+    assert!(scores["schema"].as_str().unwrap().starts_with("eyas.evaluation/"));
+}
+
+fn device_query(world: &World, image: &str, more: &[&str]) -> Said {
+    let words = ["query", image, "--bundle", &world.at("bundles/small-f16.bundle")];
+    let gallery = ["--gallery", &world.at("small.gallery")];
+    run("eyas-device", [&words[..], &gallery, more].concat())
+}
+
+#[test]
+fn the_device_finds_what_evaluation_scores() {
+    let world = world();
+    let said = device_query(world, &world.at("shelves/query"), &["--json", "--top-k", "1"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let mut right = 0;
+    for line in said.out.lines() {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        let image = answer["image"].as_str().unwrap();
+        let label = Path::new(image).parent().unwrap().file_name().unwrap().to_str().unwrap();
+        right += usize::from(answer["matches"][0]["label"] == label);
+    }
+    let scores = evaluate(world, &["--gallery", &world.at("small.gallery")]);
+    assert_eq!(scores["recall_at_1"].as_f64().unwrap(), right as f64 / 20.0);
+}
+
+#[test]
+fn the_bundle_reproduces_itself() {
+    let world = world();
+    run_ok("eyas-device", ["selftest", "--bundle", &world.at("bundles/small-f16.bundle")]);
+    run_ok("eyas-device", ["info", &world.at("bundles/small-f32.bundle")]);
+    run_ok("eyas-device", ["info", &world.at("small.gallery")]);
+}
+
+#[test]
+fn a_gallery_of_another_teacher_is_refused() {
+    let world = world();
+    // The same network with another projection is another space.
+    let other = world.at("other.gallery");
+    let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("shelves")];
+    let rest = ["--run", &world.at("other-teacher"), "--out", &world.at("other.teacher")];
+    run_ok("eyas", [&words[..], &rest, &["--seed", "9", "--compute", "cpu"]].concat());
+    let words = ["gallery", "build", "--teacher", &world.at("other.teacher"), "--split", "gallery"];
+    let rest = ["--data", &world.at("shelves"), "--cache", &world.at("cache"), "--out", &other];
+    run_ok("eyas", [&words[..], &rest].concat());
+    let words = ["query", &world.at("shelves/query"), "--gallery", &other];
+    let bundle = ["--bundle", &world.at("bundles/small-f16.bundle")];
+    let said = run("eyas-device", [&words[..], &bundle].concat());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("different teachers"), "{}", said.err);
+    assert!(said.err.contains("hint:"), "{}", said.err);
+}
+
+#[test]
+fn one_class_can_not_train_a_teacher() {
+    let world = world();
+    let one = world.path("one-class");
+    let from = world.path("shelves/train");
+    let class = fs::read_dir(&from).unwrap().next().unwrap().unwrap().file_name();
+    fs::create_dir_all(one.join("train").join(&class)).unwrap();
+    for entry in fs::read_dir(from.join(&class)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), one.join("train").join(&class).join(entry.file_name())).unwrap();
+    }
+    let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("one-class")];
+    let rest = ["--run", &world.at("one-run"), "--out", &world.at("one.teacher")];
+    let said = run("eyas", [&words[..], &rest].concat());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("there is only one"), "{}", said.err);
+    let said = run("eyas", ["data", "check", &world.at("one-class")]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_bundle() {
+    let world = world();
+    let before = fs::read(world.path("bundles/small-f32.bundle")).unwrap();
+    // A limit on the size of files stands for the disk: the write fails half-way.
+    let eyas = program("eyas").get_program().to_owned();
+    let words = format!(
+        "ulimit -f 64; trap '' XFSZ; exec {} export {} --precision f32 --out {} --name small",
+        eyas.to_str().unwrap(),
+        world.at("run"),
+        world.at("bundles"),
+    );
+    let said: Said = std::process::Command::new("sh").args(["-c", &words]).output().unwrap().into();
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("small-f32.bundle"), "{}", said.err);
+    assert!(said.err.contains("hint:"), "{}", said.err);
+    assert!(fs::read(world.path("bundles/small-f32.bundle")).unwrap() == before);
+    let left: Vec<_> = fs::read_dir(world.path("bundles"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
