@@ -294,7 +294,7 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "teacher": ceiling.map(scores),
         "recall_at_1_of_teacher": share,
         "histogram": evaluation.baseline.as_ref().map(scores),
-        "chance_recall_at_1": chance(student, evaluation.gallery.n_rows),
+        "chance_recall_at_1": asking.and_then(|asking| chance(asking, evaluation.gallery.n_rows)),
         "n_faults": evaluation.faults.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
