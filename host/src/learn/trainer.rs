@@ -18,8 +18,8 @@ use crate::recipe::Recipe;
 
 /// Who is told of progress; the trainer prints nothing itself.
 pub trait Watch {
-    /// Training starts or goes on at `step` of `n_steps`.
-    fn started(&mut self, step: usize, n_steps: usize);
+    /// Training starts or goes on at `step` of `n_steps`, `per_epoch` of them an epoch.
+    fn started(&mut self, step: usize, n_steps: usize, per_epoch: usize);
     /// A step is done; `loss` is the batch's.
     fn stepped(&mut self, step: usize, loss: f64, rate: f64);
     /// An epoch is done: mean loss, recall_at_1 on the held-out part if there is one, seconds.
@@ -66,9 +66,10 @@ pub(super) fn train(
     if training.checkpoint.exists() {
         let path = training.checkpoint;
         first_step =
-            checkpoint::restore(path, training.experiment, network, &objective, &optimizer)?;
+            checkpoint::restore(path, training.experiment, network, &objective, &optimizer)?
+                .min(n_steps);
     }
-    watch.started(first_step, n_steps);
+    watch.started(first_step, n_steps, per_epoch);
 
     let n_workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
