@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
 use eyas_device::store::{MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
+use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::RowEncoding;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::data;
 use crate::data::manifest::Manifest;
 use crate::embeddings::cache::{self, Fault};
 use crate::embeddings::{EmbeddedImages, images};
-use crate::evaluate::{self, Queries, Retrieval, baseline};
+use crate::evaluate::{self, Retrieval, baseline};
 use crate::gallery;
 use crate::teacher::Teacher;
 
@@ -23,17 +24,18 @@ use crate::teacher::Teacher;
 ///
 /// Queries are encoded and searched by the device library, as on the board. A gallery image
 /// that is the query itself is left out, by its content. Queries whose label is not in the
-/// gallery count in no mean.
+/// gallery count in no mean. Without a bundle the teacher itself asks.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos --split val
   eyas evaluate --bundle s.bundle --symmetric --manifest photos --split val --json
+  eyas evaluate --teacher photos.teacher --gallery photos.gallery --manifest photos
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
       --teacher photos.teacher --cache cache")]
 pub(super) struct Args {
     /// Student to score.
-    #[arg(long)]
-    bundle: PathBuf,
+    #[arg(long, required_unless_present = "teacher")]
+    bundle: Option<PathBuf>,
     /// Gallery that is searched.
     #[arg(long, required_unless_present = "symmetric")]
     gallery: Option<PathBuf>,
@@ -44,7 +46,7 @@ pub(super) struct Args {
     #[arg(long)]
     split: Option<String>,
     /// Search a gallery that the student embeds itself, from images of the manifest.
-    #[arg(long, conflicts_with = "gallery")]
+    #[arg(long, requires = "bundle", conflicts_with = "gallery")]
     symmetric: bool,
     /// Split that makes up the gallery of --symmetric and --baseline; the images with the
     /// gallery role if not given.
@@ -69,10 +71,9 @@ pub(super) struct Args {
 
 /// What was measured.
 struct Evaluation {
-    header: BundleHeader,
     gallery: GalleryFacts,
     n_queries: usize,
-    student: Retrieval,
+    student: Option<(BundleHeader, Retrieval)>,
     ceiling: Option<Retrieval>,
     baseline: Option<Retrieval>,
     faults: Vec<Fault>,
@@ -83,15 +84,18 @@ struct GalleryFacts {
     n_rows: usize,
     precision: RowEncoding,
     embedded_by: String,
+    space: SpaceId,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let mut evaluation = match &args.gallery {
-        Some(path) => asymmetric(args, path, &asked)?,
-        None => symmetric(args, &manifest, &asked)?,
+    let mut evaluation = match (&args.gallery, &args.bundle) {
+        (Some(gallery), Some(bundle)) => asymmetric(args, bundle, gallery, &asked)?,
+        (Some(gallery), None) => teacher_alone(args, gallery, &asked)?,
+        (None, Some(bundle)) => symmetric(args, bundle, &manifest, &asked)?,
+        (None, None) => bail!("neither --gallery nor --bundle with --symmetric is given"),
     };
     if args.baseline {
         let searched = gallery::select(&manifest, args.gallery_split.as_deref())?;
@@ -117,8 +121,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn asymmetric(args: &Args, path: &Path, asked: &Manifest) -> anyhow::Result<Evaluation> {
-    let store = Store::open(&args.bundle, path)?;
+fn asymmetric(
+    args: &Args,
+    bundle: &Path,
+    gallery: &Path,
+    asked: &Manifest,
+) -> anyhow::Result<Evaluation> {
+    let store = Store::open(bundle, gallery)?;
     let matcher = store.matcher()?;
     let (embedded, mut faults) = encode("encoding queries", asked, |manifest, done| {
         images::encode_each(store.encoder(), manifest, done)
@@ -127,35 +136,59 @@ fn asymmetric(args: &Args, path: &Path, asked: &Manifest) -> anyhow::Result<Eval
     let student = evaluate::retrieval(&queries, &matcher)?;
     let ceiling = match &args.teacher {
         Some(teacher) => {
-            let (retrieval, teacher_faults) = ceiling(args, teacher, asked, &matcher)?;
+            let (_, retrieval, teacher_faults) = ceiling(args, teacher, asked, &matcher)?;
+            let is_new = |fault: &Fault| !faults.iter().any(|known| known.id == fault.id);
+            let teacher_faults: Vec<Fault> = teacher_faults.into_iter().filter(is_new).collect();
             faults.extend(teacher_faults);
             Some(retrieval)
         }
         None => None,
     };
-    let header = &matcher.gallery().header;
     Ok(Evaluation {
-        header: store.header().clone(),
-        gallery: GalleryFacts {
-            path: Some(path.to_owned()),
-            n_rows: header.n_rows as usize,
-            precision: header.encoding,
-            embedded_by: header.teacher.clone(),
-        },
+        gallery: GalleryFacts::of(gallery, &matcher),
         n_queries: queries.ids.len(),
-        student,
+        student: Some((store.header().clone(), student)),
         ceiling,
         baseline: None,
         faults,
     })
 }
 
+fn teacher_alone(args: &Args, gallery: &Path, asked: &Manifest) -> anyhow::Result<Evaluation> {
+    let teacher = args.teacher.as_ref().context("no --teacher is given")?;
+    let file = MappedFile::open(gallery)?;
+    let matcher = Matcher::new(file.verified_gallery()?);
+    let (n_queries, retrieval, faults) = ceiling(args, teacher, asked, &matcher)?;
+    Ok(Evaluation {
+        gallery: GalleryFacts::of(gallery, &matcher),
+        n_queries,
+        student: None,
+        ceiling: Some(retrieval),
+        baseline: None,
+        faults,
+    })
+}
+
+impl GalleryFacts {
+    fn of(path: &Path, matcher: &Matcher<'_>) -> Self {
+        let header = &matcher.gallery().header;
+        Self {
+            path: Some(path.to_owned()),
+            n_rows: header.n_rows as usize,
+            precision: header.encoding,
+            embedded_by: header.teacher.clone(),
+            space: header.space,
+        }
+    }
+}
+
+/// Number of queries, what they found, and images that could not ask.
 fn ceiling(
     args: &Args,
     path: &Path,
     asked: &Manifest,
     matcher: &Matcher<'_>,
-) -> anyhow::Result<(Retrieval, Vec<Fault>)> {
+) -> anyhow::Result<(usize, Retrieval, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
     let space = matcher.gallery().header.space;
     if teacher.space() != space {
@@ -168,12 +201,18 @@ fn ceiling(
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
-    let queries: Queries = evaluate::queries_of(asked, &embedded.images);
-    Ok((evaluate::retrieval(&queries, matcher)?, embedded.faults))
+    let queries = evaluate::queries_of(asked, &embedded.images);
+    let retrieval = evaluate::retrieval(&queries, matcher)?;
+    Ok((queries.ids.len(), retrieval, embedded.faults))
 }
 
-fn symmetric(args: &Args, manifest: &Manifest, asked: &Manifest) -> anyhow::Result<Evaluation> {
-    let file = MappedFile::open(&args.bundle)?;
+fn symmetric(
+    args: &Args,
+    bundle: &Path,
+    manifest: &Manifest,
+    asked: &Manifest,
+) -> anyhow::Result<Evaluation> {
+    let file = MappedFile::open(bundle)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
     let mut searched = gallery::select(manifest, args.gallery_split.as_deref())
@@ -198,10 +237,10 @@ fn symmetric(args: &Args, manifest: &Manifest, asked: &Manifest) -> anyhow::Resu
             n_rows: searched.manifest.images.len(),
             precision: encoding,
             embedded_by: format!("student {}", bundle.header.name),
+            space: bundle.header.space,
         },
-        header: bundle.header,
         n_queries: queries.ids.len(),
-        student,
+        student: Some((bundle.header, student)),
         ceiling: None,
         baseline: None,
         faults,
@@ -226,25 +265,36 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "mean_average_precision_at_r": retrieval.means.mean_average_precision_at_r,
         })
     };
-    let student = &evaluation.student;
     let ceiling = evaluation.ceiling.as_ref();
+    let header = evaluation.student.as_ref().map(|(header, _)| header);
+    let student = evaluation.student.as_ref().map(|(_, student)| student);
+    let mode = match (student, &evaluation.gallery.path) {
+        (None, _) => "teacher",
+        (Some(_), Some(_)) => "asymmetric",
+        (Some(_), None) => "symmetric",
+    };
+    let asking = student.or(ceiling);
+    let share = student
+        .zip(ceiling)
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let mut object = json!({
         "schema": "eyas.evaluation/1",
-        "mode": if evaluation.gallery.path.is_some() { "asymmetric" } else { "symmetric" },
+        "mode": mode,
         "n_queries": evaluation.n_queries,
         "n_gallery": evaluation.gallery.n_rows,
-        "n_queries_without_relevant": student.n_without_relevant,
-        "precision": evaluation.header.precision.to_string(),
+        "n_queries_without_relevant": asking.map(|asking| asking.n_without_relevant),
+        "precision": header.map(|header| header.precision.to_string()),
         "gallery_precision": evaluation.gallery.precision.to_string(),
-        "space_id": evaluation.header.space.0.to_string(),
-        "bundle": args.bundle.display().to_string(),
-        "gallery": evaluation.gallery.path.as_ref().map(|path| path.display().to_string()),
-        "student": evaluation.header.name,
+        "space_id": evaluation.gallery.space.0.to_string(),
+        "bundle": shown(&args.bundle),
+        "gallery": shown(&evaluation.gallery.path),
+        "student": header.map(|header| &header.name),
         "gallery_embedded_by": evaluation.gallery.embedded_by,
         "teacher": ceiling.map(scores),
-        "recall_at_1_of_teacher": ceiling.and_then(|ceiling| ratio(student, ceiling)),
+        "recall_at_1_of_teacher": share,
         "histogram": evaluation.baseline.as_ref().map(scores),
-        "chance_recall_at_1": chance(student, evaluation.gallery.n_rows),
+        "chance_recall_at_1": asking.and_then(|asking| chance(asking, evaluation.gallery.n_rows)),
         "n_faults": evaluation.faults.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
@@ -253,7 +303,8 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "without_relevant": "in no mean",
         },
     });
-    if let (Value::Object(object), Value::Object(scores)) = (&mut object, scores(student)) {
+    if let (Value::Object(object), Some(Value::Object(scores))) = (&mut object, asking.map(scores))
+    {
         object.extend(scores);
     }
     object
@@ -279,26 +330,36 @@ fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
 
 fn describe(evaluation: &Evaluation) {
     let Evaluation {
-        header,
         gallery,
         student,
+        ceiling,
         ..
     } = evaluation;
+    let asking = match student {
+        Some((header, _)) => format!("{} ({})", header.name, header.precision),
+        None => "the teacher".to_owned(),
+    };
     say(&format!(
-        "{} ({}) against {} images embedded by {} ({}), space {}",
-        header.name,
-        header.precision,
-        gallery.n_rows,
-        gallery.embedded_by,
-        gallery.precision,
-        header.space
+        "{asking} against {} images embedded by {} ({}), space {}",
+        gallery.n_rows, gallery.embedded_by, gallery.precision, gallery.space
     ));
+    let student = student.as_ref().map(|(_, student)| student);
+    let n_lost = student
+        .or(ceiling.as_ref())
+        .map(|asking| asking.n_without_relevant);
     say(&format!(
         "{} queries, {} of them with nothing to find",
-        evaluation.n_queries, student.n_without_relevant
+        evaluation.n_queries,
+        n_lost.unwrap_or(0)
     ));
     say("             recall_at_1  recall_at_5  recall_at_10  mean_average_precision_at_r");
-    let line = |name: &str, retrieval: &Retrieval| {
+    let lines = [
+        ("student", student),
+        ("teacher", ceiling.as_ref()),
+        ("histogram", evaluation.baseline.as_ref()),
+    ];
+    for (name, retrieval) in lines {
+        let Some(retrieval) = retrieval else { continue };
         let means = &retrieval.means;
         say(&format!(
             "{name:<12} {:>11.4}  {:>11.4}  {:>12.4}  {:>27.4}",
@@ -307,17 +368,13 @@ fn describe(evaluation: &Evaluation) {
             means.recall_at_10,
             means.mean_average_precision_at_r
         ));
-    };
-    line("student", student);
-    if let Some(ceiling) = &evaluation.ceiling {
-        line("teacher", ceiling);
-        if let Some(ratio) = ratio(student, ceiling) {
-            say(&format!(
-                "the student reaches {ratio:.3} of the teacher's recall_at_1"
-            ));
-        }
     }
-    if let Some(baseline) = &evaluation.baseline {
-        line("histogram", baseline);
+    let share = student
+        .zip(ceiling.as_ref())
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    if let Some(share) = share {
+        say(&format!(
+            "the student reaches {share:.3} of the teacher's recall_at_1"
+        ));
     }
 }
