@@ -299,14 +299,17 @@ impl Recipe {
                 "batch needs 2 images and 1 view",
             ),
             (
-                !(self.rate.peak > 0.0 && self.rate.end >= 0.0),
+                !(is_positive(self.rate.peak) && is_zero_or_more(self.rate.end)),
                 "rate is not positive",
             ),
             (
-                !(self.rate.head_factor > 0.0),
+                !is_positive(self.rate.head_factor),
                 "rate.head_factor is not positive",
             ),
-            (!(self.weight_decay >= 0.0), "weight_decay is negative"),
+            (
+                !is_zero_or_more(self.weight_decay),
+                "weight_decay is negative",
+            ),
             (
                 !(0.0..1.0).contains(&self.validation_fraction),
                 "validation_fraction is not in 0..1",
@@ -337,17 +340,17 @@ impl Recipe {
         if !self.loss.iter().all(WeightedLoss::is_finite) {
             return Some("a loss has a weight or setting that is not finite".to_owned());
         }
-        if matches!(self.map, Map::Ridge { penalty } if !(penalty > 0.0 && penalty.is_finite())) {
+        if matches!(self.map, Map::Ridge { penalty } if !is_positive(penalty)) {
             return Some("map: penalty is not positive".to_owned());
         }
         if losses().any(
-            |loss| matches!(loss, Loss::MemoryContrast { temperature } if !(temperature > 0.0)),
+            |loss| matches!(loss, Loss::MemoryContrast { temperature } if !is_positive(temperature)),
         ) {
             return Some("memory-contrast: temperature is not positive".to_owned());
         }
-        if losses()
-            .any(|loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !(sigma > 0.0)))
-        {
+        if losses().any(
+            |loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !is_positive(sigma)),
+        ) {
             return Some("relaxed-contrastive: sigma is not positive".to_owned());
         }
         let fault = match trainee {
@@ -382,6 +385,16 @@ impl Recipe {
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_bytes(self.resolved().as_bytes())
     }
+}
+
+/// False for NaN and infinity too.
+fn is_positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+/// False for NaN and infinity too.
+fn is_zero_or_more(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
 }
 
 /// The known name nearest to the unknown one in serde's message.

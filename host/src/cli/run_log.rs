@@ -117,7 +117,7 @@ impl Watch for RunLog {
     fn stepped(&mut self, step: usize, loss: f64, rate: f64) {
         if let Some(progress) = &self.progress {
             progress.step();
-            if step % 10 == 0 {
+            if step.is_multiple_of(10) {
                 progress.say(format!("training, loss {loss:.4}, rate {rate:.1e}"));
             }
         }
