@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
 use eyas_device::store::{MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::{Gallery, RowEncoding};
 use serde_json::{Value, json};
 
 use super::gallery::RowPrecision;
@@ -15,8 +15,9 @@ use crate::data;
 use crate::data::manifest::Manifest;
 use crate::embeddings::cache::{self, Fault};
 use crate::embeddings::{EmbeddedImages, images};
-use crate::evaluate::{self, Queries, Retrieval, baseline};
-use crate::gallery;
+use crate::evaluate::baseline::{self, Baseline};
+use crate::evaluate::{self, Retrieval};
+use crate::gallery::{self, Selected};
 use crate::teacher::Teacher;
 
 /// Score a bundle against a gallery with labelled queries.
@@ -46,9 +47,9 @@ pub(super) struct Args {
     /// Search a gallery that the student embeds itself, from images of the manifest.
     #[arg(long, conflicts_with = "gallery")]
     symmetric: bool,
-    /// Split that makes up the gallery of --symmetric and --baseline; the images with the
-    /// gallery role if not given.
-    #[arg(long)]
+    /// Split that makes up the gallery of --symmetric; the images with the gallery role if
+    /// not given.
+    #[arg(long, conflicts_with = "gallery")]
     gallery_split: Option<String>,
     /// How rows of the gallery of --symmetric are stored.
     #[arg(long, value_enum, default_value_t = RowPrecision::F16)]
@@ -59,7 +60,8 @@ pub(super) struct Args {
     /// Folder that keeps what the teacher's networks computed.
     #[arg(long, requires = "teacher")]
     cache: Option<PathBuf>,
-    /// Also score retrieval by color histogram among the manifest's images.
+    /// Also score retrieval by color histogram, among the gallery's images that the manifest
+    /// lists.
     #[arg(long)]
     baseline: bool,
     /// One JSON object instead of text.
@@ -71,11 +73,24 @@ pub(super) struct Args {
 struct Evaluation {
     header: BundleHeader,
     gallery: GalleryFacts,
-    n_queries: usize,
     student: Retrieval,
     ceiling: Option<Retrieval>,
-    baseline: Option<Retrieval>,
-    faults: Vec<Fault>,
+    baseline: Option<Baseline>,
+    faults: Faults,
+}
+
+/// Images that can not be read or embedded, each once, whoever failed on it.
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, faults: Vec<Fault>) {
+        for fault in faults {
+            if self.0.iter().all(|known| known.id != fault.id) {
+                self.0.push(fault);
+            }
+        }
+    }
 }
 
 struct GalleryFacts {
@@ -89,48 +104,57 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let mut evaluation = match &args.gallery {
-        Some(path) => asymmetric(args, path, &asked)?,
-        None => symmetric(args, &manifest, &asked)?,
+    let evaluation = match &args.gallery {
+        Some(path) => asymmetric(args, path, &manifest, asked)?,
+        None => symmetric(args, &manifest, asked)?,
     };
-    if args.baseline {
-        let searched = gallery::select(&manifest, args.gallery_split.as_deref())?;
-        let n_images = asked.images.len() + searched.manifest.images.len();
-        let progress = Progress::new("counting colors", n_images);
-        let found = baseline::by_histogram(&asked, &searched, || progress.step())?;
-        evaluation.baseline = Some(found);
-    }
     if args.json {
         say(&as_json(args, &evaluation).to_string());
     } else {
         describe(&evaluation);
     }
-    for fault in &evaluation.faults {
+    let faults = &evaluation.faults.0;
+    for fault in faults {
         note(&format!("left out: {fault}"));
     }
-    if !evaluation.faults.is_empty() {
-        bail!(
-            "{} images can not be read or embedded",
-            evaluation.faults.len()
-        );
+    if !faults.is_empty() {
+        bail!("{} images can not be read or embedded", faults.len());
     }
     Ok(Answer::Yes)
 }
 
-fn asymmetric(args: &Args, path: &Path, asked: &Manifest) -> anyhow::Result<Evaluation> {
+fn asymmetric(
+    args: &Args,
+    path: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
     let store = Store::open(&args.bundle, path)?;
     let matcher = store.matcher()?;
-    let (embedded, mut faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(store.encoder(), manifest, done)
-    });
-    let queries = evaluate::queries_of(asked, &embedded);
-    let student = evaluate::retrieval(&queries, &matcher)?;
-    let ceiling = match &args.teacher {
-        Some(teacher) => {
-            let (retrieval, teacher_faults) = ceiling(args, teacher, asked, &matcher)?;
-            faults.extend(teacher_faults);
-            Some(retrieval)
-        }
+    let searched = match args.baseline {
+        true => Some(listed_images(args, path, matcher.gallery(), manifest)?),
+        false => None,
+    };
+    let mut faults = Faults::default();
+    let of_student = embed_those(&mut asked, &mut faults, |asked| {
+        Ok(encode("encoding queries", asked, |manifest, done| {
+            images::encode_each(store.encoder(), manifest, done)
+        }))
+    })?;
+    let of_teacher = match &args.teacher {
+        Some(teacher) => Some(embed_those(&mut asked, &mut faults, |asked| {
+            with_teacher(args, teacher, asked, &matcher)
+        })?),
+        None => None,
+    };
+    // Only now is it known which queries both have embedded: all ask the same.
+    let score = |embedded: &EmbeddedImages| {
+        evaluate::retrieval(&evaluate::queries_of(&asked, embedded), &matcher)
+    };
+    let student = score(&of_student)?;
+    let ceiling = of_teacher.as_ref().map(score).transpose()?;
+    let baseline = match searched {
+        Some(searched) => Some(with_histograms(&asked, &searched, &mut faults)?),
         None => None,
     };
     let header = &matcher.gallery().header;
@@ -142,20 +166,70 @@ fn asymmetric(args: &Args, path: &Path, asked: &Manifest) -> anyhow::Result<Eval
             precision: header.encoding,
             embedded_by: header.teacher.clone(),
         },
-        n_queries: queries.ids.len(),
         student,
         ceiling,
-        baseline: None,
+        baseline,
         faults,
     })
 }
 
-fn ceiling(
+/// Embeds images; those that fail become faults and are dropped from the list.
+fn embed_those(
+    listed: &mut Manifest,
+    faults: &mut Faults,
+    embed: impl FnOnce(&Manifest) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)>,
+) -> anyhow::Result<EmbeddedImages> {
+    let (embedded, new_faults) = embed(listed)?;
+    faults.add(new_faults);
+    listed
+        .images
+        .retain(|image| embedded.get(&image.id).is_some());
+    Ok(embedded)
+}
+
+/// The gallery's images as far as the manifest lists them.
+fn listed_images(
+    args: &Args,
+    path: &Path,
+    gallery: &Gallery<'_>,
+    manifest: &Manifest,
+) -> anyhow::Result<Selected> {
+    let listed = baseline::images_of(gallery, manifest);
+    let (n_listed, n_rows) = (listed.manifest.images.len(), gallery.n_rows() as usize);
+    let (data, path) = (args.manifest.display(), path.display());
+    if n_listed == 0 {
+        bail!(
+            "no image of gallery `{path}` is in the data `{data}`, so --baseline has nothing to search"
+        );
+    }
+    if n_listed < n_rows {
+        note(&format!(
+            "{} of {n_rows} rows of gallery `{path}` have no image in the data `{data}`: \
+             histograms search the other {n_listed}",
+            n_rows - n_listed
+        ));
+    }
+    Ok(listed)
+}
+
+fn with_histograms(
+    asked: &Manifest,
+    searched: &Selected,
+    faults: &mut Faults,
+) -> anyhow::Result<Baseline> {
+    let n_images = asked.images.len() + searched.manifest.images.len();
+    let progress = Progress::new("counting colors", n_images);
+    let mut found = baseline::by_histogram(asked, searched, || progress.step())?;
+    faults.add(std::mem::take(&mut found.faults));
+    Ok(found)
+}
+
+fn with_teacher(
     args: &Args,
     path: &Path,
     asked: &Manifest,
     matcher: &Matcher<'_>,
-) -> anyhow::Result<(Retrieval, Vec<Fault>)> {
+) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
     let space = matcher.gallery().header.space;
     if teacher.space() != space {
@@ -168,30 +242,34 @@ fn ceiling(
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
-    let queries: Queries = evaluate::queries_of(asked, &embedded.images);
-    Ok((evaluate::retrieval(&queries, matcher)?, embedded.faults))
+    Ok((embedded.images, embedded.faults))
 }
 
-fn symmetric(args: &Args, manifest: &Manifest, asked: &Manifest) -> anyhow::Result<Evaluation> {
+fn symmetric(args: &Args, manifest: &Manifest, mut asked: Manifest) -> anyhow::Result<Evaluation> {
     let file = MappedFile::open(&args.bundle)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
     let mut searched = gallery::select(manifest, args.gallery_split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let (rows, mut faults) = encode("encoding gallery", &searched.manifest, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let (embedded, query_faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let is_new = |fault: &Fault| !faults.contains(fault);
-    let query_faults: Vec<Fault> = query_faults.into_iter().filter(is_new).collect();
-    faults.extend(query_faults);
-    let searched_images = &mut searched.manifest.images;
-    searched_images.retain(|image| rows.get(&image.id).is_some());
-    let queries = evaluate::queries_of(asked, &embedded);
+    let mut faults = Faults::default();
+    let embed = |work: &'static str| {
+        let encoder = &encoder;
+        move |manifest: &Manifest| {
+            Ok(encode(work, manifest, |manifest, done| {
+                images::encode_each(encoder, manifest, done)
+            }))
+        }
+    };
+    let searched_images = &mut searched.manifest;
+    let rows = embed_those(searched_images, &mut faults, embed("encoding gallery"))?;
+    let embedded = embed_those(&mut asked, &mut faults, embed("encoding queries"))?;
+    let queries = evaluate::queries_of(&asked, &embedded);
     let encoding = args.gallery_precision.into();
     let student = evaluate::against_images(&queries, &searched, &rows, encoding)?;
+    let baseline = match args.baseline {
+        true => Some(with_histograms(&asked, &searched, &mut faults)?),
+        false => None,
+    };
     Ok(Evaluation {
         gallery: GalleryFacts {
             path: None,
@@ -200,10 +278,9 @@ fn symmetric(args: &Args, manifest: &Manifest, asked: &Manifest) -> anyhow::Resu
             embedded_by: format!("student {}", bundle.header.name),
         },
         header: bundle.header,
-        n_queries: queries.ids.len(),
         student,
         ceiling: None,
-        baseline: None,
+        baseline,
         faults,
     })
 }
@@ -215,6 +292,12 @@ fn encode(
 ) -> (EmbeddedImages, Vec<Fault>) {
     let progress = Progress::new(work, manifest.images.len());
     embed(manifest, &|| progress.step())
+}
+
+/// Scores with the number of images that were searched for them.
+fn with_n_gallery(mut scores: Value, n_gallery: usize) -> Value {
+    scores["n_gallery"] = n_gallery.into();
+    scores
 }
 
 fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
@@ -231,7 +314,7 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
     let mut object = json!({
         "schema": "eyas.evaluation/1",
         "mode": if evaluation.gallery.path.is_some() { "asymmetric" } else { "symmetric" },
-        "n_queries": evaluation.n_queries,
+        "n_queries": student.queries.len(),
         "n_gallery": evaluation.gallery.n_rows,
         "n_queries_without_relevant": student.n_without_relevant,
         "precision": evaluation.header.precision.to_string(),
@@ -243,9 +326,9 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "gallery_embedded_by": evaluation.gallery.embedded_by,
         "teacher": ceiling.map(scores),
         "recall_at_1_of_teacher": ceiling.and_then(|ceiling| ratio(student, ceiling)),
-        "histogram": evaluation.baseline.as_ref().map(scores),
-        "chance_recall_at_1": chance(student, evaluation.gallery.n_rows),
-        "n_faults": evaluation.faults.len(),
+        "histogram": evaluation.baseline.as_ref().map(|baseline| with_n_gallery(scores(&baseline.retrieval), baseline.n_gallery)),
+        "chance_recall_at_1": student.chance_recall_at_1(),
+        "n_faults": evaluation.faults.0.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
             "mean_average_precision_at_r": "mean over queries of (1/R) sum of the precision at each relevant rank up to R, R relevant images in the gallery",
@@ -257,18 +340,6 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         object.extend(scores);
     }
     object
-}
-
-/// Expected recall_at_1 of a random order: the mean share of relevant rows.
-fn chance(retrieval: &Retrieval, n_gallery: usize) -> Option<f64> {
-    let asked: Vec<usize> = retrieval
-        .queries
-        .iter()
-        .map(|query| query.n_relevant)
-        .filter(|&n_relevant| n_relevant > 0)
-        .collect();
-    let relevant = asked.iter().sum::<usize>() as f64;
-    (!asked.is_empty()).then(|| relevant / (asked.len() * n_gallery) as f64)
 }
 
 /// Student's recall_at_1 as a share of the teacher's.
@@ -295,7 +366,8 @@ fn describe(evaluation: &Evaluation) {
     ));
     say(&format!(
         "{} queries, {} of them with nothing to find",
-        evaluation.n_queries, student.n_without_relevant
+        student.queries.len(),
+        student.n_without_relevant
     ));
     say("             recall_at_1  recall_at_5  recall_at_10  mean_average_precision_at_r");
     let line = |name: &str, retrieval: &Retrieval| {
@@ -318,6 +390,12 @@ fn describe(evaluation: &Evaluation) {
         }
     }
     if let Some(baseline) = &evaluation.baseline {
-        line("histogram", baseline);
+        line("histogram", &baseline.retrieval);
+        if baseline.n_gallery != gallery.n_rows {
+            say(&format!(
+                "histograms search {} of the {} gallery images",
+                baseline.n_gallery, gallery.n_rows
+            ));
+        }
     }
 }
