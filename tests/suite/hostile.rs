@@ -76,7 +76,10 @@ fn small_gallery(space: &str, dim: usize) -> Vec<u8> {
 }
 
 fn query(image: &str, bundle: &str, gallery: &str) -> Said {
-    run("eyas-device", ["query", image, "--bundle", bundle, "--gallery", gallery])
+    run(
+        "eyas-device",
+        ["query", image, "--bundle", bundle, "--gallery", gallery],
+    )
 }
 
 #[test]
@@ -95,11 +98,16 @@ fn data_that_is_not_there_is_named() {
 fn a_recipe_that_is_wrong_says_where_and_what_is_meant() {
     let folder = Folder::new();
     let train = |recipe: &str| {
-        let words = ["teacher", "train", recipe, "--data", "none", "--run", "none"];
+        let words = [
+            "teacher", "train", recipe, "--data", "none", "--run", "none",
+        ];
         run("eyas", [&words[..], &["--out", &folder.at("out")]].concat())
     };
     let recipe = folder.file("unknown.toml", TEACHER.replace("epochs", "epoch"));
-    refused(&train(&recipe), &[&recipe, "`epoch`", "hint: did you mean `epochs`?"]);
+    refused(
+        &train(&recipe),
+        &[&recipe, "`epoch`", "hint: did you mean `epochs`?"],
+    );
     let recipe = folder.file("missing.toml", TEACHER.replace("seed = 3", ""));
     refused(&train(&recipe), &[&recipe, "missing field `seed`"]);
     let recipe = folder.file("text.toml", "a recipe for tea\n");
@@ -114,7 +122,14 @@ fn training_names_the_teacher_that_is_missing() {
     let recipe = folder.file("student.toml", student_recipe());
     folder.file("data/tea/1.jpg", picture());
     let (teacher, out) = (folder.at("no.teacher"), folder.at("run"));
-    let words = ["train", &recipe, "--data", &folder.at("data"), "--teacher", &teacher];
+    let words = [
+        "train",
+        &recipe,
+        "--data",
+        &folder.at("data"),
+        "--teacher",
+        &teacher,
+    ];
     let said = run("eyas", [&words[..], &["--out", &out]].concat());
     refused(&said, &[&teacher, "could not read", "hint: check the path"]);
     assert!(!Path::new(&out).exists());
@@ -129,7 +144,15 @@ fn starting_weights_of_another_network_are_named() {
     // A whole file without a tensor.
     let start = folder.file("none.safetensors", b"\x02\0\0\0\0\0\0\0{}");
     let (out, teacher) = (folder.at("run"), folder.at("a.teacher"));
-    let words = ["teacher", "train", &recipe, "--data", &world.at("shelves"), "--run", &out];
+    let words = [
+        "teacher",
+        "train",
+        &recipe,
+        "--data",
+        &world.at("shelves"),
+        "--run",
+        &out,
+    ];
     let rest = ["--out", &teacher, "--start", &start, "--compute", "cpu"];
     let said = run("eyas", [&words[..], &rest].concat());
     refused(&said, &[&start, "is missing", "hint:", "architecture"]);
@@ -144,15 +167,25 @@ fn unreadable_images_are_named_and_the_others_answered() {
     let text = folder.file("photos/text.jpg", "no picture\n");
     let empty = folder.file("photos/empty.png", "");
     let whole = folder.file("photos/whole.jpg", &picture);
-    let (bundle, gallery) = (world.at("bundles/small-f16.bundle"), world.at("small.gallery"));
+    let (bundle, gallery) = (
+        world.at("bundles/small-f16.bundle"),
+        world.at("small.gallery"),
+    );
     let said = query(&folder.at("photos"), &bundle, &gallery);
     refused(&said, &[&cut, &text, &empty]);
-    assert!(said.out.contains(&whole) && !said.out.contains(&cut), "{}", said.out);
+    assert!(
+        said.out.contains(&whole) && !said.out.contains(&cut),
+        "{}",
+        said.out
+    );
     let said = query(&text, &bundle, &gallery);
     refused(&said, &[&text]);
     assert!(said.out.is_empty(), "{}", said.out);
     let missing = folder.at("photos/none.jpg");
-    refused(&query(&missing, &bundle, &gallery), &[&missing, "hint: check the path"]);
+    refused(
+        &query(&missing, &bundle, &gallery),
+        &[&missing, "hint: check the path"],
+    );
 }
 
 #[test]
@@ -165,12 +198,24 @@ fn files_that_are_cut_short_or_no_files_are_refused() {
     let gallery = golden("f16.gallery").display().to_string();
     let image = folder.file("a.jpg", picture());
     let cut = folder.file("cut.bundle", &bytes[..bytes.len() - 7]);
-    refused(&query(&image, &cut, &gallery), &[&cut, "cut short", "hint: copy the file again"]);
+    refused(
+        &query(&image, &cut, &gallery),
+        &[&cut, "cut short", "hint: copy the file again"],
+    );
     let empty = folder.file("empty.bundle", "");
-    refused(&query(&image, &empty, &gallery), &[&empty, "is empty", "hint:"]);
+    refused(
+        &query(&image, &empty, &gallery),
+        &[&empty, "is empty", "hint:"],
+    );
     let a_folder = folder.0.path().display().to_string();
-    refused(&query(&image, &a_folder, &gallery), &[&a_folder, "is a folder", "hint:"]);
-    refused(&query(&image, &image, &gallery), &[&image, "not an eyas file", "hint:"]);
+    refused(
+        &query(&image, &a_folder, &gallery),
+        &[&a_folder, "is a folder", "hint:"],
+    );
+    refused(
+        &query(&image, &image, &gallery),
+        &[&image, "not an eyas file", "hint:"],
+    );
 }
 
 /// Every byte with one bit and with all bits turned over, one after the other.
@@ -208,8 +253,17 @@ fn a_damaged_gallery_has_the_same_hint_on_board_and_host() {
     let gallery = folder.file("damaged.gallery", bytes);
     let bundle = golden("f16.bundle").display().to_string();
     let words = [gallery.as_str(), "damaged", "hint: copy the file again"];
-    refused(&query(&folder.file("data/tea/1.jpg", picture()), &bundle, &gallery), &words);
-    let data = ["evaluate", "--manifest", &folder.at("data"), "--split", "train"];
+    refused(
+        &query(&folder.file("data/tea/1.jpg", picture()), &bundle, &gallery),
+        &words,
+    );
+    let data = [
+        "evaluate",
+        "--manifest",
+        &folder.at("data"),
+        "--split",
+        "train",
+    ];
     let files = ["--bundle", &bundle, "--gallery", &gallery];
     refused(&run("eyas", [&data[..], &files].concat()), &words);
 }
@@ -222,11 +276,20 @@ fn bundle_and_gallery_can_not_be_exchanged() {
     let gallery = golden("f16.gallery").display().to_string();
     let hint = "hint: `eyas-device info FILE`";
     let said = query(&image, &gallery, &gallery);
-    refused(&said, &[&gallery, "this is a gallery, but a bundle is needed", hint]);
+    refused(
+        &said,
+        &[&gallery, "this is a gallery, but a bundle is needed", hint],
+    );
     let said = query(&image, &bundle, &bundle);
-    refused(&said, &[&bundle, "this is a bundle, but a gallery is needed", hint]);
+    refused(
+        &said,
+        &[&bundle, "this is a bundle, but a gallery is needed", hint],
+    );
     let said = run("eyas", ["gallery", "inspect", &bundle]);
-    refused(&said, &[&bundle, "this is a bundle, but a gallery is needed", hint]);
+    refused(
+        &said,
+        &[&bundle, "this is a bundle, but a gallery is needed", hint],
+    );
 }
 
 #[test]
@@ -236,10 +299,24 @@ fn a_gallery_that_the_student_does_not_fit_is_refused_on_board_and_host() {
     let bundle = golden("f16.bundle").display().to_string();
     let other = folder.file("other.gallery", small_gallery("another space", 3));
     let wide = folder.file("wide.gallery", small_gallery("space", 4));
-    for (gallery, what) in [(other, "different teachers"), (wide, "student 3, gallery 4")] {
-        let words = [bundle.as_str(), &gallery, what, "hint: build the gallery with the teacher"];
+    for (gallery, what) in [
+        (other, "different teachers"),
+        (wide, "student 3, gallery 4"),
+    ] {
+        let words = [
+            bundle.as_str(),
+            &gallery,
+            what,
+            "hint: build the gallery with the teacher",
+        ];
         refused(&query(&image, &bundle, &gallery), &words);
-        let data = ["evaluate", "--manifest", &folder.at("data"), "--split", "train"];
+        let data = [
+            "evaluate",
+            "--manifest",
+            &folder.at("data"),
+            "--split",
+            "train",
+        ];
         let files = ["--bundle", &bundle, "--gallery", &gallery];
         refused(&run("eyas", [&data[..], &files].concat()), &words);
     }

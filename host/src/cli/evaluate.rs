@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
 use eyas_device::store::{MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
-use eyas_shared::gallery::{Gallery, RowEncoding};
+use eyas_shared::fingerprint::SpaceId;
+use eyas_shared::gallery::RowEncoding;
 use serde_json::{Value, json};
 
 use super::gallery::RowPrecision;
@@ -24,17 +25,18 @@ use crate::teacher::Teacher;
 ///
 /// Queries are encoded and searched by the device library, as on the board. A gallery image
 /// that is the query itself is left out, by its content. Queries whose label is not in the
-/// gallery count in no mean.
+/// gallery count in no mean. Without a bundle the teacher itself asks.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos --split val
   eyas evaluate --bundle s.bundle --symmetric --manifest photos --split val --json
+  eyas evaluate --teacher photos.teacher --gallery photos.gallery --manifest photos
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
       --teacher photos.teacher --cache cache")]
 pub(super) struct Args {
     /// Student to score.
-    #[arg(long)]
-    bundle: PathBuf,
+    #[arg(long, required_unless_present = "teacher")]
+    bundle: Option<PathBuf>,
     /// Gallery that is searched.
     #[arg(long, required_unless_present = "symmetric")]
     gallery: Option<PathBuf>,
@@ -45,7 +47,7 @@ pub(super) struct Args {
     #[arg(long)]
     split: Option<String>,
     /// Search a gallery that the student embeds itself, from images of the manifest.
-    #[arg(long, conflicts_with = "gallery")]
+    #[arg(long, requires = "bundle", conflicts_with = "gallery")]
     symmetric: bool,
     /// Split that makes up the gallery of --symmetric; the images with the gallery role if
     /// not given.
@@ -71,9 +73,9 @@ pub(super) struct Args {
 
 /// What was measured.
 struct Evaluation {
-    header: BundleHeader,
     gallery: GalleryFacts,
-    student: Retrieval,
+    n_queries: usize,
+    student: Option<(BundleHeader, Retrieval)>,
     ceiling: Option<Retrieval>,
     baseline: Option<Baseline>,
     faults: Faults,
@@ -98,15 +100,18 @@ struct GalleryFacts {
     n_rows: usize,
     precision: RowEncoding,
     embedded_by: String,
+    space: SpaceId,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let evaluation = match &args.gallery {
-        Some(path) => asymmetric(args, path, &manifest, asked)?,
-        None => symmetric(args, &manifest, asked)?,
+    let evaluation = match (&args.gallery, &args.bundle) {
+        (Some(gallery), Some(bundle)) => asymmetric(args, bundle, gallery, &manifest, asked)?,
+        (Some(gallery), None) => teacher_alone(args, gallery, &manifest, asked)?,
+        (None, Some(bundle)) => symmetric(args, bundle, &manifest, asked)?,
+        (None, None) => bail!("neither --gallery nor --bundle with --symmetric is given"),
     };
     if args.json {
         say(&as_json(args, &evaluation).to_string());
@@ -125,16 +130,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
 
 fn asymmetric(
     args: &Args,
-    path: &Path,
+    bundle: &Path,
+    gallery: &Path,
     manifest: &Manifest,
     mut asked: Manifest,
 ) -> anyhow::Result<Evaluation> {
-    let store = Store::open(&args.bundle, path)?;
+    let store = Store::open(bundle, gallery)?;
     let matcher = store.matcher()?;
-    let searched = match args.baseline {
-        true => Some(listed_images(args, path, matcher.gallery(), manifest)?),
-        false => None,
-    };
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
     let mut faults = Faults::default();
     let of_student = embed_those(&mut asked, &mut faults, |asked| {
         Ok(encode("encoding queries", asked, |manifest, done| {
@@ -153,24 +156,53 @@ fn asymmetric(
     };
     let student = score(&of_student)?;
     let ceiling = of_teacher.as_ref().map(score).transpose()?;
-    let baseline = match searched {
-        Some(searched) => Some(with_histograms(&asked, &searched, &mut faults)?),
-        None => None,
-    };
-    let header = &matcher.gallery().header;
     Ok(Evaluation {
-        header: store.header().clone(),
-        gallery: GalleryFacts {
+        gallery: GalleryFacts::of(gallery, &matcher),
+        n_queries: asked.images.len(),
+        student: Some((store.header().clone(), student)),
+        ceiling,
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
+        faults,
+    })
+}
+
+/// A teacher's own queries against a gallery.
+fn teacher_alone(
+    args: &Args,
+    gallery: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
+    let teacher = args.teacher.as_ref().context("no --teacher is given")?;
+    let file = MappedFile::open(gallery)?;
+    let matcher = Matcher::new(file.verified_gallery()?);
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
+    let mut faults = Faults::default();
+    let embedded = embed_those(&mut asked, &mut faults, |asked| {
+        with_teacher(args, teacher, asked, &matcher)
+    })?;
+    let found = evaluate::retrieval(&evaluate::queries_of(&asked, &embedded), &matcher)?;
+    Ok(Evaluation {
+        gallery: GalleryFacts::of(gallery, &matcher),
+        n_queries: asked.images.len(),
+        student: None,
+        ceiling: Some(found),
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
+        faults,
+    })
+}
+
+impl GalleryFacts {
+    fn of(path: &Path, matcher: &Matcher<'_>) -> Self {
+        let header = &matcher.gallery().header;
+        Self {
             path: Some(path.to_owned()),
             n_rows: header.n_rows as usize,
             precision: header.encoding,
             embedded_by: header.teacher.clone(),
-        },
-        student,
-        ceiling,
-        baseline,
-        faults,
-    })
+            space: header.space,
+        }
+    }
 }
 
 /// Embeds images; those that fail become faults and are dropped from the list.
@@ -187,13 +219,17 @@ fn embed_those(
     Ok(embedded)
 }
 
-/// The gallery's images as far as the manifest lists them.
-fn listed_images(
+/// The gallery's images as far as the manifest lists them, if histograms are asked for.
+fn searched_by_baseline(
     args: &Args,
     path: &Path,
-    gallery: &Gallery<'_>,
+    matcher: &Matcher<'_>,
     manifest: &Manifest,
-) -> anyhow::Result<Selected> {
+) -> anyhow::Result<Option<Selected>> {
+    if !args.baseline {
+        return Ok(None);
+    }
+    let gallery = matcher.gallery();
     let listed = baseline::images_of(gallery, manifest);
     let (n_listed, n_rows) = (listed.manifest.images.len(), gallery.n_rows() as usize);
     let (data, path) = (args.manifest.display(), path.display());
@@ -209,19 +245,22 @@ fn listed_images(
             n_rows - n_listed
         ));
     }
-    Ok(listed)
+    Ok(Some(listed))
 }
 
 fn with_histograms(
     asked: &Manifest,
-    searched: &Selected,
+    searched: Option<&Selected>,
     faults: &mut Faults,
-) -> anyhow::Result<Baseline> {
+) -> anyhow::Result<Option<Baseline>> {
+    let Some(searched) = searched else {
+        return Ok(None);
+    };
     let n_images = asked.images.len() + searched.manifest.images.len();
     let progress = Progress::new("counting colors", n_images);
     let mut found = baseline::by_histogram(asked, searched, || progress.step())?;
     faults.add(std::mem::take(&mut found.faults));
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn with_teacher(
@@ -245,8 +284,13 @@ fn with_teacher(
     Ok((embedded.images, embedded.faults))
 }
 
-fn symmetric(args: &Args, manifest: &Manifest, mut asked: Manifest) -> anyhow::Result<Evaluation> {
-    let file = MappedFile::open(&args.bundle)?;
+fn symmetric(
+    args: &Args,
+    bundle: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
+    let file = MappedFile::open(bundle)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
     let mut searched = gallery::select(manifest, args.gallery_split.as_deref())
@@ -266,19 +310,18 @@ fn symmetric(args: &Args, manifest: &Manifest, mut asked: Manifest) -> anyhow::R
     let queries = evaluate::queries_of(&asked, &embedded);
     let encoding = args.gallery_precision.into();
     let student = evaluate::against_images(&queries, &searched, &rows, encoding)?;
-    let baseline = match args.baseline {
-        true => Some(with_histograms(&asked, &searched, &mut faults)?),
-        false => None,
-    };
+    let searched_by_baseline = args.baseline.then_some(&searched);
+    let baseline = with_histograms(&asked, searched_by_baseline, &mut faults)?;
     Ok(Evaluation {
         gallery: GalleryFacts {
             path: None,
             n_rows: searched.manifest.images.len(),
             precision: encoding,
             embedded_by: format!("student {}", bundle.header.name),
+            space: bundle.header.space,
         },
-        header: bundle.header,
-        student,
+        n_queries: asked.images.len(),
+        student: Some((bundle.header, student)),
         ceiling: None,
         baseline,
         faults,
@@ -309,25 +352,36 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "mean_average_precision_at_r": retrieval.means.mean_average_precision_at_r,
         })
     };
-    let student = &evaluation.student;
     let ceiling = evaluation.ceiling.as_ref();
+    let header = evaluation.student.as_ref().map(|(header, _)| header);
+    let student = evaluation.student.as_ref().map(|(_, student)| student);
+    let mode = match (student, &evaluation.gallery.path) {
+        (None, _) => "teacher",
+        (Some(_), Some(_)) => "asymmetric",
+        (Some(_), None) => "symmetric",
+    };
+    let asking = student.or(ceiling);
+    let share = student
+        .zip(ceiling)
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let mut object = json!({
         "schema": "eyas.evaluation/1",
-        "mode": if evaluation.gallery.path.is_some() { "asymmetric" } else { "symmetric" },
-        "n_queries": student.queries.len(),
+        "mode": mode,
+        "n_queries": evaluation.n_queries,
         "n_gallery": evaluation.gallery.n_rows,
-        "n_queries_without_relevant": student.n_without_relevant,
-        "precision": evaluation.header.precision.to_string(),
+        "n_queries_without_relevant": asking.map(|asking| asking.n_without_relevant),
+        "precision": header.map(|header| header.precision.to_string()),
         "gallery_precision": evaluation.gallery.precision.to_string(),
-        "space_id": evaluation.header.space.0.to_string(),
-        "bundle": args.bundle.display().to_string(),
-        "gallery": evaluation.gallery.path.as_ref().map(|path| path.display().to_string()),
-        "student": evaluation.header.name,
+        "space_id": evaluation.gallery.space.0.to_string(),
+        "bundle": shown(&args.bundle),
+        "gallery": shown(&evaluation.gallery.path),
+        "student": header.map(|header| &header.name),
         "gallery_embedded_by": evaluation.gallery.embedded_by,
         "teacher": ceiling.map(scores),
-        "recall_at_1_of_teacher": ceiling.and_then(|ceiling| ratio(student, ceiling)),
+        "recall_at_1_of_teacher": share,
         "histogram": evaluation.baseline.as_ref().map(|baseline| with_n_gallery(scores(&baseline.retrieval), baseline.n_gallery)),
-        "chance_recall_at_1": student.chance_recall_at_1(),
+        "chance_recall_at_1": asking.and_then(Retrieval::chance_recall_at_1),
         "n_faults": evaluation.faults.0.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
@@ -336,7 +390,8 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "without_relevant": "in no mean",
         },
     });
-    if let (Value::Object(object), Value::Object(scores)) = (&mut object, scores(student)) {
+    if let (Value::Object(object), Some(Value::Object(scores))) = (&mut object, asking.map(scores))
+    {
         object.extend(scores);
     }
     object
@@ -350,27 +405,40 @@ fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
 
 fn describe(evaluation: &Evaluation) {
     let Evaluation {
-        header,
         gallery,
         student,
+        ceiling,
+        baseline,
         ..
     } = evaluation;
+    let asking = match student {
+        Some((header, _)) => format!("{} ({})", header.name, header.precision),
+        None => "the teacher".to_owned(),
+    };
     say(&format!(
-        "{} ({}) against {} images embedded by {} ({}), space {}",
-        header.name,
-        header.precision,
-        gallery.n_rows,
-        gallery.embedded_by,
-        gallery.precision,
-        header.space
+        "{asking} against {} images embedded by {} ({}), space {}",
+        gallery.n_rows, gallery.embedded_by, gallery.precision, gallery.space
     ));
+    let student = student.as_ref().map(|(_, student)| student);
+    let n_lost = student
+        .or(ceiling.as_ref())
+        .map(|asking| asking.n_without_relevant);
     say(&format!(
         "{} queries, {} of them with nothing to find",
-        student.queries.len(),
-        student.n_without_relevant
+        evaluation.n_queries,
+        n_lost.unwrap_or(0)
     ));
     say("             recall_at_1  recall_at_5  recall_at_10  mean_average_precision_at_r");
-    let line = |name: &str, retrieval: &Retrieval| {
+    let lines = [
+        ("student", student),
+        ("teacher", ceiling.as_ref()),
+        (
+            "histogram",
+            baseline.as_ref().map(|baseline| &baseline.retrieval),
+        ),
+    ];
+    for (name, retrieval) in lines {
+        let Some(retrieval) = retrieval else { continue };
         let means = &retrieval.means;
         say(&format!(
             "{name:<12} {:>11.4}  {:>11.4}  {:>12.4}  {:>27.4}",
@@ -379,23 +447,21 @@ fn describe(evaluation: &Evaluation) {
             means.recall_at_10,
             means.mean_average_precision_at_r
         ));
-    };
-    line("student", student);
-    if let Some(ceiling) = &evaluation.ceiling {
-        line("teacher", ceiling);
-        if let Some(ratio) = ratio(student, ceiling) {
-            say(&format!(
-                "the student reaches {ratio:.3} of the teacher's recall_at_1"
-            ));
-        }
     }
-    if let Some(baseline) = &evaluation.baseline {
-        line("histogram", &baseline.retrieval);
-        if baseline.n_gallery != gallery.n_rows {
-            say(&format!(
-                "histograms search {} of the {} gallery images",
-                baseline.n_gallery, gallery.n_rows
-            ));
-        }
+    if let Some(baseline) = baseline
+        && baseline.n_gallery != gallery.n_rows
+    {
+        say(&format!(
+            "histograms search {} of the {} gallery images",
+            baseline.n_gallery, gallery.n_rows
+        ));
+    }
+    let share = student
+        .zip(ceiling.as_ref())
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    if let Some(share) = share {
+        say(&format!(
+            "the student reaches {share:.3} of the teacher's recall_at_1"
+        ));
     }
 }

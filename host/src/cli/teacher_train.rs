@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     for (name, value) in &facts {
         say(&format!("{name:8} {value}"));
     }
-    let mut log = RunLog::open(&args.run, &recipe, training.images.len(), &facts)?;
+    let mut log = RunLog::open(&args.run, &recipe, &facts)?;
     let inputs = Inputs {
         recipe,
         training: &training,
@@ -99,6 +99,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = Some(training.fingerprint());
     let teacher = Teacher::from_onnx(&recipe.name, vec![member], None, manifest)?;
     files::replace(&args.out, &teacher.to_bytes())?;
+    log.finish()?;
     say(&format!(
         "teacher  {} (space {})",
         args.out.display(),

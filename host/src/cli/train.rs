@@ -46,8 +46,8 @@ pub(super) struct ComputeArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(super) compute: ComputeWish,
     /// CPU threads; the same number gives the same bits. All cores if not given.
-    #[arg(long)]
-    pub(super) threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
 }
 
 /// What the user asked for.
@@ -137,7 +137,7 @@ pub(super) mod with_torch {
         for (name, value) in &facts {
             say(&format!("{name:8} {value}"));
         }
-        let mut log = RunLog::open(&args.out, &recipe, training.images.len(), &facts)?;
+        let mut log = RunLog::open(&args.out, &recipe, &facts)?;
         let inputs = Inputs {
             recipe,
             training: &training,
@@ -149,6 +149,7 @@ pub(super) mod with_torch {
         let student = train_student(&inputs, of_training, &mut log)
             .map_err(|err| naming_start(err, args.start.as_deref()))?;
         student.save(&args.out, &split.root)?;
+        log.finish()?;
         say(&format!("student  {}", args.out.display()));
         Ok(Answer::Yes)
     }
@@ -198,7 +199,7 @@ pub(super) mod with_torch {
             ComputeWish::Cpu => ComputeChoice::Cpu,
             ComputeWish::Gpu => ComputeChoice::Gpu,
         };
-        Compute::choose(choice, args.threads).map_err(anyhow::Error::msg)
+        Compute::choose(choice, args.threads.map(usize::from)).map_err(anyhow::Error::msg)
     }
 
     /// Adds the file of the starting weights to an error that is about them.

@@ -1,0 +1,247 @@
+//! The command line as a user meets it: output, messages and exit codes.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use eyas_device::{encoder, selftest};
+use eyas_shared::gallery::RowEncoding;
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[allow(dead_code, reason = "the tests of the library use the rest")]
+#[path = "../src/test_data.rs"]
+mod test_data;
+
+use test_data::{bundle, bundle_around, embeddings, gallery_in, gallery_of, onnx, space};
+
+const DIM: u32 = 6;
+
+/// An image of 4 x 3 pixels.
+const PNG: &[u8] = &[
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52,
+    0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x03, 0x08, 0x02, 0x00, 0x00, 0x00, 0x3b, 0x96, 0x39,
+    0x91, 0x00, 0x00, 0x00, 0x18, 0x49, 0x44, 0x41, 0x54, 0x78, 0xda, 0x63, 0x64, 0x60, 0xa8, 0xb0,
+    0x61, 0x60, 0x80, 0x20, 0x16, 0x86, 0x28, 0x06, 0x38, 0x40, 0xe1, 0x00, 0x00, 0x34, 0x98, 0x01,
+    0xea, 0xeb, 0x89, 0x1c, 0x8e, 0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60,
+    0x82,
+];
+
+struct Board {
+    folder: TempDir,
+}
+
+impl Board {
+    fn new() -> Self {
+        let board = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let rows = embeddings(5, DIM as usize, 2);
+        fs::write(board.at("b"), bundle(DIM)).unwrap();
+        fs::write(
+            board.at("g"),
+            gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16),
+        )
+        .unwrap();
+        fs::create_dir(board.at("photos")).unwrap();
+        fs::write(board.at("photos/good.png"), PNG).unwrap();
+        board
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `eyas-device ARGUMENTS` in the folder.
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eyas-device"));
+        command
+            .current_dir(self.folder.path())
+            .args(arguments.split(' '));
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &str, expected_code: i32) -> (String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(arguments).output().unwrap();
+        let (stdout, stderr) = (
+            String::from_utf8(stdout).unwrap(),
+            String::from_utf8(stderr).unwrap(),
+        );
+        assert_eq!(
+            status.code(),
+            Some(expected_code),
+            "{arguments}\n{stdout}\n{stderr}"
+        );
+        (stdout, stderr)
+    }
+}
+
+#[test]
+fn a_query_prints_ranked_matches_and_times() {
+    let (stdout, stderr) =
+        Board::new().run("query photos/good.png --bundle b --gallery g --top-k 2", 0);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], "photos/good.png");
+    assert!(
+        lines[1].starts_with("   1  ") && lines[1].ends_with(".jpg"),
+        "{stdout}"
+    );
+    assert!(lines[2].starts_with("   2  "), "{stdout}");
+    assert_eq!(lines[3], "time");
+    for (line, stage) in lines[4..]
+        .iter()
+        .zip(["decode", "preprocess", "encode", "search"])
+    {
+        assert!(line.contains(stage) && line.ends_with(" ms"), "{line}");
+    }
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn an_unreadable_image_is_named_and_the_others_are_answered() {
+    let board = Board::new();
+    fs::write(board.at("photos/broken.jpg"), &[0xff, 0xd8, 0xff][..]).unwrap();
+    fs::write(board.at("photos/notes.txt"), b"no image").unwrap();
+    let (stdout, stderr) = board.run("query photos missing.png --bundle b --gallery g --json", 2);
+    let answers: Vec<Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), 1, "{stdout}");
+    let answer = &answers[0];
+    assert_eq!(answer["schema"], "eyas.query/1");
+    assert!(answer["image"].as_str().unwrap().ends_with("good.png"));
+    assert_eq!(answer["space_id"], space(7).0.to_string());
+    assert!(answer["timing_us"]["total"].is_u64());
+    let matches = answer["matches"].as_array().unwrap();
+    assert_eq!(matches.len(), 5);
+    assert_eq!(matches[0]["rank"], 1);
+    assert_eq!(matches[0]["id"].as_str().unwrap().len(), 32);
+    assert!(matches[0]["score"].as_f64() >= matches[1]["score"].as_f64());
+    assert!(
+        stderr.contains("broken.jpg") && stderr.contains("missing.png"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_image_is_read_from_standard_input() {
+    let board = Board::new();
+    let (from_file, _) = board.run("query photos/good.png --bundle b --gallery g", 0);
+    let mut child = board
+        .command("query - --bundle b --gallery g")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(PNG).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let ranked =
+        |text: &str| -> Vec<String> { text.lines().skip(1).take(5).map(str::to_owned).collect() };
+    assert_eq!(
+        ranked(&String::from_utf8(output.stdout).unwrap()),
+        ranked(&from_file)
+    );
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let board = Board::new();
+    let mut child = board
+        .command("query photos --bundle b --gallery g")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn a_gallery_of_another_teacher_is_refused_with_a_hint() {
+    let board = Board::new();
+    let rows = embeddings(2, DIM as usize, 2);
+    fs::write(
+        board.at("other"),
+        gallery_in(space(9), &rows, &[0, 1], RowEncoding::F32),
+    )
+    .unwrap();
+    let (stdout, stderr) = board.run("query photos --bundle b --gallery other", 2);
+    assert_eq!(stdout, "");
+    let start = "error: student and gallery come from different teachers: \
+                 student `0707070707070707`, gallery `0909090909090909`";
+    assert!(stderr.starts_with(start), "{stderr}");
+    assert!(stderr.contains("\n\nhint: "), "{stderr}");
+}
+
+#[test]
+fn a_damaged_bundle_is_refused_with_its_path_and_a_hint() {
+    let board = Board::new();
+    let whole = bundle(DIM);
+    fs::write(board.at("cut"), &whole[..whole.len() / 2]).unwrap();
+    for arguments in [
+        "selftest --bundle cut",
+        "info cut",
+        "query photos --bundle cut --gallery g",
+    ] {
+        let (_, stderr) = board.run(arguments, 2);
+        assert!(stderr.contains("`cut`: cut short"), "{stderr}");
+        assert!(stderr.contains("hint: copy the file again"), "{stderr}");
+    }
+}
+
+#[test]
+fn selftest_answers_yes_or_no() {
+    let board = Board::new();
+    let (stdout, _) = board.run("selftest --bundle b", 0);
+    assert!(
+        stdout.contains("this machine reproduces the bundle"),
+        "{stdout}"
+    );
+    let wrong = bundle_around(&onnx(i64::from(DIM)), DIM, embeddings(2, DIM as usize, 5));
+    fs::write(board.at("wrong"), wrong).unwrap();
+    let (stdout, _) = board.run("selftest --bundle wrong --json", 1);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(answer["schema"], "eyas.selftest/1");
+    assert_eq!(answer["passed"], false);
+    assert_eq!(answer["same_pixels"], true);
+    assert_eq!(answer["cosines"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn info_tells_bundles_and_galleries_apart_by_their_content() {
+    let board = Board::new();
+    let json = |arguments| -> Value { serde_json::from_str(&board.run(arguments, 0).0).unwrap() };
+    let bundle = json("info b --json");
+    assert_eq!(bundle["schema"], "eyas.info/1");
+    assert_eq!(bundle["kind"], "bundle");
+    assert_eq!(bundle["operators"]["Conv"], 1);
+    assert_eq!(bundle["space_id"], space(7).0.to_string());
+    let gallery = json("info g --json");
+    assert_eq!(gallery["kind"], "gallery");
+    assert_eq!(gallery["n_rows"], 5);
+    assert_eq!(gallery["encoding"], "f16");
+    let sections = gallery["sections"].as_array().unwrap();
+    assert!(
+        sections
+            .iter()
+            .any(|s| s["name"] == "ROWS" && s["bytes"] == 5 * DIM * 2)
+    );
+    let (text, _) = board.run("info b", 0);
+    assert!(
+        text.contains("operators") && text.contains("Conv x1"),
+        "{text}"
+    );
+    let (_, stderr) = board.run("info photos/good.png", 2);
+    assert!(stderr.contains("not an eyas file"), "{stderr}");
+}
