@@ -10,7 +10,7 @@ use eyas_shared::bundle::Bundle;
 use eyas_tests::{Said, program, run, run_ok};
 use serde_json::Value;
 
-const TEACHER: &str = r#"
+pub(super) const TEACHER: &str = r#"
 name = "small-teacher"
 seed = 3
 architecture = "eyas-xs"
@@ -35,7 +35,7 @@ std = [0.25, 0.25, 0.25]
 "#;
 
 /// Both losses, two views, the map, batch norm: everything that has to come back.
-fn student_recipe() -> String {
+pub(super) fn student_recipe() -> String {
     TEACHER
         .replace("small-teacher", "small-student")
         .replace("views = 1", "views = 2")
@@ -48,20 +48,20 @@ fn student_recipe() -> String {
 }
 
 /// A folder with data, a teacher, a student, bundles and a gallery, made once.
-struct World {
+pub(super) struct World {
     folder: tempfile::TempDir,
 }
 
 impl World {
-    fn at(&self, name: &str) -> String {
+    pub(super) fn at(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn train_words(&self, run: &str) -> Vec<String> {
+    pub(super) fn train_words(&self, run: &str) -> Vec<String> {
         let words = [
             "train",
             &self.at("student.toml"),
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-fn world() -> &'static World {
+pub(super) fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let world = World {
@@ -253,6 +253,61 @@ fn evaluation_answers_with_one_object() {
             .unwrap()
             .starts_with("eyas.evaluation/")
     );
+}
+
+#[test]
+fn histograms_search_the_gallery_images_that_the_data_lists() {
+    let world = world();
+    let whole = evaluate(
+        world,
+        &["--gallery", &world.at("small.gallery"), "--baseline"],
+    );
+    assert_eq!(whole["histogram"]["n_gallery"], 4 * 3);
+    // The same images ask, but only one label of the gallery is listed.
+    let data = world.path("one-label");
+    let link = |from: &str, to: &Path| {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(world.path(from), to).unwrap();
+    };
+    link("shelves/query", &data.join("query"));
+    let mut labels = fs::read_dir(world.path("shelves/gallery")).unwrap();
+    let label = labels
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name()
+        .into_string()
+        .unwrap();
+    link(
+        &format!("shelves/gallery/{label}"),
+        &data.join("gallery").join(&label),
+    );
+    let words = [
+        "evaluate",
+        "--bundle",
+        &world.at("bundles/small-f16.bundle"),
+        "--json",
+    ];
+    let asked = [
+        "--manifest",
+        &world.at("one-label"),
+        "--gallery",
+        &world.at("small.gallery"),
+    ];
+    let said = run(
+        "eyas",
+        [&words[..], &asked, &["--split", "query", "--baseline"]].concat(),
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("9 of 12 rows"), "{}", said.err);
+    let part: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(part["histogram"]["n_gallery"], 3);
+    assert_eq!(part["n_gallery"], 12);
+    for key in ["recall_at_1", "chance_recall_at_1"] {
+        assert_eq!(part[key], whole[key], "{key}");
+    }
+    // Queries are of 4 labels with 3 images each, and none is in the gallery.
+    assert_eq!(whole["chance_recall_at_1"], 0.25);
 }
 
 fn device_query(world: &World, image: &str, more: &[&str]) -> Said {

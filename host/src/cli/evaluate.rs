@@ -16,8 +16,9 @@ use crate::data;
 use crate::data::manifest::Manifest;
 use crate::embeddings::cache::{self, Fault};
 use crate::embeddings::{EmbeddedImages, images};
-use crate::evaluate::{self, Retrieval, baseline};
-use crate::gallery;
+use crate::evaluate::baseline::{self, Baseline};
+use crate::evaluate::{self, Retrieval};
+use crate::gallery::{self, Selected};
 use crate::teacher::Teacher;
 
 /// Score a bundle against a gallery with labelled queries.
@@ -48,9 +49,9 @@ pub(super) struct Args {
     /// Search a gallery that the student embeds itself, from images of the manifest.
     #[arg(long, requires = "bundle", conflicts_with = "gallery")]
     symmetric: bool,
-    /// Split that makes up the gallery of --symmetric and --baseline; the images with the
-    /// gallery role if not given.
-    #[arg(long)]
+    /// Split that makes up the gallery of --symmetric; the images with the gallery role if
+    /// not given.
+    #[arg(long, conflicts_with = "gallery")]
     gallery_split: Option<String>,
     /// How rows of the gallery of --symmetric are stored.
     #[arg(long, value_enum, default_value_t = RowPrecision::F16)]
@@ -61,7 +62,8 @@ pub(super) struct Args {
     /// Folder that keeps what the teacher's networks computed.
     #[arg(long, requires = "teacher")]
     cache: Option<PathBuf>,
-    /// Also score retrieval by color histogram among the manifest's images.
+    /// Also score retrieval by color histogram, among the gallery's images that the manifest
+    /// lists.
     #[arg(long)]
     baseline: bool,
     /// One JSON object instead of text.
@@ -75,8 +77,22 @@ struct Evaluation {
     n_queries: usize,
     student: Option<(BundleHeader, Retrieval)>,
     ceiling: Option<Retrieval>,
-    baseline: Option<Retrieval>,
-    faults: Vec<Fault>,
+    baseline: Option<Baseline>,
+    faults: Faults,
+}
+
+/// Images that can not be read or embedded, each once, whoever failed on it.
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, faults: Vec<Fault>) {
+        for fault in faults {
+            if self.0.iter().all(|known| known.id != fault.id) {
+                self.0.push(fault);
+            }
+        }
+    }
 }
 
 struct GalleryFacts {
@@ -91,32 +107,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let mut evaluation = match (&args.gallery, &args.bundle) {
-        (Some(gallery), Some(bundle)) => asymmetric(args, bundle, gallery, &asked)?,
-        (Some(gallery), None) => teacher_alone(args, gallery, &asked)?,
-        (None, Some(bundle)) => symmetric(args, bundle, &manifest, &asked)?,
+    let evaluation = match (&args.gallery, &args.bundle) {
+        (Some(gallery), Some(bundle)) => asymmetric(args, bundle, gallery, &manifest, asked)?,
+        (Some(gallery), None) => teacher_alone(args, gallery, &manifest, asked)?,
+        (None, Some(bundle)) => symmetric(args, bundle, &manifest, asked)?,
         (None, None) => bail!("neither --gallery nor --bundle with --symmetric is given"),
     };
-    if args.baseline {
-        let searched = gallery::select(&manifest, args.gallery_split.as_deref())?;
-        let n_images = asked.images.len() + searched.manifest.images.len();
-        let progress = Progress::new("counting colors", n_images);
-        let found = baseline::by_histogram(&asked, &searched, || progress.step())?;
-        evaluation.baseline = Some(found);
-    }
     if args.json {
         say(&as_json(args, &evaluation).to_string());
     } else {
         describe(&evaluation);
     }
-    for fault in &evaluation.faults {
+    let faults = &evaluation.faults.0;
+    for fault in faults {
         note(&format!("left out: {fault}"));
     }
-    if !evaluation.faults.is_empty() {
-        bail!(
-            "{} images can not be read or embedded",
-            evaluation.faults.len()
-        );
+    if !faults.is_empty() {
+        bail!("{} images can not be read or embedded", faults.len());
     }
     Ok(Answer::Yes)
 }
@@ -125,46 +132,62 @@ fn asymmetric(
     args: &Args,
     bundle: &Path,
     gallery: &Path,
-    asked: &Manifest,
+    manifest: &Manifest,
+    mut asked: Manifest,
 ) -> anyhow::Result<Evaluation> {
     let store = Store::open(bundle, gallery)?;
     let matcher = store.matcher()?;
-    let (embedded, mut faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(store.encoder(), manifest, done)
-    });
-    let queries = evaluate::queries_of(asked, &embedded);
-    let student = evaluate::retrieval(&queries, &matcher)?;
-    let ceiling = match &args.teacher {
-        Some(teacher) => {
-            let (_, retrieval, teacher_faults) = ceiling(args, teacher, asked, &matcher)?;
-            let is_new = |fault: &Fault| !faults.iter().any(|known| known.id == fault.id);
-            let teacher_faults: Vec<Fault> = teacher_faults.into_iter().filter(is_new).collect();
-            faults.extend(teacher_faults);
-            Some(retrieval)
-        }
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
+    let mut faults = Faults::default();
+    let of_student = embed_those(&mut asked, &mut faults, |asked| {
+        Ok(encode("encoding queries", asked, |manifest, done| {
+            images::encode_each(store.encoder(), manifest, done)
+        }))
+    })?;
+    let of_teacher = match &args.teacher {
+        Some(teacher) => Some(embed_those(&mut asked, &mut faults, |asked| {
+            with_teacher(args, teacher, asked, &matcher)
+        })?),
         None => None,
     };
+    // Only now is it known which queries both have embedded: all ask the same.
+    let score = |embedded: &EmbeddedImages| {
+        evaluate::retrieval(&evaluate::queries_of(&asked, embedded), &matcher)
+    };
+    let student = score(&of_student)?;
+    let ceiling = of_teacher.as_ref().map(score).transpose()?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
-        n_queries: queries.ids.len(),
+        n_queries: asked.images.len(),
         student: Some((store.header().clone(), student)),
         ceiling,
-        baseline: None,
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
         faults,
     })
 }
 
-fn teacher_alone(args: &Args, gallery: &Path, asked: &Manifest) -> anyhow::Result<Evaluation> {
+/// A teacher's own queries against a gallery.
+fn teacher_alone(
+    args: &Args,
+    gallery: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
     let teacher = args.teacher.as_ref().context("no --teacher is given")?;
     let file = MappedFile::open(gallery)?;
     let matcher = Matcher::new(file.verified_gallery()?);
-    let (n_queries, retrieval, faults) = ceiling(args, teacher, asked, &matcher)?;
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
+    let mut faults = Faults::default();
+    let embedded = embed_those(&mut asked, &mut faults, |asked| {
+        with_teacher(args, teacher, asked, &matcher)
+    })?;
+    let found = evaluate::retrieval(&evaluate::queries_of(&asked, &embedded), &matcher)?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
-        n_queries,
+        n_queries: asked.images.len(),
         student: None,
-        ceiling: Some(retrieval),
-        baseline: None,
+        ceiling: Some(found),
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
         faults,
     })
 }
@@ -182,13 +205,70 @@ impl GalleryFacts {
     }
 }
 
-/// Number of queries, what they found, and images that could not ask.
-fn ceiling(
+/// Embeds images; those that fail become faults and are dropped from the list.
+fn embed_those(
+    listed: &mut Manifest,
+    faults: &mut Faults,
+    embed: impl FnOnce(&Manifest) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)>,
+) -> anyhow::Result<EmbeddedImages> {
+    let (embedded, new_faults) = embed(listed)?;
+    faults.add(new_faults);
+    listed
+        .images
+        .retain(|image| embedded.get(&image.id).is_some());
+    Ok(embedded)
+}
+
+/// The gallery's images as far as the manifest lists them, if histograms are asked for.
+fn searched_by_baseline(
+    args: &Args,
+    path: &Path,
+    matcher: &Matcher<'_>,
+    manifest: &Manifest,
+) -> anyhow::Result<Option<Selected>> {
+    if !args.baseline {
+        return Ok(None);
+    }
+    let gallery = matcher.gallery();
+    let listed = baseline::images_of(gallery, manifest);
+    let (n_listed, n_rows) = (listed.manifest.images.len(), gallery.n_rows() as usize);
+    let (data, path) = (args.manifest.display(), path.display());
+    if n_listed == 0 {
+        bail!(
+            "no image of gallery `{path}` is in the data `{data}`, so --baseline has nothing to search"
+        );
+    }
+    if n_listed < n_rows {
+        note(&format!(
+            "{} of {n_rows} rows of gallery `{path}` have no image in the data `{data}`: \
+             histograms search the other {n_listed}",
+            n_rows - n_listed
+        ));
+    }
+    Ok(Some(listed))
+}
+
+fn with_histograms(
+    asked: &Manifest,
+    searched: Option<&Selected>,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<Baseline>> {
+    let Some(searched) = searched else {
+        return Ok(None);
+    };
+    let n_images = asked.images.len() + searched.manifest.images.len();
+    let progress = Progress::new("counting colors", n_images);
+    let mut found = baseline::by_histogram(asked, searched, || progress.step())?;
+    faults.add(std::mem::take(&mut found.faults));
+    Ok(Some(found))
+}
+
+fn with_teacher(
     args: &Args,
     path: &Path,
     asked: &Manifest,
     matcher: &Matcher<'_>,
-) -> anyhow::Result<(usize, Retrieval, Vec<Fault>)> {
+) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
     let space = matcher.gallery().header.space;
     if teacher.space() != space {
@@ -201,36 +281,37 @@ fn ceiling(
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
-    let queries = evaluate::queries_of(asked, &embedded.images);
-    let retrieval = evaluate::retrieval(&queries, matcher)?;
-    Ok((queries.ids.len(), retrieval, embedded.faults))
+    Ok((embedded.images, embedded.faults))
 }
 
 fn symmetric(
     args: &Args,
     bundle: &Path,
     manifest: &Manifest,
-    asked: &Manifest,
+    mut asked: Manifest,
 ) -> anyhow::Result<Evaluation> {
     let file = MappedFile::open(bundle)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
     let mut searched = gallery::select(manifest, args.gallery_split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let (rows, mut faults) = encode("encoding gallery", &searched.manifest, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let (embedded, query_faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let is_new = |fault: &Fault| !faults.contains(fault);
-    let query_faults: Vec<Fault> = query_faults.into_iter().filter(is_new).collect();
-    faults.extend(query_faults);
-    let searched_images = &mut searched.manifest.images;
-    searched_images.retain(|image| rows.get(&image.id).is_some());
-    let queries = evaluate::queries_of(asked, &embedded);
+    let mut faults = Faults::default();
+    let embed = |work: &'static str| {
+        let encoder = &encoder;
+        move |manifest: &Manifest| {
+            Ok(encode(work, manifest, |manifest, done| {
+                images::encode_each(encoder, manifest, done)
+            }))
+        }
+    };
+    let searched_images = &mut searched.manifest;
+    let rows = embed_those(searched_images, &mut faults, embed("encoding gallery"))?;
+    let embedded = embed_those(&mut asked, &mut faults, embed("encoding queries"))?;
+    let queries = evaluate::queries_of(&asked, &embedded);
     let encoding = args.gallery_precision.into();
     let student = evaluate::against_images(&queries, &searched, &rows, encoding)?;
+    let searched_by_baseline = args.baseline.then_some(&searched);
+    let baseline = with_histograms(&asked, searched_by_baseline, &mut faults)?;
     Ok(Evaluation {
         gallery: GalleryFacts {
             path: None,
@@ -239,10 +320,10 @@ fn symmetric(
             embedded_by: format!("student {}", bundle.header.name),
             space: bundle.header.space,
         },
-        n_queries: queries.ids.len(),
+        n_queries: asked.images.len(),
         student: Some((bundle.header, student)),
         ceiling: None,
-        baseline: None,
+        baseline,
         faults,
     })
 }
@@ -254,6 +335,12 @@ fn encode(
 ) -> (EmbeddedImages, Vec<Fault>) {
     let progress = Progress::new(work, manifest.images.len());
     embed(manifest, &|| progress.step())
+}
+
+/// Scores with the number of images that were searched for them.
+fn with_n_gallery(mut scores: Value, n_gallery: usize) -> Value {
+    scores["n_gallery"] = n_gallery.into();
+    scores
 }
 
 fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
@@ -293,9 +380,9 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "gallery_embedded_by": evaluation.gallery.embedded_by,
         "teacher": ceiling.map(scores),
         "recall_at_1_of_teacher": share,
-        "histogram": evaluation.baseline.as_ref().map(scores),
-        "chance_recall_at_1": asking.and_then(|asking| chance(asking, evaluation.gallery.n_rows)),
-        "n_faults": evaluation.faults.len(),
+        "histogram": evaluation.baseline.as_ref().map(|baseline| with_n_gallery(scores(&baseline.retrieval), baseline.n_gallery)),
+        "chance_recall_at_1": asking.and_then(Retrieval::chance_recall_at_1),
+        "n_faults": evaluation.faults.0.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
             "mean_average_precision_at_r": "mean over queries of (1/R) sum of the precision at each relevant rank up to R, R relevant images in the gallery",
@@ -310,18 +397,6 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
     object
 }
 
-/// Expected recall_at_1 of a random order: the mean share of relevant rows.
-fn chance(retrieval: &Retrieval, n_gallery: usize) -> Option<f64> {
-    let asked: Vec<usize> = retrieval
-        .queries
-        .iter()
-        .map(|query| query.n_relevant)
-        .filter(|&n_relevant| n_relevant > 0)
-        .collect();
-    let relevant = asked.iter().sum::<usize>() as f64;
-    (!asked.is_empty()).then(|| relevant / (asked.len() * n_gallery) as f64)
-}
-
 /// Student's recall_at_1 as a share of the teacher's.
 fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
     let whole = ceiling.means.recall_at_1;
@@ -333,6 +408,7 @@ fn describe(evaluation: &Evaluation) {
         gallery,
         student,
         ceiling,
+        baseline,
         ..
     } = evaluation;
     let asking = match student {
@@ -356,7 +432,10 @@ fn describe(evaluation: &Evaluation) {
     let lines = [
         ("student", student),
         ("teacher", ceiling.as_ref()),
-        ("histogram", evaluation.baseline.as_ref()),
+        (
+            "histogram",
+            baseline.as_ref().map(|baseline| &baseline.retrieval),
+        ),
     ];
     for (name, retrieval) in lines {
         let Some(retrieval) = retrieval else { continue };
@@ -367,6 +446,14 @@ fn describe(evaluation: &Evaluation) {
             means.recall_at_5,
             means.recall_at_10,
             means.mean_average_precision_at_r
+        ));
+    }
+    if let Some(baseline) = baseline
+        && baseline.n_gallery != gallery.n_rows
+    {
+        say(&format!(
+            "histograms search {} of the {} gallery images",
+            baseline.n_gallery, gallery.n_rows
         ));
     }
     let share = student

@@ -147,6 +147,14 @@ fn asymmetric_scores_agree_with_the_reference() {
         let array = |name| golden.array(&id, name);
         let found = search(array("in_student"), array("in_teacher"), array("in_labels"));
         close(&id, found.means.recall_at_1, array("recall_at_1")[0]);
+        // Every image is in the gallery too, and leaves itself out.
+        let n_images = found.queries.len();
+        assert!(
+            found
+                .queries
+                .iter()
+                .all(|query| query.n_searched == n_images - 1)
+        );
         let expected = array("map_at_r")[0];
         close(&id, found.means.mean_average_precision_at_r, expected);
     }
