@@ -87,8 +87,23 @@ fn data_that_is_not_there_is_named() {
     let folder = Folder::new();
     fs::create_dir(folder.path("empty")).unwrap();
     let empty = folder.at("empty");
+    // A check answers: the data are at fault.
     let said = run("eyas", ["data", "check", &empty]);
-    refused(&said, &[&empty, "lists no image", "hint:"]);
+    assert_eq!(said.code, Some(1), "{said:#?}");
+    for word in [&empty, "lists no image", "one folder per label"] {
+        assert!(said.out.contains(word), "no `{word}` in: {}", said.out);
+    }
+    // Whoever needs images can not go on.
+    let bundle = golden("f16.bundle").display().to_string();
+    let words = [
+        "evaluate",
+        "--symmetric",
+        "--bundle",
+        &bundle,
+        "--manifest",
+        &empty,
+    ];
+    refused(&run("eyas", words), &[&empty, "lists no image", "hint:"]);
     let missing = folder.at("missing");
     let said = run("eyas", ["data", "check", &missing]);
     refused(&said, &[&missing, "does not exist", "hint: check the path"]);
