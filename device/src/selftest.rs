@@ -6,7 +6,7 @@
 
 use eyas_shared::bundle::{Bundle, probe_image};
 use eyas_shared::embedding::dot;
-use eyas_shared::fingerprint::Fingerprint;
+use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
 use eyas_shared::preprocess::{Pixels, PreprocessSpec, prepare};
 use eyas_shared::quant::f32_bytes;
 
@@ -15,7 +15,7 @@ use crate::encoder::{EncodeError, Encoder};
 /// Most probes that are computed: more would only cost time.
 pub const MAX_PROBES: usize = 1024;
 
-/// The first `n` probe images as a network reads them.
+/// The first `n` probe images as a network reads them, each made when it is asked for.
 ///
 /// # Panics
 /// If the spec has a [fault](PreprocessSpec::fault).
@@ -23,14 +23,33 @@ pub fn probe_pixels(spec: &PreprocessSpec, n: usize) -> impl Iterator<Item = Pix
     (0..n as u32).map(|index| prepare(&probe_image(index), spec))
 }
 
-/// Names the pixels of several probes: SHA-256 over all values as little-endian f32.
-#[must_use]
-pub fn probe_fingerprint(probes: &[Pixels]) -> Fingerprint {
-    let bytes: Vec<u8> = probes
-        .iter()
-        .flat_map(|pixels| f32_bytes(&pixels.values_chw))
-        .collect();
-    Fingerprint::of_bytes(&bytes)
+/// Names the pixels of several probes, which need not be in memory together: SHA-256 over
+/// all values as little-endian f32.
+#[derive(Clone, Default)]
+pub struct ProbeHasher(ContentHasher);
+
+impl ProbeHasher {
+    /// Values that are turned into bytes at a time.
+    const PIECE: usize = 1 << 14;
+
+    /// A hasher that has seen no probe.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next probe.
+    pub fn update(&mut self, pixels: &Pixels) {
+        for values in pixels.values_chw.chunks(Self::PIECE) {
+            self.0.update(&f32_bytes(values));
+        }
+    }
+
+    /// The fingerprint of all probes so far, as a bundle's header holds it.
+    #[must_use]
+    pub fn finish(self) -> Fingerprint {
+        self.0.finish()
+    }
 }
 
 /// What a self-test found.
@@ -77,14 +96,16 @@ impl Encoder {
                 found: expected.n_rows(),
             });
         }
-        let probes: Vec<Pixels> = probe_pixels(self.preprocess(), expected.n_rows()).collect();
-        let cosines = probes
-            .iter()
-            .zip(expected.rows())
-            .map(|(pixels, expected)| Ok(dot(&self.encode(pixels)?, expected)))
-            .collect::<Result<_, EncodeError>>()?;
+        // One probe at a time: a damaged or hostile bundle may ask for many large ones.
+        let mut hasher = ProbeHasher::new();
+        let mut cosines = Vec::with_capacity(expected.n_rows());
+        let probes = probe_pixels(self.preprocess(), expected.n_rows());
+        for (pixels, expected) in probes.zip(expected.rows()) {
+            hasher.update(&pixels);
+            cosines.push(dot(&self.encode(&pixels)?, expected));
+        }
         Ok(SelfTest {
-            same_pixels: probe_fingerprint(&probes) == bundle.header.probe_pixels,
+            same_pixels: hasher.finish() == bundle.header.probe_pixels,
             cosines,
             tolerance: bundle.header.verification.tolerance,
         })

@@ -119,7 +119,7 @@ fn an_unreadable_image_is_named_and_the_others_are_answered() {
     let answer = &answers[0];
     assert_eq!(answer["schema"], "eyas.query/1");
     assert!(answer["image"].as_str().unwrap().ends_with("good.png"));
-    assert_eq!(answer["space_id"], space(7).to_string());
+    assert_eq!(answer["space_id"], space(7).0.to_string());
     assert!(answer["timing_us"]["total"].is_u64());
     let matches = answer["matches"].as_array().unwrap();
     assert_eq!(matches.len(), 5);
@@ -228,7 +228,7 @@ fn info_tells_bundles_and_galleries_apart_by_their_content() {
     assert_eq!(bundle["schema"], "eyas.info/1");
     assert_eq!(bundle["kind"], "bundle");
     assert_eq!(bundle["operators"]["Conv"], 1);
-    assert_eq!(bundle["space_id"], space(7).to_string());
+    assert_eq!(bundle["space_id"], space(7).0.to_string());
     let gallery = json("info g --json");
     assert_eq!(gallery["kind"], "gallery");
     assert_eq!(gallery["n_rows"], 5);

@@ -420,7 +420,7 @@ impl Krylov {
             }
         }
         let after = norm(vector);
-        if !(after > DEPENDENT * before) {
+        if after <= DEPENDENT * before {
             return false;
         }
         vector.iter_mut().for_each(|x| *x /= after);

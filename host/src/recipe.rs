@@ -16,6 +16,9 @@ use crate::zoo;
 
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Far beyond any training, and far below where steps would overflow.
+const MAX_EPOCHS: usize = 1_000_000;
+
 /// One experiment: how a network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +128,12 @@ pub enum Loss {
         /// Margin in mean distances.
         delta: f64,
     },
+    /// Neighborhood components of the student's query in the teacher's embeddings of all
+    /// training images, by label. Aligns the student with the teacher.
+    MemoryContrast {
+        /// Cosines are divided by it.
+        temperature: f64,
+    },
     /// Proxy Anchor (Kim et al., CVPR 2020) on labels: for teachers.
     ProxyAnchor {
         /// Scale of the cosines.
@@ -151,24 +160,34 @@ pub enum Map {
     Procrustes,
 }
 
+impl WeightedLoss {
+    fn is_finite(&self) -> bool {
+        let settings = match self.loss {
+            Loss::Regression => [0.0; 3],
+            Loss::MemoryContrast { temperature } => [temperature, 0.0, 0.0],
+            Loss::RelaxedContrastive { sigma, delta } => [sigma, delta, 0.0],
+            Loss::ProxyAnchor {
+                alpha,
+                margin,
+                proxy_rate_factor,
+            } => [alpha, margin, proxy_rate_factor],
+        };
+        self.weight.is_finite() && settings.iter().all(|setting| setting.is_finite())
+    }
+}
+
 impl Loss {
     /// Whether it compares with teacher embeddings.
     #[must_use]
     pub fn needs_teacher(self) -> bool {
-        !self.needs_labels()
-    }
-
-    /// Whether it compares labels.
-    #[must_use]
-    pub fn needs_labels(self) -> bool {
-        matches!(self, Self::ProxyAnchor { .. })
+        !matches!(self, Self::ProxyAnchor { .. })
     }
 
     /// Whether it moves the student into the teacher's own frame; a relational loss does
     /// not, and its student scores at chance against a teacher gallery until it is mapped.
     #[must_use]
     pub fn aligns(self) -> bool {
-        matches!(self, Self::Regression)
+        matches!(self, Self::Regression | Self::MemoryContrast { .. })
     }
 }
 
@@ -254,6 +273,12 @@ impl Recipe {
         if let Some(fault) = self.input.fault() {
             return Some(format!("input: {fault}"));
         }
+        if self.input.crop < zoo::MIN_SIDE {
+            return Some(format!(
+                "input: the crop is smaller than {} pixels",
+                zoo::MIN_SIDE
+            ));
+        }
         let [small, large] = self.augmentation.crop_area;
         let [narrow, broad] = self.augmentation.crop_aspect;
         let faults = [
@@ -265,20 +290,26 @@ impl Recipe {
                 !(1..=eyas_shared::embedding::MAX_DIM).contains(&self.dim),
                 "dim is out of range",
             ),
-            (self.epochs == 0, "epochs is 0"),
+            (
+                !(1..=MAX_EPOCHS).contains(&self.epochs),
+                "epochs is 0 or above a million",
+            ),
             (
                 self.batch.images < 2 || self.batch.views == 0,
                 "batch needs 2 images and 1 view",
             ),
             (
-                !(self.rate.peak > 0.0 && self.rate.end >= 0.0),
+                !(is_positive(self.rate.peak) && is_zero_or_more(self.rate.end)),
                 "rate is not positive",
             ),
             (
-                !(self.rate.head_factor > 0.0),
+                !is_positive(self.rate.head_factor),
                 "rate.head_factor is not positive",
             ),
-            (!(self.weight_decay >= 0.0), "weight_decay is negative"),
+            (
+                !is_zero_or_more(self.weight_decay),
+                "weight_decay is negative",
+            ),
             (
                 !(0.0..1.0).contains(&self.validation_fraction),
                 "validation_fraction is not in 0..1",
@@ -306,9 +337,20 @@ impl Recipe {
 
     fn loss_fault(&self, trainee: Trainee) -> Option<String> {
         let losses = || self.loss.iter().map(|term| term.loss);
-        if losses()
-            .any(|loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !(sigma > 0.0)))
-        {
+        if !self.loss.iter().all(WeightedLoss::is_finite) {
+            return Some("a loss has a weight or setting that is not finite".to_owned());
+        }
+        if matches!(self.map, Map::Ridge { penalty } if !is_positive(penalty)) {
+            return Some("map: penalty is not positive".to_owned());
+        }
+        if losses().any(
+            |loss| matches!(loss, Loss::MemoryContrast { temperature } if !is_positive(temperature)),
+        ) {
+            return Some("memory-contrast: temperature is not positive".to_owned());
+        }
+        if losses().any(
+            |loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !is_positive(sigma)),
+        ) {
             return Some("relaxed-contrastive: sigma is not positive".to_owned());
         }
         let fault = match trainee {
@@ -343,6 +385,16 @@ impl Recipe {
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_bytes(self.resolved().as_bytes())
     }
+}
+
+/// False for NaN and infinity too.
+fn is_positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+/// False for NaN and infinity too.
+fn is_zero_or_more(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
 }
 
 /// The known name nearest to the unknown one in serde's message.
@@ -434,7 +486,7 @@ mod tests {
         let message =
             |from: &str, to: &str| parse(&EXAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(message("eyas-s", "vgg").contains("architecture `vgg` is not in the zoo"));
-        assert!(message("epochs = 2", "epochs = 0").contains("epochs is 0"));
+        assert!(message("epochs = 2", "epochs = 0").contains("epochs is 0 or"));
         assert!(message("peak = 1e-3", "peak = -1").contains("rate"));
         assert!(message("crop = 64", "crop = 640").contains("crop"));
     }

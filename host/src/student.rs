@@ -301,7 +301,8 @@ fn image_list(entries: &[ImageEntry]) -> Result<Vec<(ImageId, String)>, String> 
 }
 
 fn read_part(path: &Path, expected: Fingerprint) -> Result<Weights, StudentError> {
-    let found = Fingerprint::of_bytes(&files::read(path, MAX_TENSOR_BYTES)?);
+    let bytes = files::read(path, MAX_TENSOR_BYTES)?;
+    let found = Fingerprint::of_bytes(&bytes);
     if found != expected {
         return Err(StudentError::OtherFile {
             path: path.to_owned(),
@@ -309,7 +310,7 @@ fn read_part(path: &Path, expected: Fingerprint) -> Result<Weights, StudentError
             found: found.short(),
         });
     }
-    Weights::read(path).map_err(|source| StudentError::Weights {
+    Weights::from_bytes(&bytes, path).map_err(|source| StudentError::Weights {
         path: path.to_owned(),
         source,
     })

@@ -74,9 +74,16 @@ impl Weights {
     /// # Errors
     /// If it can not be read, is damaged, or holds other numbers.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        Self::from_bytes(&files::read(path, MAX_BYTES)?, path)
+    }
+
+    /// Reads the bytes of a safetensors file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), but for reading the file.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, WeightsError> {
         let shown = || path.display().to_string();
-        let bytes = files::read(path, MAX_BYTES)?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|source| WeightsError::Format {
+        let tensors = SafeTensors::deserialize(bytes).map_err(|source| WeightsError::Format {
             path: shown(),
             source,
         })?;
@@ -151,7 +158,13 @@ impl Weights {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut print = Fingerprinter::new("eyas weights 1");
         for (name, weight) in &self.0 {
-            print = print.field(name, &quant::f32_bytes(&weight.values));
+            let extents = weight.shape.iter();
+            let shape: Vec<u8> = extents
+                .flat_map(|&extent| (extent as u64).to_le_bytes())
+                .collect();
+            print = print
+                .field(name, &shape)
+                .field("values", &quant::f32_bytes(&weight.values));
         }
         print.finish()
     }

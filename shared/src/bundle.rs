@@ -193,22 +193,20 @@ impl<'a> Bundle<'a> {
 const PROBE_WIDTH: u32 = 277;
 const PROBE_HEIGHT: u32 = 231;
 
-/// The `index`-th probe: gradients, stripes and noise in colours of its own, made with
+/// The `index`-th probe: gradients, stripes and noise in colors of its own, made with
 /// integer arithmetic, the same on every machine.
 #[must_use]
 pub fn probe_image(index: u32) -> RgbImage {
     let mut random = Random::new(u64::from(index)).fork("probe image");
     let period = 5 + random.below(40) as u32;
-    let colours: [[u32; 3]; 3] =
+    let colors: [[u32; 3]; 3] =
         std::array::from_fn(|_| std::array::from_fn(|_| random.below(256) as u32));
     let slope = random.below(3) as u32;
     let mut samples = Vec::with_capacity((PROBE_WIDTH * PROBE_HEIGHT * 3) as usize);
     for y in 0..PROBE_HEIGHT {
         for x in 0..PROBE_WIDTH {
             let stripe = (x + slope * y) / period % 2;
-            for channel in 0..3 {
-                let from = colours[stripe as usize][channel];
-                let to = colours[2][channel];
+            for (from, to) in colors[stripe as usize].iter().zip(colors[2]) {
                 let blend = (from * (PROBE_HEIGHT - y) + to * y) / PROBE_HEIGHT;
                 let noise = random.bits() as u32 % 17;
                 samples.push((blend + noise).saturating_sub(8).min(255) as u8);

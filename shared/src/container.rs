@@ -1,7 +1,7 @@
 //! The frame of every file that this project writes: a checked header and sections that
 //! are read in place.
 //!
-//! A file is one postcard value ([`Container`]) that borrows everything from the bytes it
+//! A file is one postcard value (a struct that ends in a sequence of sections) that borrows everything from the bytes it
 //! is read from. Padding in front of each section puts its data at a multiple of
 //! [`ALIGNMENT`] from the start of the file, so a memory map can be searched as it lies.
 //! `FORMATS.md` has the byte tables.
@@ -131,16 +131,15 @@ impl ContainerError {
 /// Four letters that name a section.
 pub type Tag = [u8; 4];
 
+/// The frame up to its sections, of which a length follows.
 #[derive(Serialize, Deserialize)]
 struct Frame<'a> {
     magic: [u8; 8],
     kind_le: [u8; 2],
     version_le: [u8; 2],
     header_crc_le: [u8; 4],
-    #[serde(borrow)]
     header: &'a [u8],
-    #[serde(borrow)]
-    sections: Vec<Section<'a>>,
+    n_sections: u32,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -218,17 +217,8 @@ impl<'a> Container<'a> {
         if version == 0 {
             return Err(ContainerError::malformed("format version 0 was never used"));
         }
-        let (frame, rest) =
-            postcard::take_from_bytes::<Frame<'a>>(bytes).map_err(|err| match err {
-                postcard::Error::DeserializeUnexpectedEnd => ContainerError::Truncated {
-                    part: "sections",
-                    bytes: bytes.len(),
-                },
-                other => ContainerError::malformed(format!("the frame can not be read ({other})")),
-            })?;
-        if !rest.is_empty() {
-            return Err(ContainerError::TrailingBytes { extra: rest.len() });
-        }
+        let (frame, mut rest) =
+            postcard::take_from_bytes::<Frame<'a>>(bytes).map_err(unreadable("header", bytes))?;
         if frame.header.len() > MAX_HEADER_BYTES {
             return Err(ContainerError::malformed("the header is larger than 1 MiB"));
         }
@@ -237,11 +227,24 @@ impl<'a> Container<'a> {
                 part: "header".to_owned(),
             });
         }
-        check_sections(bytes, &frame.sections)?;
+        if frame.n_sections as usize > MAX_SECTIONS {
+            return Err(ContainerError::malformed("more than 64 sections"));
+        }
+        let mut sections = Vec::new();
+        for _ in 0..frame.n_sections {
+            let (section, after) = postcard::take_from_bytes::<Section<'a>>(rest)
+                .map_err(unreadable("sections", bytes))?;
+            check_section(bytes, &section)?;
+            sections.push(section);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return Err(ContainerError::TrailingBytes { extra: rest.len() });
+        }
         Ok(Self {
             version,
             header: frame.header,
-            sections: frame.sections,
+            sections,
         })
     }
 
@@ -285,23 +288,30 @@ impl<'a> Container<'a> {
     }
 }
 
-fn check_sections(bytes: &[u8], sections: &[Section<'_>]) -> Result<(), ContainerError> {
-    if sections.len() > MAX_SECTIONS {
-        return Err(ContainerError::malformed("more than 64 sections"));
+fn unreadable(part: &'static str, bytes: &[u8]) -> impl Fn(postcard::Error) -> ContainerError {
+    let bytes = bytes.len();
+    move |err| match err {
+        postcard::Error::DeserializeUnexpectedEnd => ContainerError::Truncated { part, bytes },
+        other => ContainerError::malformed(format!("the {part} can not be read ({other})")),
     }
-    for section in sections {
-        let offset = section.data.as_ptr().addr() - bytes.as_ptr().addr();
-        if !offset.is_multiple_of(ALIGNMENT) {
-            let what = format!("section `{}` is not aligned", tag_name(section.tag));
-            return Err(ContainerError::malformed(what));
-        }
-        if section.pad.len() > ALIGNMENT || section.pad.iter().any(|byte| *byte != 0) {
-            let what = format!(
-                "the padding of section `{}` is not zero",
-                tag_name(section.tag)
-            );
-            return Err(ContainerError::malformed(what));
-        }
+}
+
+fn check_section(bytes: &[u8], section: &Section<'_>) -> Result<(), ContainerError> {
+    let fault = |what: &str| {
+        let name = tag_name(section.tag);
+        Err(ContainerError::malformed(format!(
+            "section `{name}` {what}"
+        )))
+    };
+    let offset = section.data.as_ptr().addr() - bytes.as_ptr().addr();
+    if !offset.is_multiple_of(ALIGNMENT) {
+        return fault("is not aligned");
+    }
+    if section.pad.len() >= ALIGNMENT {
+        return fault("has more padding than it needs");
+    }
+    if section.pad.iter().any(|byte| *byte != 0) {
+        return fault("has padding that is not zero");
     }
     Ok(())
 }
@@ -412,8 +422,12 @@ mod tests {
         assert_eq!(container.section(*b"IDS ").unwrap(), b"abc");
         container.verify().unwrap();
         // The hand-laid bytes are what postcard itself writes.
-        let frame: Frame<'_> = postcard::from_bytes(&bytes).unwrap();
-        assert_eq!(postcard::to_stdvec(&frame).unwrap(), bytes);
+        let (frame, _) = postcard::take_from_bytes::<Frame<'_>>(&bytes).unwrap();
+        let mut again = postcard::to_stdvec(&frame).unwrap();
+        for section in &container.sections {
+            again.extend(postcard::to_stdvec(section).unwrap());
+        }
+        assert_eq!(again, bytes);
     }
 
     #[test]
@@ -472,13 +486,12 @@ mod tests {
     }
 
     #[test]
-    fn a_section_count_without_sections_allocates_nothing() {
+    fn more_sections_than_any_file_has_are_refused_unread() {
         let mut bytes = write(Kind::Gallery, 1, &0_u8, &[]);
         bytes.pop();
         bytes.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
-        assert!(matches!(
-            Container::read(&bytes, Kind::Gallery, 1),
-            Err(ContainerError::Truncated { .. })
-        ));
+        let read = Container::read(&bytes, Kind::Gallery, 1);
+        let message = read.err().unwrap().to_string();
+        assert_eq!(message, "damaged: more than 64 sections");
     }
 }

@@ -48,19 +48,23 @@ fn unfinished() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the temporary files of writes in progress; for a handler of Ctrl-C.
+/// Removes the temporary files of writes in progress; for a handler of Ctrl-C. No write can
+/// begin afterwards: the program is expected to end.
 pub fn remove_unfinished() {
-    for path in unfinished().iter() {
+    let unfinished = unfinished();
+    for path in unfinished.iter() {
         // Nobody is left to tell: the program ends.
         let _ = fs::remove_file(path);
     }
+    std::mem::forget(unfinished);
 }
 
 /// Writes `bytes` to `path` through a temporary file in the same folder, synced to disk
 /// before it takes the name.
 ///
 /// # Errors
-/// If any step fails; `path` then holds what it held before.
+/// If any step fails; `path` then holds what it held before (or, if only the folder could
+/// not be synced, already the new content).
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_with(path, |file| file.write_all(bytes))
 }

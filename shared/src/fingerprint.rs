@@ -52,6 +52,30 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// Takes the [`Fingerprint`] of content that comes in pieces: that of all of them joined,
+/// wherever it was cut.
+#[derive(Clone, Default)]
+pub struct ContentHasher(Sha256);
+
+impl ContentHasher {
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next bytes of the content.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The fingerprint of all bytes so far.
+    #[must_use]
+    pub fn finish(self) -> Fingerprint {
+        Fingerprint(self.0.finalize().into())
+    }
+}
+
 /// Collects labelled fields into one [`Fingerprint`].
 pub struct Fingerprinter(Sha256);
 
@@ -155,6 +179,15 @@ mod tests {
             Fingerprint::of_bytes(b"abc").to_string(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn content_in_pieces_has_the_fingerprint_of_the_whole() {
+        let mut hasher = ContentHasher::new();
+        for piece in [&b"a"[..], b"", b"bc"] {
+            hasher.update(piece);
+        }
+        assert_eq!(hasher.finish(), Fingerprint::of_bytes(b"abc"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use eyas_shared::bundle::Bundle;
 use eyas_tests::{Said, program, run, run_ok};
 use serde_json::Value;
 
-const TEACHER: &str = r#"
+pub(super) const TEACHER: &str = r#"
 name = "small-teacher"
 seed = 3
 architecture = "eyas-xs"
@@ -35,7 +35,7 @@ std = [0.25, 0.25, 0.25]
 "#;
 
 /// Both losses, two views, the map, batch norm: everything that has to come back.
-fn student_recipe() -> String {
+pub(super) fn student_recipe() -> String {
     TEACHER
         .replace("small-teacher", "small-student")
         .replace("views = 1", "views = 2")
@@ -48,50 +48,111 @@ fn student_recipe() -> String {
 }
 
 /// A folder with data, a teacher, a student, bundles and a gallery, made once.
-struct World {
+pub(super) struct World {
     folder: tempfile::TempDir,
 }
 
 impl World {
-    fn at(&self, name: &str) -> String {
+    pub(super) fn at(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn train_words(&self, run: &str) -> Vec<String> {
-        let words = ["train", &self.at("student.toml"), "--data", &self.at("shelves")];
-        let teacher = ["--teacher", &self.at("small.teacher"), "--cache", &self.at("cache")];
+    pub(super) fn train_words(&self, run: &str) -> Vec<String> {
+        let words = [
+            "train",
+            &self.at("student.toml"),
+            "--data",
+            &self.at("shelves"),
+        ];
+        let teacher = [
+            "--teacher",
+            &self.at("small.teacher"),
+            "--cache",
+            &self.at("cache"),
+        ];
         let rest = ["--out", &self.at(run), "--compute", "cpu", "--threads", "2"];
-        [&words[..], &teacher, &rest].concat().into_iter().map(str::to_owned).collect()
+        [&words[..], &teacher, &rest]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
     }
 
     fn export(&self, run: &str, out: &str) {
         let precisions = ["--precision", "f32", "--precision", "f16"];
-        let words = ["export", &self.at(run), "--out", &self.at(out), "--name", "small"];
+        let words = [
+            "export",
+            &self.at(run),
+            "--out",
+            &self.at(out),
+            "--name",
+            "small",
+        ];
         run_ok("eyas", [&words[..], &precisions].concat());
     }
 }
 
-fn world() -> &'static World {
+pub(super) fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let world = World { folder: tempfile::tempdir().unwrap() };
+        let world = World {
+            folder: tempfile::tempdir().unwrap(),
+        };
         fs::write(world.path("teacher.toml"), TEACHER).unwrap();
         fs::write(world.path("student.toml"), student_recipe()).unwrap();
-        let sizes = ["--classes", "6", "--views", "8", "--unseen-classes", "4", "--side", "64"];
+        let sizes = [
+            "--classes",
+            "6",
+            "--views",
+            "8",
+            "--unseen-classes",
+            "4",
+            "--side",
+            "64",
+        ];
         let words = ["data", "render", &world.at("shelves"), "--seed", "5"];
         run_ok("eyas", [&words[..], &sizes].concat());
-        let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("shelves")];
-        let rest = ["--run", &world.at("teacher"), "--out", &world.at("small.teacher")];
-        run_ok("eyas", [&words[..], &rest, &["--compute", "cpu", "--threads", "2"]].concat());
+        let words = [
+            "teacher",
+            "train",
+            &world.at("teacher.toml"),
+            "--data",
+            &world.at("shelves"),
+        ];
+        let rest = [
+            "--run",
+            &world.at("teacher"),
+            "--out",
+            &world.at("small.teacher"),
+        ];
+        run_ok(
+            "eyas",
+            [&words[..], &rest, &["--compute", "cpu", "--threads", "2"]].concat(),
+        );
         run_ok("eyas", world.train_words("run"));
         world.export("run", "bundles");
-        let words = ["gallery", "build", "--teacher", &world.at("small.teacher"), "--split", "gallery"];
-        let rest = ["--data", &world.at("shelves"), "--cache", &world.at("cache")];
-        run_ok("eyas", [&words[..], &rest, &["--out", &world.at("small.gallery")]].concat());
+        let words = [
+            "gallery",
+            "build",
+            "--teacher",
+            &world.at("small.teacher"),
+            "--split",
+            "gallery",
+        ];
+        let rest = [
+            "--data",
+            &world.at("shelves"),
+            "--cache",
+            &world.at("cache"),
+        ];
+        run_ok(
+            "eyas",
+            [&words[..], &rest, &["--out", &world.at("small.gallery")]].concat(),
+        );
         world
     })
 }
@@ -154,11 +215,20 @@ fn another_recipe_does_not_go_on_with_this_run() {
     words.extend(["--seed".to_owned(), "4".to_owned()]);
     let said = run("eyas", words);
     assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(said.err.contains("belongs to another experiment"), "{}", said.err);
+    assert!(
+        said.err.contains("belongs to another experiment"),
+        "{}",
+        said.err
+    );
 }
 
 fn evaluate(world: &World, more: &[&str]) -> Value {
-    let words = ["evaluate", "--bundle", &world.at("bundles/small-f16.bundle"), "--json"];
+    let words = [
+        "evaluate",
+        "--bundle",
+        &world.at("bundles/small-f16.bundle"),
+        "--json",
+    ];
     let data = ["--manifest", &world.at("shelves"), "--split", "query"];
     serde_json::from_str(&run_ok("eyas", [&words[..], &data, more].concat())).unwrap()
 }
@@ -177,11 +247,76 @@ fn evaluation_answers_with_one_object() {
     let bytes = fs::read(world.path("bundles/small-f16.bundle")).unwrap();
     let space = Bundle::read(&bytes).unwrap().header.space.0.to_string();
     assert_eq!(scores["space_id"], space);
-    assert!(scores["schema"].as_str().unwrap().starts_with("eyas.evaluation/"));
+    assert!(
+        scores["schema"]
+            .as_str()
+            .unwrap()
+            .starts_with("eyas.evaluation/")
+    );
+}
+
+#[test]
+fn histograms_search_the_gallery_images_that_the_data_lists() {
+    let world = world();
+    let whole = evaluate(
+        world,
+        &["--gallery", &world.at("small.gallery"), "--baseline"],
+    );
+    assert_eq!(whole["histogram"]["n_gallery"], 4 * 3);
+    // The same images ask, but only one label of the gallery is listed.
+    let data = world.path("one-label");
+    let link = |from: &str, to: &Path| {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(world.path(from), to).unwrap();
+    };
+    link("shelves/query", &data.join("query"));
+    let mut labels = fs::read_dir(world.path("shelves/gallery")).unwrap();
+    let label = labels
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name()
+        .into_string()
+        .unwrap();
+    link(
+        &format!("shelves/gallery/{label}"),
+        &data.join("gallery").join(&label),
+    );
+    let words = [
+        "evaluate",
+        "--bundle",
+        &world.at("bundles/small-f16.bundle"),
+        "--json",
+    ];
+    let asked = [
+        "--manifest",
+        &world.at("one-label"),
+        "--gallery",
+        &world.at("small.gallery"),
+    ];
+    let said = run(
+        "eyas",
+        [&words[..], &asked, &["--split", "query", "--baseline"]].concat(),
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("9 of 12 rows"), "{}", said.err);
+    let part: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(part["histogram"]["n_gallery"], 3);
+    assert_eq!(part["n_gallery"], 12);
+    for key in ["recall_at_1", "chance_recall_at_1"] {
+        assert_eq!(part[key], whole[key], "{key}");
+    }
+    // Queries are of 4 labels with 3 images each, and none is in the gallery.
+    assert_eq!(whole["chance_recall_at_1"], 0.25);
 }
 
 fn device_query(world: &World, image: &str, more: &[&str]) -> Said {
-    let words = ["query", image, "--bundle", &world.at("bundles/small-f16.bundle")];
+    let words = [
+        "query",
+        image,
+        "--bundle",
+        &world.at("bundles/small-f16.bundle"),
+    ];
     let gallery = ["--gallery", &world.at("small.gallery")];
     run("eyas-device", [&words[..], &gallery, more].concat())
 }
@@ -189,13 +324,23 @@ fn device_query(world: &World, image: &str, more: &[&str]) -> Said {
 #[test]
 fn the_device_finds_what_evaluation_scores() {
     let world = world();
-    let said = device_query(world, &world.at("shelves/query"), &["--json", "--top-k", "1"]);
+    let said = device_query(
+        world,
+        &world.at("shelves/query"),
+        &["--json", "--top-k", "1"],
+    );
     assert_eq!(said.code, Some(0), "{said:?}");
     let mut right = 0;
     for line in said.out.lines() {
         let answer: Value = serde_json::from_str(line).unwrap();
         let image = answer["image"].as_str().unwrap();
-        let label = Path::new(image).parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let label = Path::new(image)
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap();
         right += usize::from(answer["matches"][0]["label"] == label);
     }
     let scores = evaluate(world, &["--gallery", &world.at("small.gallery")]);
@@ -205,8 +350,18 @@ fn the_device_finds_what_evaluation_scores() {
 #[test]
 fn the_bundle_reproduces_itself() {
     let world = world();
-    run_ok("eyas-device", ["selftest", "--bundle", &world.at("bundles/small-f16.bundle")]);
-    run_ok("eyas-device", ["info", &world.at("bundles/small-f32.bundle")]);
+    run_ok(
+        "eyas-device",
+        [
+            "selftest",
+            "--bundle",
+            &world.at("bundles/small-f16.bundle"),
+        ],
+    );
+    run_ok(
+        "eyas-device",
+        ["info", &world.at("bundles/small-f32.bundle")],
+    );
     run_ok("eyas-device", ["info", &world.at("small.gallery")]);
 }
 
@@ -215,11 +370,39 @@ fn a_gallery_of_another_teacher_is_refused() {
     let world = world();
     // The same network with another projection is another space.
     let other = world.at("other.gallery");
-    let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("shelves")];
-    let rest = ["--run", &world.at("other-teacher"), "--out", &world.at("other.teacher")];
-    run_ok("eyas", [&words[..], &rest, &["--seed", "9", "--compute", "cpu"]].concat());
-    let words = ["gallery", "build", "--teacher", &world.at("other.teacher"), "--split", "gallery"];
-    let rest = ["--data", &world.at("shelves"), "--cache", &world.at("cache"), "--out", &other];
+    let words = [
+        "teacher",
+        "train",
+        &world.at("teacher.toml"),
+        "--data",
+        &world.at("shelves"),
+    ];
+    let rest = [
+        "--run",
+        &world.at("other-teacher"),
+        "--out",
+        &world.at("other.teacher"),
+    ];
+    run_ok(
+        "eyas",
+        [&words[..], &rest, &["--seed", "9", "--compute", "cpu"]].concat(),
+    );
+    let words = [
+        "gallery",
+        "build",
+        "--teacher",
+        &world.at("other.teacher"),
+        "--split",
+        "gallery",
+    ];
+    let rest = [
+        "--data",
+        &world.at("shelves"),
+        "--cache",
+        &world.at("cache"),
+        "--out",
+        &other,
+    ];
     run_ok("eyas", [&words[..], &rest].concat());
     let words = ["query", &world.at("shelves/query"), "--gallery", &other];
     let bundle = ["--bundle", &world.at("bundles/small-f16.bundle")];
@@ -234,14 +417,34 @@ fn one_class_can_not_train_a_teacher() {
     let world = world();
     let one = world.path("one-class");
     let from = world.path("shelves/train");
-    let class = fs::read_dir(&from).unwrap().next().unwrap().unwrap().file_name();
+    let class = fs::read_dir(&from)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
     fs::create_dir_all(one.join("train").join(&class)).unwrap();
     for entry in fs::read_dir(from.join(&class)).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), one.join("train").join(&class).join(entry.file_name())).unwrap();
+        fs::copy(
+            entry.path(),
+            one.join("train").join(&class).join(entry.file_name()),
+        )
+        .unwrap();
     }
-    let words = ["teacher", "train", &world.at("teacher.toml"), "--data", &world.at("one-class")];
-    let rest = ["--run", &world.at("one-run"), "--out", &world.at("one.teacher")];
+    let words = [
+        "teacher",
+        "train",
+        &world.at("teacher.toml"),
+        "--data",
+        &world.at("one-class"),
+    ];
+    let rest = [
+        "--run",
+        &world.at("one-run"),
+        "--out",
+        &world.at("one.teacher"),
+    ];
     let said = run("eyas", [&words[..], &rest].concat());
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("there is only one"), "{}", said.err);
@@ -261,7 +464,11 @@ fn a_full_disk_leaves_the_old_bundle() {
         world.at("run"),
         world.at("bundles"),
     );
-    let said: Said = std::process::Command::new("sh").args(["-c", &words]).output().unwrap().into();
+    let said: Said = std::process::Command::new("sh")
+        .args(["-c", &words])
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("small-f32.bundle"), "{}", said.err);
     assert!(said.err.contains("hint:"), "{}", said.err);

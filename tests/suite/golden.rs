@@ -20,9 +20,16 @@ fn gallery(encoding: RowEncoding) -> Vec<u8> {
         manifest: Fingerprint::of_bytes(b"manifest"),
         encoding,
     };
-    let images = [("tea", "tea/1.jpg"), ("milk", "milk/1.jpg"), ("crème", "crème/1.jpg")];
-    let entries =
-        images.map(|(label, name)| Entry { id: ImageId::of_file(name.as_bytes()), label, name });
+    let images = [
+        ("tea", "tea/1.jpg"),
+        ("milk", "milk/1.jpg"),
+        ("crème", "crème/1.jpg"),
+    ];
+    let entries = images.map(|(label, name)| Entry {
+        id: ImageId::of_file(name.as_bytes()),
+        label,
+        name,
+    });
     gallery::write(&source, &rows(), &entries).unwrap()
 }
 
@@ -46,7 +53,11 @@ fn bundle() -> Vec<u8> {
         multiply_adds: 40_000_000,
         onnx: Fingerprint::of_bytes(onnx),
         probe_pixels: Fingerprint::of_bytes(b"probes"),
-        verification: Verification { n_images: 3, min_cosine: 0.999_99, tolerance: 0.999 },
+        verification: Verification {
+            n_images: 3,
+            min_cosine: 0.999_99,
+            tolerance: 0.999,
+        },
         provenance: Provenance {
             eyas_version: "0.1.0".to_owned(),
             recipe: Fingerprint::of_bytes(b"recipe"),
@@ -55,20 +66,31 @@ fn bundle() -> Vec<u8> {
             manifest: Fingerprint::of_bytes(b"manifest"),
         },
     };
-    Bundle { header, onnx, probe_embeddings: rows() }.to_bytes()
+    Bundle {
+        header,
+        onnx,
+        probe_embeddings: rows(),
+    }
+    .to_bytes()
 }
 
 #[track_caller]
 fn check(name: &str, written: &[u8]) -> Vec<u8> {
     let path = root().join("tests/golden/v1").join(name);
     let golden = std::fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
-    assert!(golden == written, "{name} is written differently: a new layout needs a new version");
+    assert!(
+        golden == written,
+        "{name} is written differently: a new layout needs a new version"
+    );
     golden
 }
 
 #[test]
 fn galleries_of_version_1_are_read_and_written() {
-    for (name, encoding) in [("f32.gallery", RowEncoding::F32), ("f16.gallery", RowEncoding::F16)] {
+    for (name, encoding) in [
+        ("f32.gallery", RowEncoding::F32),
+        ("f16.gallery", RowEncoding::F16),
+    ] {
         let bytes = check(name, &gallery(encoding));
         let gallery = Gallery::open(&bytes).unwrap();
         gallery.verify().unwrap();

@@ -1,5 +1,11 @@
 //! Checks that cross the crates.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are not functions with #[test]"
+)]
+
 mod end_to_end;
 mod golden;
+mod hostile;
 mod tidy;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use eyas_shared::bundle::{Bundle, VERSION as BUNDLE_VERSION};
 use eyas_shared::container::{Container, ContainerError, Kind};
+use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::Gallery;
 use serde_json::{Value, json};
 
@@ -69,6 +70,11 @@ fn fact(name: &'static str, value: impl Into<Value>) -> (&'static str, Value, St
     (name, value, text)
 }
 
+/// All digits for a script; for people those that messages show.
+fn space_fact(space: SpaceId) -> (&'static str, Value, String) {
+    ("space_id", space.0.to_string().into(), space.to_string())
+}
+
 fn file_facts(kind: &str, version: u16, file: &MappedFile) -> Facts {
     let bytes = file.bytes().len() as u64;
     vec![
@@ -124,7 +130,7 @@ fn bundle_facts(
         fact("architecture", header.architecture.as_str()),
         fact("precision", header.precision.to_string()),
         fact("dim", header.dim),
-        fact("space_id", header.space.to_string()),
+        space_fact(header.space),
         fact("n_parameters", header.n_parameters),
         fact("multiply_adds", header.multiply_adds),
         fact("multiply_adds_counted", network.multiply_adds()),
@@ -159,7 +165,7 @@ fn gallery_facts(file: &MappedFile, gallery: &Gallery<'_>) -> anyhow::Result<Fac
         fact("n_labels", header.n_labels),
         fact("dim", header.dim),
         fact("encoding", header.encoding.to_string()),
-        fact("space_id", header.space.to_string()),
+        space_fact(header.space),
         fact("teacher", header.teacher.as_str()),
         fact("manifest", header.manifest.to_string()),
     ]);

@@ -10,12 +10,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use eyas_shared::bundle::BundleError;
-use eyas_shared::container::ContainerError;
-use eyas_shared::gallery::GalleryError;
 
-use crate::encoder::EncodeError;
-use crate::store::StoreError;
+use crate::hints;
 
 /// Finds photographs in a gallery that a large model embedded, with a small one.
 #[derive(Parser)]
@@ -95,61 +91,13 @@ fn print(text: &str) -> Result<(), OutputError> {
         .map_err(OutputError)
 }
 
-#[expect(clippy::print_stderr, reason = "this is where errors reach the user")]
+/// Tells of an error; whether anybody reads it changes nothing.
 fn report_error(err: &anyhow::Error) {
-    eprintln!("error: {err:#}");
-    if let Some(hint) = hint(err) {
-        eprintln!("\nhint: {hint}");
+    let mut out = io::stderr().lock();
+    let _ = writeln!(out, "error: {err:#}");
+    if let Some(hint) = err.chain().find_map(hints::of_cause) {
+        let _ = writeln!(out, "\nhint: {hint}");
     }
-}
-
-/// What to do about an error, chosen by its type.
-fn hint(err: &anyhow::Error) -> Option<&'static str> {
-    err.chain().find_map(|cause| {
-        if let Some(store) = cause.downcast_ref::<StoreError>() {
-            return match store {
-                StoreError::OtherSpace { .. } | StoreError::OtherDim { .. } => Some(
-                    "build the gallery with the teacher that this student was trained from, or \
-                     take the bundle of a student of the gallery's teacher; `eyas-device info` \
-                     shows both",
-                ),
-                StoreError::NotAFile { .. } => Some("name the file itself"),
-                StoreError::Empty { .. } => Some("copy the file again: the transfer was cut off"),
-                StoreError::Bundle {
-                    source: BundleError::Container(inner),
-                    ..
-                }
-                | StoreError::Gallery {
-                    source: GalleryError::Container(inner),
-                    ..
-                } => container_hint(inner),
-                StoreError::Bundle { .. } | StoreError::Gallery { .. } => Some(COPY_AGAIN),
-                _ => None,
-            };
-        }
-        cause
-            .downcast_ref::<ContainerError>()
-            .and_then(container_hint)
-            .or_else(|| {
-                matches!(cause.downcast_ref(), Some(EncodeError::Operator { .. }))
-                    .then_some("export the student again with `eyas export`")
-            })
-    })
-}
-
-const COPY_AGAIN: &str = "copy the file again from the host, or build it anew there";
-
-fn container_hint(err: &ContainerError) -> Option<&'static str> {
-    Some(match err {
-        ContainerError::OtherKind { .. } => "`eyas-device info FILE` tells what a file is",
-        ContainerError::TooNew { .. } | ContainerError::UnknownKind { .. } => {
-            "install a newer eyas-device"
-        }
-        ContainerError::NotEyas { .. } => {
-            "bundles come from `eyas export`, galleries from `eyas gallery build`"
-        }
-        _ => COPY_AGAIN,
-    })
 }
 
 /// A number of bytes as people read it.

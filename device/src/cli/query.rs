@@ -1,6 +1,8 @@
 //! `eyas-device query`: images in, ranked gallery images out.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -98,51 +100,77 @@ fn list_images(arguments: &[PathBuf], failed: &mut impl FnMut(&anyhow::Error)) -
             images.push(argument.clone());
             continue;
         }
-        let n_before = images.len();
-        walk(argument, 0, &mut images, failed);
-        if images.len() == n_before {
+        let mut walk = Walk {
+            seen: BTreeSet::new(),
+            images: Vec::new(),
+            failed,
+        };
+        walk.folder(argument, 0);
+        let found = walk.images;
+        if found.is_empty() {
             let folder = argument.display();
             failed(&anyhow::anyhow!(
                 "no image (jpg, jpeg, png, webp) in the folder `{folder}`"
             ));
         }
+        images.extend(found);
     }
     images
 }
 
-/// Deeper folders are taken for a loop of links.
+/// Deeper folders are not walked, so that no tree exhausts the stack.
 const MAX_DEPTH: usize = 32;
 
-fn walk(
-    folder: &Path,
-    depth: usize,
-    images: &mut Vec<PathBuf>,
-    failed: &mut impl FnMut(&anyhow::Error),
-) {
-    let entries = std::fs::read_dir(folder).and_then(|entries| {
-        entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<Vec<_>, _>>()
-    });
-    let mut entries = match entries.map_err(FileError::because("read folder", folder)) {
-        Ok(entries) => entries,
-        Err(err) => return failed(&err.into()),
-    };
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            if depth < MAX_DEPTH {
-                walk(&path, depth + 1, images, failed);
-            } else {
-                let path = path.display();
-                failed(&anyhow::anyhow!(
-                    "`{path}` lies more than {MAX_DEPTH} folders deep"
-                ));
+/// Collects the images below one argument. Hidden files and folders are left out.
+struct Walk<'a, F> {
+    /// Folders by what they really are, so that no link leads into one twice.
+    seen: BTreeSet<PathBuf>,
+    images: Vec<PathBuf>,
+    failed: &'a mut F,
+}
+
+impl<F: FnMut(&anyhow::Error)> Walk<'_, F> {
+    fn folder(&mut self, folder: &Path, depth: usize) {
+        if depth > MAX_DEPTH {
+            let folder = folder.display();
+            let fault = anyhow::anyhow!("`{folder}` lies more than {MAX_DEPTH} folders deep");
+            return (self.failed)(&fault);
+        }
+        let entries = match self.entries(folder) {
+            Ok(entries) => entries,
+            Err(err) => return (self.failed)(&err.into()),
+        };
+        for path in entries {
+            if path.is_dir() {
+                self.folder(&path, depth + 1);
+            } else if is_image_name(&path) {
+                self.images.push(path);
             }
-        } else if is_image_name(&path) {
-            images.push(path);
         }
     }
+
+    /// What lies in a folder, sorted by name; nothing if that folder was seen before.
+    fn entries(&mut self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+        let real = fs::canonicalize(folder).map_err(FileError::because("open folder", folder))?;
+        if !self.seen.insert(real) {
+            return Ok(Vec::new());
+        }
+        let mut paths = fs::read_dir(folder)
+            .and_then(|entries| {
+                entries
+                    .map(|entry| Ok(entry?.path()))
+                    .collect::<std::io::Result<Vec<_>>>()
+            })
+            .map_err(FileError::because("read folder", folder))?;
+        paths.retain(|path| !is_hidden(path));
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn is_image_name(path: &Path) -> bool {
@@ -247,7 +275,7 @@ fn json_line(
         "image": image.display().to_string(),
         "matches": matches,
         "timing_us": stages,
-        "space_id": store.encoder().space().to_string(),
+        "space_id": store.encoder().space().0.to_string(),
     });
     format!("{object}\n")
 }
@@ -302,5 +330,23 @@ mod tests {
         assert_eq!(images[3..], [PathBuf::from("-")]);
         assert_eq!(faults.len(), 1);
         assert!(faults[0].starts_with("no image (jpg, jpeg, png, webp) in the folder"));
+    }
+    #[test]
+    fn hidden_files_are_left_out_and_links_are_followed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["a", "b", ".hidden"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        for name in ["a/x.jpg", "b/y.jpg", ".hidden/z.jpg", "b/._y.jpg"] {
+            fs::write(root.join(name), b"").unwrap();
+        }
+        let link = |to: &Path, at: &str| std::os::unix::fs::symlink(to, root.join(at)).unwrap();
+        link(root, "a/up");
+        link(&root.join("a"), "b/again");
+        let no_fault = &mut |err: &anyhow::Error| panic!("{err}");
+        let images = list_images(&[root.to_owned()], no_fault);
+        let expected = ["a/x.jpg", "b/y.jpg"].map(|name| root.join(name));
+        assert_eq!(images, expected);
     }
 }

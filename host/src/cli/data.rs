@@ -2,13 +2,12 @@
 
 use std::cell::OnceCell;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Answer, Progress};
+use super::{Answer, Progress, say, say_raw};
 use crate::data::check::Severity;
 use crate::data::{self, CheckReport};
 use crate::synth::{self, SynthConfig};
@@ -96,7 +95,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<Answer> {
     } else {
         describe(&report)
     };
-    print(&text)?;
+    say_raw(&text);
     Ok(if n_faults == 0 {
         Answer::Yes
     } else {
@@ -159,17 +158,11 @@ fn render(args: &RenderArgs) -> anyhow::Result<Answer> {
     let manifest = synth::render_dataset(&args.dir, &config, &|| bar.step())
         .with_context(|| format!("rendering into `{}`", args.dir.display()))?;
     drop(bar);
-    print(&format!(
-        "{} images of {} products in `{}`\n",
+    say(&format!(
+        "{} images of {} products in `{}`",
         manifest.images.len(),
         manifest.labels().len(),
         args.dir.display()
-    ))?;
+    ));
     Ok(Answer::Yes)
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("writing the answer")
 }

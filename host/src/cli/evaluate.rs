@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
 use eyas_device::store::{MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
+use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::RowEncoding;
 use serde_json::{Value, json};
 
@@ -15,25 +16,27 @@ use crate::data;
 use crate::data::manifest::Manifest;
 use crate::embeddings::cache::{self, Fault};
 use crate::embeddings::{EmbeddedImages, images};
-use crate::evaluate::{self, Queries, Retrieval, baseline};
-use crate::gallery;
+use crate::evaluate::baseline::{self, Baseline};
+use crate::evaluate::{self, Retrieval};
+use crate::gallery::{self, Selected};
 use crate::teacher::Teacher;
 
 /// Score a bundle against a gallery with labelled queries.
 ///
 /// Queries are encoded and searched by the device library, as on the board. A gallery image
 /// that is the query itself is left out, by its content. Queries whose label is not in the
-/// gallery count in no mean.
+/// gallery count in no mean. Without a bundle the teacher itself asks.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos --split val
   eyas evaluate --bundle s.bundle --symmetric --manifest photos --split val --json
+  eyas evaluate --teacher photos.teacher --gallery photos.gallery --manifest photos
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
       --teacher photos.teacher --cache cache")]
 pub(super) struct Args {
     /// Student to score.
-    #[arg(long)]
-    bundle: PathBuf,
+    #[arg(long, required_unless_present = "teacher")]
+    bundle: Option<PathBuf>,
     /// Gallery that is searched.
     #[arg(long, required_unless_present = "symmetric")]
     gallery: Option<PathBuf>,
@@ -44,11 +47,11 @@ pub(super) struct Args {
     #[arg(long)]
     split: Option<String>,
     /// Search a gallery that the student embeds itself, from images of the manifest.
-    #[arg(long, conflicts_with = "gallery")]
+    #[arg(long, requires = "bundle", conflicts_with = "gallery")]
     symmetric: bool,
-    /// Split that makes up the gallery of --symmetric and --baseline; the images with the
-    /// gallery role if not given.
-    #[arg(long)]
+    /// Split that makes up the gallery of --symmetric; the images with the gallery role if
+    /// not given.
+    #[arg(long, conflicts_with = "gallery")]
     gallery_split: Option<String>,
     /// How rows of the gallery of --symmetric are stored.
     #[arg(long, value_enum, default_value_t = RowPrecision::F16)]
@@ -59,7 +62,8 @@ pub(super) struct Args {
     /// Folder that keeps what the teacher's networks computed.
     #[arg(long, requires = "teacher")]
     cache: Option<PathBuf>,
-    /// Also score retrieval by color histogram among the manifest's images.
+    /// Also score retrieval by color histogram, among the gallery's images that the manifest
+    /// lists.
     #[arg(long)]
     baseline: bool,
     /// One JSON object instead of text.
@@ -69,13 +73,26 @@ pub(super) struct Args {
 
 /// What was measured.
 struct Evaluation {
-    header: BundleHeader,
     gallery: GalleryFacts,
     n_queries: usize,
-    student: Retrieval,
+    student: Option<(BundleHeader, Retrieval)>,
     ceiling: Option<Retrieval>,
-    baseline: Option<Retrieval>,
-    faults: Vec<Fault>,
+    baseline: Option<Baseline>,
+    faults: Faults,
+}
+
+/// Images that can not be read or embedded, each once, whoever failed on it.
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, faults: Vec<Fault>) {
+        for fault in faults {
+            if self.0.iter().all(|known| known.id != fault.id) {
+                self.0.push(fault);
+            }
+        }
+    }
 }
 
 struct GalleryFacts {
@@ -83,79 +100,175 @@ struct GalleryFacts {
     n_rows: usize,
     precision: RowEncoding,
     embedded_by: String,
+    space: SpaceId,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let mut evaluation = match &args.gallery {
-        Some(path) => asymmetric(args, path, &asked)?,
-        None => symmetric(args, &manifest, &asked)?,
+    let evaluation = match (&args.gallery, &args.bundle) {
+        (Some(gallery), Some(bundle)) => asymmetric(args, bundle, gallery, &manifest, asked)?,
+        (Some(gallery), None) => teacher_alone(args, gallery, &manifest, asked)?,
+        (None, Some(bundle)) => symmetric(args, bundle, &manifest, asked)?,
+        (None, None) => bail!("neither --gallery nor --bundle with --symmetric is given"),
     };
-    if args.baseline {
-        let searched = gallery::select(&manifest, args.gallery_split.as_deref())?;
-        let n_images = asked.images.len() + searched.manifest.images.len();
-        let progress = Progress::new("counting colors", n_images);
-        let found = baseline::by_histogram(&asked, &searched, || progress.step())?;
-        evaluation.baseline = Some(found);
-    }
     if args.json {
         say(&as_json(args, &evaluation).to_string());
     } else {
         describe(&evaluation);
     }
-    for fault in &evaluation.faults {
+    let faults = &evaluation.faults.0;
+    for fault in faults {
         note(&format!("left out: {fault}"));
     }
-    if !evaluation.faults.is_empty() {
-        bail!(
-            "{} images can not be read or embedded",
-            evaluation.faults.len()
-        );
+    if !faults.is_empty() {
+        bail!("{} images can not be read or embedded", faults.len());
     }
     Ok(Answer::Yes)
 }
 
-fn asymmetric(args: &Args, path: &Path, asked: &Manifest) -> anyhow::Result<Evaluation> {
-    let store = Store::open(&args.bundle, path)?;
+fn asymmetric(
+    args: &Args,
+    bundle: &Path,
+    gallery: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
+    let store = Store::open(bundle, gallery)?;
     let matcher = store.matcher()?;
-    let (embedded, mut faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(store.encoder(), manifest, done)
-    });
-    let queries = evaluate::queries_of(asked, &embedded);
-    let student = evaluate::retrieval(&queries, &matcher)?;
-    let ceiling = match &args.teacher {
-        Some(teacher) => {
-            let (retrieval, teacher_faults) = ceiling(args, teacher, asked, &matcher)?;
-            faults.extend(teacher_faults);
-            Some(retrieval)
-        }
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
+    let mut faults = Faults::default();
+    let of_student = embed_those(&mut asked, &mut faults, |asked| {
+        Ok(encode("encoding queries", asked, |manifest, done| {
+            images::encode_each(store.encoder(), manifest, done)
+        }))
+    })?;
+    let of_teacher = match &args.teacher {
+        Some(teacher) => Some(embed_those(&mut asked, &mut faults, |asked| {
+            with_teacher(args, teacher, asked, &matcher)
+        })?),
         None => None,
     };
-    let header = &matcher.gallery().header;
+    // Only now is it known which queries both have embedded: all ask the same.
+    let score = |embedded: &EmbeddedImages| {
+        evaluate::retrieval(&evaluate::queries_of(&asked, embedded), &matcher)
+    };
+    let student = score(&of_student)?;
+    let ceiling = of_teacher.as_ref().map(score).transpose()?;
     Ok(Evaluation {
-        header: store.header().clone(),
-        gallery: GalleryFacts {
-            path: Some(path.to_owned()),
-            n_rows: header.n_rows as usize,
-            precision: header.encoding,
-            embedded_by: header.teacher.clone(),
-        },
-        n_queries: queries.ids.len(),
-        student,
+        gallery: GalleryFacts::of(gallery, &matcher),
+        n_queries: asked.images.len(),
+        student: Some((store.header().clone(), student)),
         ceiling,
-        baseline: None,
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
         faults,
     })
 }
 
-fn ceiling(
+/// A teacher's own queries against a gallery.
+fn teacher_alone(
+    args: &Args,
+    gallery: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
+    let teacher = args.teacher.as_ref().context("no --teacher is given")?;
+    let file = MappedFile::open(gallery)?;
+    let matcher = Matcher::new(file.verified_gallery()?);
+    let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
+    let mut faults = Faults::default();
+    let embedded = embed_those(&mut asked, &mut faults, |asked| {
+        with_teacher(args, teacher, asked, &matcher)
+    })?;
+    let found = evaluate::retrieval(&evaluate::queries_of(&asked, &embedded), &matcher)?;
+    Ok(Evaluation {
+        gallery: GalleryFacts::of(gallery, &matcher),
+        n_queries: asked.images.len(),
+        student: None,
+        ceiling: Some(found),
+        baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
+        faults,
+    })
+}
+
+impl GalleryFacts {
+    fn of(path: &Path, matcher: &Matcher<'_>) -> Self {
+        let header = &matcher.gallery().header;
+        Self {
+            path: Some(path.to_owned()),
+            n_rows: header.n_rows as usize,
+            precision: header.encoding,
+            embedded_by: header.teacher.clone(),
+            space: header.space,
+        }
+    }
+}
+
+/// Embeds images; those that fail become faults and are dropped from the list.
+fn embed_those(
+    listed: &mut Manifest,
+    faults: &mut Faults,
+    embed: impl FnOnce(&Manifest) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)>,
+) -> anyhow::Result<EmbeddedImages> {
+    let (embedded, new_faults) = embed(listed)?;
+    faults.add(new_faults);
+    listed
+        .images
+        .retain(|image| embedded.get(&image.id).is_some());
+    Ok(embedded)
+}
+
+/// The gallery's images as far as the manifest lists them, if histograms are asked for.
+fn searched_by_baseline(
+    args: &Args,
+    path: &Path,
+    matcher: &Matcher<'_>,
+    manifest: &Manifest,
+) -> anyhow::Result<Option<Selected>> {
+    if !args.baseline {
+        return Ok(None);
+    }
+    let gallery = matcher.gallery();
+    let listed = baseline::images_of(gallery, manifest);
+    let (n_listed, n_rows) = (listed.manifest.images.len(), gallery.n_rows() as usize);
+    let (data, path) = (args.manifest.display(), path.display());
+    if n_listed == 0 {
+        bail!(
+            "no image of gallery `{path}` is in the data `{data}`, so --baseline has nothing to search"
+        );
+    }
+    if n_listed < n_rows {
+        note(&format!(
+            "{} of {n_rows} rows of gallery `{path}` have no image in the data `{data}`: \
+             histograms search the other {n_listed}",
+            n_rows - n_listed
+        ));
+    }
+    Ok(Some(listed))
+}
+
+fn with_histograms(
+    asked: &Manifest,
+    searched: Option<&Selected>,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<Baseline>> {
+    let Some(searched) = searched else {
+        return Ok(None);
+    };
+    let n_images = asked.images.len() + searched.manifest.images.len();
+    let progress = Progress::new("counting colors", n_images);
+    let mut found = baseline::by_histogram(asked, searched, || progress.step())?;
+    faults.add(std::mem::take(&mut found.faults));
+    Ok(Some(found))
+}
+
+fn with_teacher(
     args: &Args,
     path: &Path,
     asked: &Manifest,
     matcher: &Matcher<'_>,
-) -> anyhow::Result<(Retrieval, Vec<Fault>)> {
+) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
     let space = matcher.gallery().header.space;
     if teacher.space() != space {
@@ -168,42 +281,49 @@ fn ceiling(
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
-    let queries: Queries = evaluate::queries_of(asked, &embedded.images);
-    Ok((evaluate::retrieval(&queries, matcher)?, embedded.faults))
+    Ok((embedded.images, embedded.faults))
 }
 
-fn symmetric(args: &Args, manifest: &Manifest, asked: &Manifest) -> anyhow::Result<Evaluation> {
-    let file = MappedFile::open(&args.bundle)?;
+fn symmetric(
+    args: &Args,
+    bundle: &Path,
+    manifest: &Manifest,
+    mut asked: Manifest,
+) -> anyhow::Result<Evaluation> {
+    let file = MappedFile::open(bundle)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
     let mut searched = gallery::select(manifest, args.gallery_split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
-    let (rows, mut faults) = encode("encoding gallery", &searched.manifest, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let (embedded, query_faults) = encode("encoding queries", asked, |manifest, done| {
-        images::encode_each(&encoder, manifest, done)
-    });
-    let is_new = |fault: &Fault| !faults.contains(fault);
-    let query_faults: Vec<Fault> = query_faults.into_iter().filter(is_new).collect();
-    faults.extend(query_faults);
-    let searched_images = &mut searched.manifest.images;
-    searched_images.retain(|image| rows.get(&image.id).is_some());
-    let queries = evaluate::queries_of(asked, &embedded);
+    let mut faults = Faults::default();
+    let embed = |work: &'static str| {
+        let encoder = &encoder;
+        move |manifest: &Manifest| {
+            Ok(encode(work, manifest, |manifest, done| {
+                images::encode_each(encoder, manifest, done)
+            }))
+        }
+    };
+    let searched_images = &mut searched.manifest;
+    let rows = embed_those(searched_images, &mut faults, embed("encoding gallery"))?;
+    let embedded = embed_those(&mut asked, &mut faults, embed("encoding queries"))?;
+    let queries = evaluate::queries_of(&asked, &embedded);
     let encoding = args.gallery_precision.into();
     let student = evaluate::against_images(&queries, &searched, &rows, encoding)?;
+    let searched_by_baseline = args.baseline.then_some(&searched);
+    let baseline = with_histograms(&asked, searched_by_baseline, &mut faults)?;
     Ok(Evaluation {
         gallery: GalleryFacts {
             path: None,
             n_rows: searched.manifest.images.len(),
             precision: encoding,
             embedded_by: format!("student {}", bundle.header.name),
+            space: bundle.header.space,
         },
-        header: bundle.header,
-        n_queries: queries.ids.len(),
-        student,
+        n_queries: asked.images.len(),
+        student: Some((bundle.header, student)),
         ceiling: None,
-        baseline: None,
+        baseline,
         faults,
     })
 }
@@ -217,6 +337,12 @@ fn encode(
     embed(manifest, &|| progress.step())
 }
 
+/// Scores with the number of images that were searched for them.
+fn with_n_gallery(mut scores: Value, n_gallery: usize) -> Value {
+    scores["n_gallery"] = n_gallery.into();
+    scores
+}
+
 fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
     let scores = |retrieval: &Retrieval| {
         json!({
@@ -226,26 +352,37 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "mean_average_precision_at_r": retrieval.means.mean_average_precision_at_r,
         })
     };
-    let student = &evaluation.student;
     let ceiling = evaluation.ceiling.as_ref();
+    let header = evaluation.student.as_ref().map(|(header, _)| header);
+    let student = evaluation.student.as_ref().map(|(_, student)| student);
+    let mode = match (student, &evaluation.gallery.path) {
+        (None, _) => "teacher",
+        (Some(_), Some(_)) => "asymmetric",
+        (Some(_), None) => "symmetric",
+    };
+    let asking = student.or(ceiling);
+    let share = student
+        .zip(ceiling)
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let mut object = json!({
         "schema": "eyas.evaluation/1",
-        "mode": if evaluation.gallery.path.is_some() { "asymmetric" } else { "symmetric" },
+        "mode": mode,
         "n_queries": evaluation.n_queries,
         "n_gallery": evaluation.gallery.n_rows,
-        "n_queries_without_relevant": student.n_without_relevant,
-        "precision": evaluation.header.precision.to_string(),
+        "n_queries_without_relevant": asking.map(|asking| asking.n_without_relevant),
+        "precision": header.map(|header| header.precision.to_string()),
         "gallery_precision": evaluation.gallery.precision.to_string(),
-        "space_id": evaluation.header.space.0.to_string(),
-        "bundle": args.bundle.display().to_string(),
-        "gallery": evaluation.gallery.path.as_ref().map(|path| path.display().to_string()),
-        "student": evaluation.header.name,
+        "space_id": evaluation.gallery.space.0.to_string(),
+        "bundle": shown(&args.bundle),
+        "gallery": shown(&evaluation.gallery.path),
+        "student": header.map(|header| &header.name),
         "gallery_embedded_by": evaluation.gallery.embedded_by,
         "teacher": ceiling.map(scores),
-        "recall_at_1_of_teacher": ceiling.and_then(|ceiling| ratio(student, ceiling)),
-        "histogram": evaluation.baseline.as_ref().map(scores),
-        "chance_recall_at_1": chance(student, evaluation.gallery.n_rows),
-        "n_faults": evaluation.faults.len(),
+        "recall_at_1_of_teacher": share,
+        "histogram": evaluation.baseline.as_ref().map(|baseline| with_n_gallery(scores(&baseline.retrieval), baseline.n_gallery)),
+        "chance_recall_at_1": asking.and_then(Retrieval::chance_recall_at_1),
+        "n_faults": evaluation.faults.0.len(),
         "conventions": {
             "recall_at_k": "share of queries with a relevant image among the k best",
             "mean_average_precision_at_r": "mean over queries of (1/R) sum of the precision at each relevant rank up to R, R relevant images in the gallery",
@@ -253,22 +390,11 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "without_relevant": "in no mean",
         },
     });
-    if let (Value::Object(object), Value::Object(scores)) = (&mut object, scores(student)) {
+    if let (Value::Object(object), Some(Value::Object(scores))) = (&mut object, asking.map(scores))
+    {
         object.extend(scores);
     }
     object
-}
-
-/// Expected recall_at_1 of a random order: the mean share of relevant rows.
-fn chance(retrieval: &Retrieval, n_gallery: usize) -> Option<f64> {
-    let asked: Vec<usize> = retrieval
-        .queries
-        .iter()
-        .map(|query| query.n_relevant)
-        .filter(|&n_relevant| n_relevant > 0)
-        .collect();
-    let relevant = asked.iter().sum::<usize>() as f64;
-    (!asked.is_empty()).then(|| relevant / (asked.len() * n_gallery) as f64)
 }
 
 /// Student's recall_at_1 as a share of the teacher's.
@@ -279,26 +405,40 @@ fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
 
 fn describe(evaluation: &Evaluation) {
     let Evaluation {
-        header,
         gallery,
         student,
+        ceiling,
+        baseline,
         ..
     } = evaluation;
+    let asking = match student {
+        Some((header, _)) => format!("{} ({})", header.name, header.precision),
+        None => "the teacher".to_owned(),
+    };
     say(&format!(
-        "{} ({}) against {} images embedded by {} ({}), space {}",
-        header.name,
-        header.precision,
-        gallery.n_rows,
-        gallery.embedded_by,
-        gallery.precision,
-        header.space
+        "{asking} against {} images embedded by {} ({}), space {}",
+        gallery.n_rows, gallery.embedded_by, gallery.precision, gallery.space
     ));
+    let student = student.as_ref().map(|(_, student)| student);
+    let n_lost = student
+        .or(ceiling.as_ref())
+        .map(|asking| asking.n_without_relevant);
     say(&format!(
         "{} queries, {} of them with nothing to find",
-        evaluation.n_queries, student.n_without_relevant
+        evaluation.n_queries,
+        n_lost.unwrap_or(0)
     ));
     say("             recall_at_1  recall_at_5  recall_at_10  mean_average_precision_at_r");
-    let line = |name: &str, retrieval: &Retrieval| {
+    let lines = [
+        ("student", student),
+        ("teacher", ceiling.as_ref()),
+        (
+            "histogram",
+            baseline.as_ref().map(|baseline| &baseline.retrieval),
+        ),
+    ];
+    for (name, retrieval) in lines {
+        let Some(retrieval) = retrieval else { continue };
         let means = &retrieval.means;
         say(&format!(
             "{name:<12} {:>11.4}  {:>11.4}  {:>12.4}  {:>27.4}",
@@ -307,17 +447,21 @@ fn describe(evaluation: &Evaluation) {
             means.recall_at_10,
             means.mean_average_precision_at_r
         ));
-    };
-    line("student", student);
-    if let Some(ceiling) = &evaluation.ceiling {
-        line("teacher", ceiling);
-        if let Some(ratio) = ratio(student, ceiling) {
-            say(&format!(
-                "the student reaches {ratio:.3} of the teacher's recall_at_1"
-            ));
-        }
     }
-    if let Some(baseline) = &evaluation.baseline {
-        line("histogram", baseline);
+    if let Some(baseline) = baseline
+        && baseline.n_gallery != gallery.n_rows
+    {
+        say(&format!(
+            "histograms search {} of the {} gallery images",
+            baseline.n_gallery, gallery.n_rows
+        ));
+    }
+    let share = student
+        .zip(ceiling.as_ref())
+        .and_then(|(student, ceiling)| ratio(student, ceiling));
+    if let Some(share) = share {
+        say(&format!(
+            "the student reaches {share:.3} of the teacher's recall_at_1"
+        ));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use eyas_shared::bundle::Precision;
 use eyas_shared::files;
 
-use super::{Answer, Progress};
+use super::{Answer, Progress, note, say, say_raw};
 use crate::export::{self, ExportError, Reference, Verified};
 use crate::student::{StoredStudent, TrainedStudent};
 
@@ -139,25 +139,18 @@ fn write(args: &Args, name: &str, verified: Verified) -> anyhow::Result<Written>
     })
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's answer"
-)]
 fn print(args: &Args, written: &[Written], failures: &[Failure]) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string(&json(written, failures))?);
+        say(&serde_json::to_string(&json(written, failures))?);
         return Ok(());
     }
     if !written.is_empty() {
-        print!("{}", table(written));
+        say_raw(&table(written));
     }
     for failure in failures {
         let (precision, failure) = failure;
-        eprintln!(
-            "error: no {} bundle: {failure}",
-            Precision::from(*precision)
-        );
+        let precision = Precision::from(*precision);
+        note(&format!("error: no {precision} bundle: {failure}"));
     }
     Ok(())
 }

@@ -16,10 +16,18 @@ mod progress;
 #[cfg(feature = "torch")]
 mod run_log;
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
+
+use crate::data::DataError;
+use crate::embeddings::cache::EmbedError;
+use crate::recipe::RecipeError;
+use crate::teacher::TeacherError;
+use crate::weights::WeightsError;
 
 pub use progress::Progress;
 
@@ -81,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
     };
     match outcome {
+        // Already reported: the answer did not arrive whole.
+        Ok(_) if OUTPUT_LOST.load(Ordering::Relaxed) => ExitCode::from(2),
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(err) => {
@@ -96,51 +106,175 @@ fn interrupted() {
     std::process::exit(130);
 }
 
-/// Prints one line of a command's result. A reader that has gone away, such as `head`, ends
-/// the program quietly.
-#[expect(clippy::exit, reason = "nobody reads on")]
+/// Set once standard output can not be written to: what follows is not printed.
+static OUTPUT_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Set if that had another reason than a reader who has seen enough, such as `head`.
+static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints one line of a command's result.
+///
+/// A reader that has gone away ends the printing, not the work: a training goes on.
 fn say(line: &str) {
-    if let Err(err) = writeln!(std::io::stdout(), "{line}") {
-        let code = if err.kind() == std::io::ErrorKind::BrokenPipe {
-            0
-        } else {
-            note(&format!("error: could not write to standard output: {err}"));
-            2
-        };
-        eyas_shared::files::remove_unfinished();
-        std::process::exit(code);
+    say_raw(&format!("{line}\n"));
+}
+
+/// Prints a part of a command's result as it is; otherwise like [`say`].
+fn say_raw(text: &str) {
+    if OUTPUT_ENDED.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut out = std::io::stdout().lock();
+    let Err(err) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else {
+        return;
+    };
+    OUTPUT_ENDED.store(true, Ordering::Relaxed);
+    if err.kind() != std::io::ErrorKind::BrokenPipe {
+        OUTPUT_LOST.store(true, Ordering::Relaxed);
+        note(&format!(
+            "error: could not write to standard output: {err}; the work goes on"
+        ));
     }
 }
 
-/// Tells of something beside a command's result.
-#[expect(clippy::print_stderr, reason = "this is where notes reach the user")]
+/// Tells of something beside a command's result; whether anybody reads it changes nothing.
 fn note(line: &str) {
-    eprintln!("{line}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-#[expect(clippy::print_stderr, reason = "this is where errors reach the user")]
 fn report_error(err: &anyhow::Error) {
-    eprintln!("error: {err:#}");
-    if let Some(hint) = hint(err) {
-        eprintln!("\nhint: {hint}");
+    note(&format!("error: {err:#}"));
+    if let Some(hint) = err.chain().find_map(hint_of_cause) {
+        note(&format!("\nhint: {hint}"));
     }
 }
 
-/// What to do about an error, chosen by its type.
-fn hint(err: &anyhow::Error) -> Option<String> {
-    err.chain().find_map(|cause| {
-        if let Some(file) = cause.downcast_ref::<eyas_shared::files::FileError>() {
-            return file.is_out_of_space().then(|| {
-                "free some space or choose another folder; nothing was overwritten".into()
-            });
+/// What to do about one error of a chain of causes, chosen by its type.
+fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>> {
+    if let Some(RecipeError::Syntax {
+        suggestion: Some(name),
+        ..
+    }) = cause.downcast_ref()
+    {
+        return Some(format!("did you mean `{name}`?").into());
+    }
+    host_hint(cause)
+        .or_else(|| eyas_device::hints::of_cause(cause))
+        .map(Cow::Borrowed)
+}
+
+fn host_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(data) = cause.downcast_ref::<DataError>() {
+        return data_hint(data);
+    }
+    // A type that hands its source through hides that source from the chain.
+    let teacher = match cause.downcast_ref() {
+        Some(EmbedError::Teacher(teacher)) => Some(teacher),
+        _ => cause.downcast_ref::<TeacherError>(),
+    };
+    if let Some(TeacherError::NoNetwork { .. }) = teacher {
+        return Some(
+            "`eyas teacher import NETWORK.onnx` makes a teacher that embeds any image; this \
+             one serves only the images that its embeddings were made of",
+        );
+    }
+    #[cfg(feature = "torch")]
+    if let Some(hint) = learn_hint(cause) {
+        return Some(hint);
+    }
+    weights_hint(cause.downcast_ref::<WeightsError>()?)
+}
+
+fn data_hint(err: &DataError) -> Option<&'static str> {
+    match err {
+        DataError::Missing { .. } => {
+            Some("check the path; a relative one starts at the current folder")
         }
-        if let Some(crate::recipe::RecipeError::Syntax {
-            suggestion: Some(name),
-            ..
-        }) = cause.downcast_ref()
-        {
-            return Some(format!("did you mean `{name}`?"));
+        DataError::NoImages { .. } => Some("`eyas data check --help` shows what data can be"),
+        DataError::Line { .. } | DataError::NotUtf8 { .. } | DataError::FolderTwice { .. } => {
+            Some("`eyas data check` names all faults of the data at once")
         }
-        None
-    })
+        // These say what to do, or their causes do.
+        _ => None,
+    }
+}
+
+#[cfg(feature = "torch")]
+fn learn_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use crate::learn::{CheckpointError, LearnError};
+    let checkpoint = match cause.downcast_ref() {
+        Some(LearnError::Weights(weights)) => return weights_hint(weights),
+        Some(LearnError::Checkpoint(checkpoint)) => checkpoint,
+        _ => cause.downcast_ref::<CheckpointError>()?,
+    };
+    match checkpoint {
+        CheckpointError::OtherExperiment { .. } => {
+            Some("choose another run directory, or remove the checkpoint to begin anew")
+        }
+        CheckpointError::Damaged { .. } => Some("remove the checkpoint to begin anew"),
+        _ => None,
+    }
+}
+
+fn weights_hint(err: &WeightsError) -> Option<&'static str> {
+    match err {
+        WeightsError::Missing { .. } | WeightsError::Shape { .. } => Some(
+            "these are the weights of another architecture: name a matching file, or change \
+             `architecture`",
+        ),
+        WeightsError::Format { .. } => {
+            Some("download or copy the file again; only safetensors files are read")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(err: impl Into<anyhow::Error>) -> String {
+        let err: anyhow::Error = err.into();
+        let err = err.context("on the way");
+        err.chain()
+            .find_map(hint_of_cause)
+            .unwrap_or_default()
+            .into_owned()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn hints_are_found_behind_types_that_hand_their_source_through() {
+        let teacher = TeacherError::NoNetwork {
+            teacher: "t".to_owned(),
+            n_images: 3,
+        };
+        assert!(hint(EmbedError::Teacher(teacher)).contains("eyas teacher import"));
+        let file = eyas_shared::files::FileError {
+            action: "read",
+            path: "x".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        assert!(hint(DataError::File(file)).contains("check the path"));
+    }
+
+    #[cfg(feature = "torch")]
+    #[test]
+    fn weights_and_checkpoints_that_do_not_fit_have_a_hint() {
+        use crate::learn::{CheckpointError, LearnError};
+        let missing = || WeightsError::Missing {
+            name: "head.bias".to_owned(),
+        };
+        assert!(hint(missing()).contains("architecture"));
+        assert_eq!(hint(LearnError::Weights(missing())), hint(missing()));
+        let other = CheckpointError::OtherExperiment {
+            path: "x".to_owned(),
+        };
+        assert!(hint(LearnError::Checkpoint(other)).contains("another run directory"));
+    }
 }

@@ -28,10 +28,12 @@ struct EpochMetrics {
 /// Writes a run's files and shows its progress.
 pub(super) struct RunLog {
     folder: PathBuf,
-    per_epoch: usize,
+    recipe: String,
     log: File,
     metrics: Option<File>,
     progress: Option<Progress>,
+    /// The first file that could not be written; training went on without it.
+    fault: Option<FileError>,
 }
 
 impl RunLog {
@@ -39,21 +41,18 @@ impl RunLog {
     pub(super) fn open(
         folder: &Path,
         recipe: &Recipe,
-        n_images: usize,
         facts: &[(&str, String)],
     ) -> Result<Self, FileError> {
         files::create_folder(folder)?;
-        files::replace(&folder.join("recipe.toml"), recipe.resolved().as_bytes())?;
         let path = folder.join("log.txt");
         let log = OpenOptions::new().create(true).append(true).open(&path);
-        let log = log.map_err(FileError::because("write", &path))?;
-        let per_epoch = (n_images / recipe.batch.images).max(1);
         let mut run_log = Self {
             folder: folder.to_owned(),
-            per_epoch,
-            log,
+            recipe: recipe.resolved(),
+            log: log.map_err(FileError::because("write", &path))?,
             metrics: None,
             progress: None,
+            fault: None,
         };
         for (name, value) in facts {
             run_log.say(&format!("{name}: {value}"));
@@ -61,9 +60,24 @@ impl RunLog {
         Ok(run_log)
     }
 
-    /// Adds a line to `log.txt`; a log that can not be written does not stop a training.
-    pub(super) fn say(&mut self, line: &str) {
-        let _ = writeln!(self.log, "{line}");
+    /// Adds a line to `log.txt`.
+    fn say(&mut self, line: &str) {
+        let written = writeln!(self.log, "{line}");
+        self.remember(written.map_err(FileError::because("write", &self.folder.join("log.txt"))));
+    }
+
+    fn remember(&mut self, outcome: Result<(), FileError>) {
+        if let Err(fault) = outcome {
+            self.fault.get_or_insert(fault);
+        }
+    }
+
+    /// Ends the log.
+    ///
+    /// # Errors
+    /// If some of it could not be written on the way.
+    pub(super) fn finish(self) -> Result<(), FileError> {
+        self.fault.map_or(Ok(()), Err)
     }
 
     fn open_metrics(&self, finished_epochs: usize) -> Result<File, FileError> {
@@ -88,8 +102,14 @@ impl RunLog {
 }
 
 impl Watch for RunLog {
-    fn started(&mut self, step: usize, n_steps: usize) {
-        self.metrics = self.open_metrics(step / self.per_epoch).ok();
+    fn started(&mut self, step: usize, n_steps: usize, per_epoch: usize) {
+        // Only now is it known that the folder holds no other experiment.
+        let recipe = files::replace(&self.folder.join("recipe.toml"), self.recipe.as_bytes());
+        self.remember(recipe);
+        match self.open_metrics(step / per_epoch) {
+            Ok(file) => self.metrics = Some(file),
+            Err(fault) => self.remember(Err(fault)),
+        }
         self.say(&format!("start: step {step} of {n_steps}"));
         self.progress = Some(Progress::new("training", n_steps - step));
     }
@@ -97,7 +117,7 @@ impl Watch for RunLog {
     fn stepped(&mut self, step: usize, loss: f64, rate: f64) {
         if let Some(progress) = &self.progress {
             progress.step();
-            if step % 10 == 0 {
+            if step.is_multiple_of(10) {
                 progress.say(format!("training, loss {loss:.4}, rate {rate:.1e}"));
             }
         }
@@ -117,7 +137,9 @@ impl Watch for RunLog {
             seconds,
         };
         if let (Some(file), Ok(line)) = (&mut self.metrics, serde_json::to_string(&metrics)) {
-            let _ = writeln!(file, "{line}");
+            let written = writeln!(file, "{line}");
+            let path = self.folder.join("metrics.jsonl");
+            self.remember(written.map_err(FileError::because("write", &path)));
         }
         let recall = validation_recall_at_1.map_or(String::new(), |recall| {
             format!(", validation recall_at_1 {recall:.3}")

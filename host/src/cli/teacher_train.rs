@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
 
     use super::run_log::RunLog;
     use super::say;
-    use super::train::with_torch::{choose_compute, split, start_weights};
+    use super::train::with_torch::{choose_compute, naming_start, split, start_weights};
     use crate::export::{fold, onnx};
     use crate::learn::{Inputs, checkpoint_path, train_teacher};
     use crate::recipe::{Recipe, Trainee};
@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     for (name, value) in &facts {
         say(&format!("{name:8} {value}"));
     }
-    let mut log = RunLog::open(&args.run, &recipe, training.images.len(), &facts)?;
+    let mut log = RunLog::open(&args.run, &recipe, &facts)?;
     let inputs = Inputs {
         recipe,
         training: &training,
@@ -90,7 +90,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         compute,
         checkpoint: checkpoint_path(&args.run),
     };
-    let (network, weights) = train_teacher(&inputs, &mut log)?;
+    let (network, weights) =
+        train_teacher(&inputs, &mut log).map_err(|err| naming_start(err, args.start.as_deref()))?;
     let recipe = &inputs.recipe;
     let (network, weights) = fold::fold(&network, &weights)?;
     let onnx = onnx::write(&network, &weights, recipe.input.crop, Precision::F32, &[])?;
@@ -98,6 +99,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = Some(training.fingerprint());
     let teacher = Teacher::from_onnx(&recipe.name, vec![member], None, manifest)?;
     files::replace(&args.out, &teacher.to_bytes())?;
+    log.finish()?;
     say(&format!(
         "teacher  {} (space {})",
         args.out.display(),

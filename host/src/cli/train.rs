@@ -46,8 +46,8 @@ pub(super) struct ComputeArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(super) compute: ComputeWish,
     /// CPU threads; the same number gives the same bits. All cores if not given.
-    #[arg(long)]
-    pub(super) threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
 }
 
 /// What the user asked for.
@@ -83,7 +83,9 @@ pub(super) mod with_torch {
     use crate::data::manifest::{Manifest, Selection};
     use crate::embeddings::EmbeddedImages;
     use crate::embeddings::cache::embed_images;
-    use crate::learn::{Compute, ComputeChoice, Inputs, TeacherOf, checkpoint_path, train_student};
+    use crate::learn::{
+        Compute, ComputeChoice, Inputs, LearnError, TeacherOf, checkpoint_path, train_student,
+    };
     use crate::recipe::{Recipe, Start, Trainee};
     use crate::teacher::Teacher;
     use crate::weights::Weights;
@@ -135,7 +137,7 @@ pub(super) mod with_torch {
         for (name, value) in &facts {
             say(&format!("{name:8} {value}"));
         }
-        let mut log = RunLog::open(&args.out, &recipe, training.images.len(), &facts)?;
+        let mut log = RunLog::open(&args.out, &recipe, &facts)?;
         let inputs = Inputs {
             recipe,
             training: &training,
@@ -144,8 +146,10 @@ pub(super) mod with_torch {
             compute,
             checkpoint: checkpoint_path(&args.out),
         };
-        let student = train_student(&inputs, of_training, &mut log)?;
+        let student = train_student(&inputs, of_training, &mut log)
+            .map_err(|err| naming_start(err, args.start.as_deref()))?;
         student.save(&args.out, &split.root)?;
+        log.finish()?;
         say(&format!("student  {}", args.out.display()));
         Ok(Answer::Yes)
     }
@@ -195,7 +199,19 @@ pub(super) mod with_torch {
             ComputeWish::Cpu => ComputeChoice::Cpu,
             ComputeWish::Gpu => ComputeChoice::Gpu,
         };
-        Compute::choose(choice, args.threads).map_err(anyhow::Error::msg)
+        Compute::choose(choice, args.threads.map(usize::from)).map_err(anyhow::Error::msg)
+    }
+
+    /// Adds the file of the starting weights to an error that is about them.
+    pub(in crate::cli) fn naming_start(err: LearnError, start: Option<&Path>) -> anyhow::Error {
+        let about_start = matches!(err, LearnError::Weights(_));
+        let err = anyhow::Error::from(err);
+        match start {
+            Some(path) if about_start => {
+                err.context(format!("can not start from `{}`", path.display()))
+            }
+            _ => err,
+        }
     }
 
     pub(in crate::cli) fn start_weights(

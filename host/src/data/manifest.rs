@@ -119,17 +119,21 @@ impl Manifest {
     /// the manifest's order.
     ///
     /// About `fraction` (0 to 1) of each label's images validate; every label keeps at
-    /// least one for training. Labels are drawn independently, so images of a new label
-    /// do not move the others.
+    /// least one for training. Copies of one file stay on one side. Labels are drawn
+    /// independently, so images of a new label do not move the others.
     #[must_use]
     pub fn split_validation(&self, fraction: f64, seed: u64) -> (Manifest, Manifest) {
         let random = Random::new(seed).fork("validation");
-        let mut rows_of_labels: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (row, image) in self.images.iter().enumerate() {
-            rows_of_labels.entry(&image.label).or_default().push(row);
+        let mut seen: BTreeSet<ImageId> = BTreeSet::new();
+        let mut images_of_labels: BTreeMap<&str, Vec<ImageId>> = BTreeMap::new();
+        for image in self.images.iter().filter(|image| seen.insert(image.id)) {
+            images_of_labels
+                .entry(&image.label)
+                .or_default()
+                .push(image.id);
         }
-        let mut held_out: BTreeSet<usize> = BTreeSet::new();
-        for (label, mut rows) in rows_of_labels {
+        let mut held_out: BTreeSet<ImageId> = BTreeSet::new();
+        for (label, mut rows) in images_of_labels {
             let mut random = random.fork(label);
             random.shuffle(&mut rows);
             // Rounded at random, so that labels of few images give their share on average.
@@ -138,9 +142,11 @@ impl Manifest {
         }
         let part = |validates: bool| Manifest {
             root: self.root.clone(),
-            images: (0..self.images.len())
-                .filter(|row| held_out.contains(row) == validates)
-                .map(|row| self.images[row].clone())
+            images: self
+                .images
+                .iter()
+                .filter(|image| held_out.contains(&image.id) == validates)
+                .cloned()
                 .collect(),
         };
         (part(false), part(true))

@@ -386,3 +386,6 @@ fn part_name(table: &EmbeddedImages) -> String {
 fn folder_of(cache: &Path, features: SpaceId) -> PathBuf {
     cache.join(features.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! What has to be beaten: retrieval by colour histogram.
 
-use eyas_shared::fingerprint::{Fingerprinter, SpaceId};
-use eyas_shared::gallery::RowEncoding;
+use std::collections::HashMap;
+
+use eyas_shared::fingerprint::{Fingerprinter, ImageId, SpaceId};
+use eyas_shared::gallery::{Gallery, RowEncoding};
 use eyas_shared::preprocess::RgbImage;
 
 use super::{EvaluateError, Retrieval, against_images, queries_of};
-use crate::data::manifest::Manifest;
+use crate::data::manifest::{Image, Manifest};
+use crate::embeddings::cache::Fault;
 use crate::embeddings::images::embed_each;
 use crate::gallery::Selected;
 
@@ -35,8 +38,41 @@ pub fn histogram(image: &RgbImage) -> Vec<f32> {
     counts.map(share).to_vec()
 }
 
-/// Scores the same queries against the same gallery images by histogram. Images that can
-/// not be read are left out. `done` is called after each image.
+/// What retrieval by histogram reaches.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// Its scores.
+    pub retrieval: Retrieval,
+    /// Images that were searched.
+    pub n_gallery: usize,
+    /// Images that could not be read: they neither asked nor were searched.
+    pub faults: Vec<Fault>,
+}
+
+/// The images of `manifest` that `gallery` holds, each content once and with the gallery's
+/// label: what a baseline can search in place of the gallery, which has no pixels.
+#[must_use]
+pub fn images_of(gallery: &Gallery<'_>, manifest: &Manifest) -> Selected {
+    let mut label_of: HashMap<ImageId, &str> = (0..gallery.n_rows())
+        .filter_map(|row| Some((gallery.id(row), gallery.entry(row)?.label)))
+        .collect();
+    let images = manifest.images.iter().filter_map(|image| {
+        let label = label_of.remove(&image.id)?.to_owned();
+        Some(Image {
+            label,
+            ..image.clone()
+        })
+    });
+    Selected {
+        manifest: Manifest {
+            root: manifest.root.clone(),
+            images: images.collect(),
+        },
+        repeated: Vec::new(),
+    }
+}
+
+/// Scores queries against gallery images by histogram. `done` is called after each image.
 ///
 /// # Errors
 /// If no gallery image is left.
@@ -44,18 +80,23 @@ pub fn by_histogram(
     queries: &Manifest,
     gallery_images: &Selected,
     done: impl Fn(),
-) -> Result<Retrieval, EvaluateError> {
+) -> Result<Baseline, EvaluateError> {
     let embed = |manifest: &Manifest| {
-        let (embedded, _) = embed_each(manifest, space(), DIM, |image| Ok(histogram(image)), &done);
-        embedded
+        let embed_one = |image: &RgbImage| Ok(histogram(image));
+        embed_each(manifest, space(), DIM, embed_one, &done)
     };
-    let asked = embed(queries);
-    let searched = embed(&gallery_images.manifest);
+    let (asked, mut faults) = embed(queries);
+    let (searched, gallery_faults) = embed(&gallery_images.manifest);
+    faults.extend(gallery_faults);
     let mut readable = gallery_images.clone();
     let readable_images = &mut readable.manifest.images;
     readable_images.retain(|image| searched.get(&image.id).is_some());
     let queries = queries_of(queries, &asked);
-    against_images(&queries, &readable, &searched, RowEncoding::F32)
+    Ok(Baseline {
+        retrieval: against_images(&queries, &readable, &searched, RowEncoding::F32)?,
+        n_gallery: readable.manifest.images.len(),
+        faults,
+    })
 }
 
 #[cfg(test)]

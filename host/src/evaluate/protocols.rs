@@ -61,6 +61,8 @@ pub struct QueryOutcome {
     pub best: Vec<Match>,
     /// Relevant gallery images, the query left out.
     pub n_relevant: usize,
+    /// Gallery images that were searched: all but the query itself.
+    pub n_searched: usize,
     /// Its metrics; `None` if there is nothing to find.
     pub scores: Option<Scores>,
 }
@@ -146,12 +148,26 @@ pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, 
     Ok(summarize(outcomes))
 }
 
+impl Retrieval {
+    /// Expected recall_at_1 of a random order: the mean over the queries that have something
+    /// to find of the share of relevant images among those searched. `None` if none has.
+    #[must_use]
+    pub fn chance_recall_at_1(&self) -> Option<f64> {
+        let asked = self.queries.iter().filter(|query| query.n_relevant > 0);
+        let shares = asked.map(|query| query.n_relevant as f64 / query.n_searched as f64);
+        let shares: Vec<f64> = shares.collect();
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+    }
+}
+
 /// The gallery's rows by label.
 struct Relevant {
     /// Label number of each query in the gallery, if it has that label.
     label_of_query: Vec<Option<u32>>,
     /// Relevant rows of each query, itself left out.
     n_of_query: Vec<usize>,
+    /// Rows that each query searches, itself left out.
+    n_searched: Vec<usize>,
 }
 
 impl Relevant {
@@ -178,7 +194,12 @@ impl Relevant {
             let n_itself = itself.filter(|own| *own == label).count();
             n_of_label.get(label).copied().unwrap_or(0) - n_itself
         };
+        let n_searched = |id: &ImageId| {
+            let n_itself = labels_of_id.get(id).map_or(0, Vec::len);
+            gallery.n_rows() as usize - n_itself
+        };
         Self {
+            n_searched: queries.ids.iter().map(n_searched).collect(),
             n_of_query: label_of_query.iter().zip(&queries.ids).map(n_of).collect(),
             label_of_query,
         }
@@ -205,6 +226,7 @@ impl Relevant {
         QueryOutcome {
             best: matches,
             n_relevant: ranking.n_relevant,
+            n_searched: self.n_searched[query_idx],
             scores: scores(&ranking),
         }
     }

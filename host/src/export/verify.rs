@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use eyas_device::encoder::Encoder;
-use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Verification, probe_image};
+use eyas_device::selftest::{self, ProbeHasher};
+use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Verification};
 use eyas_shared::embedding::{self, Embeddings};
 use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::{Fingerprint, ImageId};
@@ -105,10 +106,11 @@ impl Reference {
     /// If an image can not be read or decoded, or is another one than was embedded.
     pub fn read(student: &TrainedStudent, images_root: &Path) -> Result<Self, ExportError> {
         let mut images = Vec::new();
-        let mut probe_values = Vec::new();
-        for (index, expected) in (0_u32..).zip(student.reference.probes.rows()) {
-            let pixels = preprocess::prepare(&probe_image(index), &student.preprocess);
-            probe_values.extend(eyas_shared::quant::f32_bytes(&pixels.values_chw));
+        let mut hasher = ProbeHasher::new();
+        let probes = &student.reference.probes;
+        let pixels_of_probes = selftest::probe_pixels(&student.preprocess, probes.n_rows());
+        for (index, (pixels, expected)) in pixels_of_probes.zip(probes.rows()).enumerate() {
+            hasher.update(&pixels);
             images.push(ReferenceImage {
                 name: format!("probe {index}"),
                 pixels,
@@ -127,7 +129,7 @@ impl Reference {
         }
         Ok(Self {
             images,
-            probe_pixels: Fingerprint::of_bytes(&probe_values),
+            probe_pixels: hasher.finish(),
             n_probes,
         })
     }

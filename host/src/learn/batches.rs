@@ -4,6 +4,7 @@
 //! neither the number of workers nor an interruption changes them.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
@@ -56,19 +57,15 @@ pub(super) struct Batch {
 pub(super) struct ImageStore {
     images: Vec<TrainingImage>,
     decoded: Vec<OnceLock<Arc<RgbImage>>>,
-    keeps: bool,
+    kept_bytes: AtomicUsize,
 }
 
 impl ImageStore {
     pub(super) fn new(images: &[TrainingImage]) -> Self {
-        // The size of the first image stands for all of them: the budget is a guard against
-        // data sets of another order of magnitude.
-        let first = images.first().and_then(|image| load(image).ok());
-        let bytes = first.map_or(0, |image| image.samples.len());
         Self {
             images: images.to_vec(),
             decoded: images.iter().map(|_| OnceLock::new()).collect(),
-            keeps: bytes.saturating_mul(images.len()) <= DECODED_BUDGET,
+            kept_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -78,8 +75,11 @@ impl ImageStore {
             return Ok(Arc::clone(image));
         }
         let image = Arc::new(load(&self.images[image_idx])?);
-        if self.keeps {
-            let _ = slot.set(Arc::clone(&image));
+        let bytes = image.samples.len();
+        let kept = self.kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // Over the budget, or another thread has decoded it at the same time.
+        if kept > DECODED_BUDGET || slot.set(Arc::clone(&image)).is_err() {
+            self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         Ok(image)
     }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use eyas_shared::random::Random;
 use tch::{Device, Kind, Tensor};
 
-use super::loss::{ProxyAnchor, RelaxedContrastive, proxy_anchor, regression, relaxed_contrastive};
+use super::loss::{
+    Memory, ProxyAnchor, RelaxedContrastive, memory_contrast, proxy_anchor, regression,
+    relaxed_contrastive,
+};
 use super::network::tensor_of;
 use super::optimizer::AdamW;
 use crate::recipe::{Loss, Recipe};
@@ -26,6 +29,10 @@ pub(super) struct Rows<'a> {
     pub(super) teacher: Option<&'a Tensor>,
     /// N class numbers.
     pub(super) labels: &'a Tensor,
+    /// N positions of the images in the training set.
+    pub(super) image_idx: &'a Tensor,
+    /// The teacher's embeddings of the whole training set.
+    pub(super) memory: Option<&'a Memory<'a>>,
 }
 
 impl Objective {
@@ -72,6 +79,11 @@ impl Objective {
                 Loss::RelaxedContrastive { sigma, delta } => {
                     let config = RelaxedContrastive { sigma, delta };
                     relaxed_contrastive(rows.student, teacher(), config)
+                }
+                Loss::MemoryContrast { temperature } => {
+                    let memory = rows.memory.expect("a teacher comes with its memory");
+                    let (student, own_rows) = (rows.student, rows.image_idx);
+                    memory_contrast(student, rows.labels, own_rows, memory, temperature)
                 }
                 Loss::ProxyAnchor { alpha, margin, .. } => {
                     let proxies = &self.tensors[&proxies_name(term_idx)];

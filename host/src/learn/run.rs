@@ -19,7 +19,7 @@ use super::distance::l2_normalize;
 use super::network::{Mode, TorchNetwork, values_of};
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::Manifest;
-use crate::recipe::Recipe;
+use crate::recipe::{Map, Recipe};
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use crate::weights::{Weights, WeightsError};
 use crate::zoo;
@@ -215,14 +215,15 @@ fn train(
     let mut validate = || match (&held_out, &held_out_store) {
         (Some(held_out), Some(held_out_store)) => {
             let queries = head_outputs(&network, held_out_store, held_out, inputs)?;
+            // Before its map a student only knows its own frame.
             let gallery = match &set.teacher {
-                Some(teacher) => {
+                Some(teacher) if recipe.map == Map::None => {
                     let size = [teacher.n_rows() as i64, teacher.dim() as i64];
                     Tensor::from_slice(teacher.values())
                         .view(size)
                         .to_device(queries.device())
                 }
-                None => head_outputs(&network, &store, set, inputs)?,
+                _ => head_outputs(&network, &store, set, inputs)?,
             };
             Ok(Some(recall_at_1(inputs, &queries, &gallery)))
         }
@@ -232,7 +233,8 @@ fn train(
     Ok(Trained { network, store })
 }
 
-/// Names all that the result follows from.
+/// Names all that the result follows from; other hardware or another number of threads
+/// adds in another order and gives other bits.
 fn experiment(
     inputs: &Inputs<'_>,
     set: &TrainingSet,
@@ -242,6 +244,7 @@ fn experiment(
     let mut print = Fingerprinter::new("eyas experiment 1")
         .field("recipe", &inputs.recipe.fingerprint().0)
         .field("training", &inputs.training.fingerprint().0)
+        .field("compute", inputs.compute.to_string().as_bytes())
         .field("target", target)
         .field("start", &start.fingerprint().0);
     if let Some(teacher) = &set.teacher {

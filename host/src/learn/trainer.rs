@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::batches::{Batch, ImageStore, Loader, TrainingSet, steps_per_epoch};
 use super::compute::Compute;
+use super::loss::Memory;
 use super::network::{Mode, TorchNetwork};
 use super::objective::{Objective, Rows};
 use super::optimizer::AdamW;
@@ -18,8 +19,8 @@ use crate::recipe::Recipe;
 
 /// Who is told of progress; the trainer prints nothing itself.
 pub trait Watch {
-    /// Training starts or goes on at `step` of `n_steps`.
-    fn started(&mut self, step: usize, n_steps: usize);
+    /// Training starts or goes on at `step` of `n_steps`, `per_epoch` of them an epoch.
+    fn started(&mut self, step: usize, n_steps: usize, per_epoch: usize);
     /// A step is done; `loss` is the batch's.
     fn stepped(&mut self, step: usize, loss: f64, rate: f64);
     /// An epoch is done: mean loss, recall_at_1 on the held-out part if there is one, seconds.
@@ -66,9 +67,10 @@ pub(super) fn train(
     if training.checkpoint.exists() {
         let path = training.checkpoint;
         first_step =
-            checkpoint::restore(path, training.experiment, network, &objective, &optimizer)?;
+            checkpoint::restore(path, training.experiment, network, &objective, &optimizer)?
+                .min(n_steps);
     }
-    watch.started(first_step, n_steps);
+    watch.started(first_step, n_steps, per_epoch);
 
     let n_workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -80,12 +82,18 @@ pub(super) fn train(
             .view(size)
             .to_device(compute.device)
     });
+    let labels: Vec<i64> = set.images.iter().map(|image| image.label).collect();
+    let labels = Tensor::from_slice(&labels).to_device(compute.device);
+    let memory = teacher.as_ref().map(|teacher| Memory {
+        teacher,
+        labels: &labels,
+    });
     let (mut loss_sum, mut losses, mut since) = (0.0, 0, Instant::now());
     for step in first_step..n_steps {
         let batch = loader.next().map_err(LearnError::Image)?;
         let rate = schedule::rate_at(&recipe.rate, step, n_steps);
         optimizer.zero_gradients();
-        let loss = batch_loss(training, &objective, teacher.as_ref(), &batch);
+        let loss = batch_loss(training, &objective, &labels, memory.as_ref(), &batch);
         loss.backward();
         let loss = loss.double_value(&[]);
         if !loss.is_finite() {
@@ -155,43 +163,33 @@ fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective)
 fn batch_loss(
     training: &Training<'_>,
     objective: &Objective,
-    teacher: Option<&Tensor>,
+    labels: &Tensor,
+    memory: Option<&Memory<'_>>,
     batch: &Batch,
 ) -> Tensor {
     let Training {
         recipe,
-        set,
         network,
         compute,
         ..
     } = training;
-    let device = compute.device;
     let side = i64::from(recipe.input.crop);
     let images = Tensor::from_slice(&batch.pixels)
         .view([-1, 3, side, side])
-        .to_device(device);
+        .to_device(compute.device);
     let student = network.head_output(&images, Mode::Train);
 
-    let rows = |values: Vec<i64>| {
-        Tensor::from_slice(&values)
-            .repeat([recipe.batch.views as i64])
-            .to_device(device)
-    };
-    let labels = rows(
-        batch
-            .image_idx
-            .iter()
-            .map(|&idx| set.images[idx].label)
-            .collect(),
-    );
-    let teacher = teacher.map(|embeddings| {
-        let image_idx = rows(batch.image_idx.iter().map(|&idx| idx as i64).collect());
-        embeddings.index_select(0, &image_idx)
-    });
+    let image_idx: Vec<i64> = batch.image_idx.iter().map(|&idx| idx as i64).collect();
+    let image_idx = Tensor::from_slice(&image_idx)
+        .repeat([recipe.batch.views as i64])
+        .to_device(compute.device);
+    let teacher = memory.map(|memory| memory.teacher.index_select(0, &image_idx));
     let rows = Rows {
         student: &student,
         teacher: teacher.as_ref(),
-        labels: &labels,
+        labels: &labels.index_select(0, &image_idx),
+        image_idx: &image_idx,
+        memory,
     };
     objective.value(&rows).to_kind(Kind::Float)
 }

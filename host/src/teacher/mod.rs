@@ -396,7 +396,16 @@ impl Teacher {
         }
         let build = |member: &Member| {
             let output = member.output.as_deref();
-            load(&member.name, &member.onnx, &member.preprocess, output)
+            let network = load(&member.name, &member.onnx, &member.preprocess, output)?;
+            if network.dim() != member.dim {
+                return contradiction(format!(
+                    "network `{}` gives {} features, its header says {}",
+                    member.name,
+                    network.dim(),
+                    member.dim
+                ));
+            }
+            Ok(network)
         };
         let built: Vec<Network> = self.members.iter().map(build).collect::<Result<_, _>>()?;
         Ok(self.networks.get_or_init(|| built))

@@ -269,19 +269,16 @@ mod tests {
             for whitening in [0.5_f32, 1.0] {
                 let map = Projection::fit(&features, 6, whitening).unwrap();
                 let found = covariance(&project(&map));
-                for i in 0..6 {
-                    for j in 0..6 {
+                for (i, row) in found.iter().enumerate() {
+                    for (j, x) in row.iter().enumerate() {
                         let expected = if i == j {
                             variances[i][i].powf(1.0 - f64::from(whitening))
                         } else {
                             0.0
                         };
-                        let scale = expected.max(1.0);
-                        assert!(
-                            (found[i][j] - expected).abs() < TOLERANCE * scale,
-                            "{whitening} {i} {j}: {} {expected}",
-                            found[i][j]
-                        );
+                        let deviation = (x - expected).abs();
+                        let allowed = TOLERANCE * expected.max(1.0);
+                        assert!(deviation < allowed, "{whitening} {i} {j}: {x} {expected}");
                     }
                 }
             }

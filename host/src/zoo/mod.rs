@@ -91,6 +91,9 @@ pub enum Op {
 /// Added to the variance in batch norm.
 pub const BATCH_NORM_EPSILON: f64 = 1e-5;
 
+/// Smallest side that every architecture accepts.
+pub const MIN_SIDE: u32 = 32;
+
 /// Name of the last linear layer, which puts out the embedding.
 pub const HEAD: &str = "head";
 

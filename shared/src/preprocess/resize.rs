@@ -303,7 +303,8 @@ fn resample_columns(image: &RgbImage, rows: Range<usize>, weights: &Weights) -> 
     let row_len = 3 * weights.windows.len();
     let mut resampled = vec![0; rows.len() * row_len];
     // One column of the tile after the other: the samples of 8 rows lie side by side.
-    let mut columns = vec![[0_u8; 3 * TILE]; image.width as usize];
+    let used = weights.source();
+    let mut columns = vec![[0_u8; 3 * TILE]; used.len()];
     let source_len = 3 * image.width as usize;
     let source = &image.samples[rows.start * source_len..rows.end * source_len];
     for (source, target) in source
@@ -311,13 +312,16 @@ fn resample_columns(image: &RgbImage, rows: Range<usize>, weights: &Weights) -> 
         .zip(resampled.chunks_mut(TILE * row_len))
     {
         for (i, row) in source.chunks_exact(source_len).enumerate() {
-            for (column, pixel) in columns.iter_mut().zip(row.as_chunks::<3>().0) {
+            for (column, pixel) in columns
+                .iter_mut()
+                .zip(row[3 * used.start..].as_chunks::<3>().0)
+            {
                 column[3 * i..3 * i + 3].copy_from_slice(pixel);
             }
         }
         for (x, (first, weights)) in weights.windows().enumerate() {
             let mut sums = [HALF; 3 * TILE];
-            for (column, weight) in columns[first..].iter().zip(weights) {
+            for (column, weight) in columns[first - used.start..].iter().zip(weights) {
                 add_weighted(&mut sums, column, *weight);
             }
             let samples = sums.map(to_sample);

@@ -227,8 +227,6 @@ fn ask(folder: &Folder, mut steps: Steps) -> anyhow::Result<Outcome> {
             "--cache",
             &cache,
             "--baseline",
-            "--gallery-split",
-            "gallery",
             "--json",
         ];
         let (command, json) = steps.eyas_json(&[&words[..], &against_teacher].concat())?;

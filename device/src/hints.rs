@@ -1,0 +1,133 @@
+//! What to do about an error, chosen by its type, for both command lines.
+//!
+//! An error says what is wrong and where; a hint says what helps, as far as the type tells.
+
+use std::error::Error;
+use std::io;
+
+use eyas_shared::bundle::BundleError;
+use eyas_shared::container::ContainerError;
+use eyas_shared::gallery::GalleryError;
+
+use crate::encoder::EncodeError;
+use crate::store::StoreError;
+
+const COPY_AGAIN: &str = "copy the file again from the host, or build it anew there";
+
+/// What to do about one error of a chain of causes, if its type tells. A chain is asked
+/// from its outermost error inwards: the first hint is the most specific.
+#[must_use]
+pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(store) = cause.downcast_ref::<StoreError>() {
+        return store_hint(store);
+    }
+    if let Some(container) = cause.downcast_ref::<ContainerError>() {
+        return Some(container_hint(container));
+    }
+    if let Some(bundle) = cause.downcast_ref::<BundleError>() {
+        return Some(bundle_hint(bundle));
+    }
+    if let Some(gallery) = cause.downcast_ref::<GalleryError>() {
+        return Some(gallery_hint(gallery));
+    }
+    // The types between hand their source through, so the system's answer is found here
+    // whichever of them carries it.
+    cause.downcast_ref::<io::Error>().and_then(system_hint)
+}
+
+fn store_hint(err: &StoreError) -> Option<&'static str> {
+    match err {
+        StoreError::OtherSpace { .. } | StoreError::OtherDim { .. } => Some(
+            "build the gallery with the teacher that this student was trained from, or take \
+             the bundle of a student of the gallery's teacher; `eyas-device info` shows both",
+        ),
+        StoreError::NotAFile { .. } => Some("name the file itself"),
+        StoreError::Empty { .. } => Some("copy the file again: the transfer was cut off"),
+        StoreError::Student {
+            source: EncodeError::Operator { .. },
+            ..
+        } => Some("export the student again with `eyas export`"),
+        StoreError::Bundle { source, .. } => Some(bundle_hint(source)),
+        StoreError::Gallery { source, .. } => Some(gallery_hint(source)),
+        // Its causes tell more.
+        _ => None,
+    }
+}
+
+fn bundle_hint(err: &BundleError) -> &'static str {
+    match err {
+        BundleError::Container(inner) => container_hint(inner),
+        _ => COPY_AGAIN,
+    }
+}
+
+fn gallery_hint(err: &GalleryError) -> &'static str {
+    match err {
+        GalleryError::Container(inner) => container_hint(inner),
+        _ => COPY_AGAIN,
+    }
+}
+
+fn container_hint(err: &ContainerError) -> &'static str {
+    match err {
+        ContainerError::OtherKind { .. } => "`eyas-device info FILE` tells what a file is",
+        ContainerError::TooNew { .. } | ContainerError::UnknownKind { .. } => {
+            "install a newer version of this program"
+        }
+        ContainerError::NotEyas { .. } => {
+            "bundles come from `eyas export`, galleries from `eyas gallery build`, teachers from \
+             `eyas teacher`"
+        }
+        _ => COPY_AGAIN,
+    }
+}
+
+fn system_hint(err: &io::Error) -> Option<&'static str> {
+    match err.kind() {
+        io::ErrorKind::NotFound => {
+            Some("check the path; a relative one starts at the current folder")
+        }
+        io::ErrorKind::PermissionDenied => Some("check who may read and write there"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Some("free some space or choose another folder; nothing was overwritten")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use eyas_shared::files::FileError;
+
+    use super::*;
+
+    /// The hint of a whole chain, as a command line shows it.
+    fn hint(err: &(dyn Error + 'static)) -> Option<&'static str> {
+        of_cause(err).or_else(|| hint(err.source()?))
+    }
+
+    #[test]
+    fn the_systems_answer_is_found_through_every_type_that_carries_it() {
+        let file = |kind: io::ErrorKind| FileError::because("read", Path::new("x"))(kind.into());
+        let missing = StoreError::File(file(io::ErrorKind::NotFound));
+        assert!(hint(&missing).unwrap().contains("check the path"));
+        let full = file(io::ErrorKind::StorageFull);
+        assert!(hint(&full).unwrap().contains("free some space"));
+        assert_eq!(hint(&file(io::ErrorKind::Other)), None);
+    }
+
+    #[test]
+    fn a_damaged_file_has_the_same_hint_with_and_without_its_path() {
+        let damaged = || BundleError::Contradiction {
+            what: "dim".to_owned(),
+        };
+        let with_path = StoreError::Bundle {
+            path: "x".into(),
+            source: damaged(),
+        };
+        assert_eq!(hint(&with_path), Some(COPY_AGAIN));
+        assert_eq!(hint(&damaged()), Some(COPY_AGAIN));
+    }
+}
