@@ -1,5 +1,7 @@
 //! The command line as a user meets it: output, messages and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
+
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
