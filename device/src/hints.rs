@@ -35,6 +35,21 @@ pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     cause.downcast_ref::<io::Error>().and_then(system_hint)
 }
 
+/// An error and its causes, each once: some messages already end with their cause.
+#[must_use]
+pub fn chain_of(err: &(dyn Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        let message = err.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = err.source();
+    }
+    text
+}
+
 fn store_hint(err: &StoreError) -> Option<&'static str> {
     match err {
         StoreError::OtherSpace { .. } | StoreError::OtherDim { .. } => Some(
@@ -106,6 +121,18 @@ mod tests {
     /// The hint of a whole chain, as a command line shows it.
     fn hint(err: &(dyn Error + 'static)) -> Option<&'static str> {
         of_cause(err).or_else(|| hint(err.source()?))
+    }
+
+    #[test]
+    fn a_cause_that_a_message_ends_with_is_not_said_twice() {
+        let missing = eyas_shared::files::read(std::path::Path::new("no such file"), 1);
+        let err = anyhow::Error::from(missing.unwrap_err()).context("reading a recipe");
+        let text = chain_of(err.as_ref());
+        assert!(
+            text.starts_with("reading a recipe: could not read `no such file`: "),
+            "{text}"
+        );
+        assert_eq!(text.matches("os error").count(), 1, "{text}");
     }
 
     #[test]

@@ -208,6 +208,31 @@ fn a_run_killed_in_an_epoch_goes_on_and_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn an_interrupted_training_ends_at_once_and_leaves_nothing_half_written() {
+    let world = world();
+    let run_folder = world.path("interrupted");
+    let mut child = program("eyas")
+        .args(world.train_words("interrupted"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while checkpoint_step(&run_folder).is_none() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let left = fs::read_dir(&run_folder).unwrap();
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let unfinished: Vec<String> = names.filter(|name| name.ends_with(".tmp")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
+#[test]
 fn another_recipe_does_not_go_on_with_this_run() {
     let world = world();
     run_ok("eyas", world.train_words("other"));

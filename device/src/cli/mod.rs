@@ -94,7 +94,7 @@ fn print(text: &str) -> Result<(), OutputError> {
 /// Tells of an error; whether anybody reads it changes nothing.
 fn report_error(err: &anyhow::Error) {
     let mut out = io::stderr().lock();
-    let _ = writeln!(out, "error: {err:#}");
+    let _ = writeln!(out, "error: {}", hints::chain_of(err.as_ref()));
     if let Some(hint) = err.chain().find_map(hints::of_cause) {
         let _ = writeln!(out, "\nhint: {hint}");
     }

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::data::DataError;
 use crate::embeddings::cache::EmbedError;
@@ -75,8 +77,7 @@ pub enum Answer {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Half-written files are removed; an answer nobody waits for is not given.
-    let _ = ctrlc::set_handler(interrupted);
+    end_cleanly_when_interrupted();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Data(command) => data::run(command),
@@ -100,10 +101,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::exit, reason = "the handler of a signal ends the program")]
-fn interrupted() {
-    eyas_shared::files::remove_unfinished();
-    std::process::exit(130);
+/// On Ctrl-C and its like: removes half-written files and ends. Nothing else of the program
+/// is taken down first: libtorch's threads do not survive the end of its globals.
+fn end_cleanly_when_interrupted() {
+    let Ok(mut signals) = Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            eyas_shared::files::remove_unfinished();
+            signal_hook::low_level::exit(128 + signal);
+        }
+    });
 }
 
 /// Set once standard output can not be written to: what follows is not printed.
@@ -143,7 +152,10 @@ fn note(line: &str) {
 }
 
 fn report_error(err: &anyhow::Error) {
-    note(&format!("error: {err:#}"));
+    note(&format!(
+        "error: {}",
+        eyas_device::hints::chain_of(err.as_ref())
+    ));
     if let Some(hint) = err.chain().find_map(hint_of_cause) {
         note(&format!("\nhint: {hint}"));
     }
