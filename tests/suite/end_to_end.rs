@@ -82,6 +82,14 @@ impl World {
             .collect()
     }
 
+    fn train_teacher(&self, run: &str, out: &str, seed: &str) {
+        let (recipe, data) = (self.at("teacher.toml"), self.at("shelves"));
+        let words = ["teacher", "train", &recipe, "--data", &data, "--seed", seed];
+        let rest = ["--run", &self.at(run), "--out", &self.at(out)];
+        let compute = ["--compute", "cpu", "--threads", "2"];
+        run_ok("eyas", [&words[..], &rest, &compute].concat());
+    }
+
     fn export(&self, run: &str, out: &str) {
         let precisions = ["--precision", "f32", "--precision", "f16"];
         let words = [
@@ -116,23 +124,7 @@ pub(super) fn world() -> &'static World {
         ];
         let words = ["data", "render", &world.at("shelves"), "--seed", "5"];
         run_ok("eyas", [&words[..], &sizes].concat());
-        let words = [
-            "teacher",
-            "train",
-            &world.at("teacher.toml"),
-            "--data",
-            &world.at("shelves"),
-        ];
-        let rest = [
-            "--run",
-            &world.at("teacher"),
-            "--out",
-            &world.at("small.teacher"),
-        ];
-        run_ok(
-            "eyas",
-            [&words[..], &rest, &["--compute", "cpu", "--threads", "2"]].concat(),
-        );
+        world.train_teacher("teacher", "small.teacher", "3");
         run_ok("eyas", world.train_words("run"));
         world.export("run", "bundles");
         let words = [
@@ -393,25 +385,9 @@ fn the_bundle_reproduces_itself() {
 #[test]
 fn a_gallery_of_another_teacher_is_refused() {
     let world = world();
-    // The same network with another projection is another space.
+    // The same recipe with another seed is another space.
     let other = world.at("other.gallery");
-    let words = [
-        "teacher",
-        "train",
-        &world.at("teacher.toml"),
-        "--data",
-        &world.at("shelves"),
-    ];
-    let rest = [
-        "--run",
-        &world.at("other-teacher"),
-        "--out",
-        &world.at("other.teacher"),
-    ];
-    run_ok(
-        "eyas",
-        [&words[..], &rest, &["--seed", "9", "--compute", "cpu"]].concat(),
-    );
+    world.train_teacher("other-teacher", "other.teacher", "9");
     let words = [
         "gallery",
         "build",
