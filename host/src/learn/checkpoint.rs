@@ -50,7 +50,10 @@ fn tensors<'a>(
     optimizer: &'a AdamW,
 ) -> Vec<(String, &'a Tensor)> {
     let mut tensors = Vec::new();
-    for (name, tensor) in network.tensors.iter().chain(&objective.tensors) {
+    for (name, tensor) in &network.tensors {
+        tensors.push((format!("value/{name}"), tensor));
+    }
+    for (name, tensor) in objective.tensors() {
         tensors.push((format!("value/{name}"), tensor));
     }
     for (name, parameter) in &optimizer.parameters {

@@ -6,6 +6,7 @@ mod compute;
 mod network;
 
 mod distance;
+pub mod golden;
 mod loss;
 mod objective;
 

@@ -9,9 +9,9 @@ use tch::{Kind, Tensor};
 
 use super::batches::{Batch, ImageStore, Loader, TrainingSet, steps_per_epoch};
 use super::compute::Compute;
-use super::loss::Memory;
+use super::loss::{Memory, Rows};
 use super::network::{Mode, TorchNetwork};
-use super::objective::{Objective, Rows};
+use super::objective::Objective;
 use super::optimizer::AdamW;
 use super::run::LearnError;
 use super::{checkpoint, schedule};
@@ -59,7 +59,8 @@ pub(super) fn train(
         compute,
         ..
     } = training;
-    let objective = Objective::new(recipe, set.n_labels, compute.device);
+    let (n_labels, n_images) = (set.n_labels, set.images.len());
+    let mut objective = Objective::new(recipe, n_labels, n_images, compute.device);
     let mut optimizer = optimizer_for(recipe, network, &objective);
     let per_epoch = steps_per_epoch(set.images.len(), recipe);
     let n_steps = per_epoch * recipe.epochs;
@@ -93,7 +94,7 @@ pub(super) fn train(
         let batch = loader.next().map_err(LearnError::Image)?;
         let rate = schedule::rate_at(&recipe.rate, step, n_steps);
         optimizer.zero_gradients();
-        let loss = batch_loss(training, &objective, &labels, memory.as_ref(), &batch);
+        let loss = batch_loss(training, &mut objective, &labels, memory.as_ref(), &batch);
         loss.backward();
         let loss = loss.double_value(&[]);
         if !loss.is_finite() {
@@ -162,7 +163,7 @@ fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective)
 
 fn batch_loss(
     training: &Training<'_>,
-    objective: &Objective,
+    objective: &mut Objective,
     labels: &Tensor,
     memory: Option<&Memory<'_>>,
     batch: &Batch,
@@ -189,6 +190,7 @@ fn batch_loss(
         teacher: teacher.as_ref(),
         labels: &labels.index_select(0, &image_idx),
         image_idx: &image_idx,
+        n_views: recipe.batch.views,
         memory,
     };
     objective.value(&rows).to_kind(Kind::Float)

@@ -4,6 +4,8 @@
 //! weights are given on the command line. There are no defaults: an unknown or missing key
 //! is an error, and what is run is what is written.
 
+pub mod loss;
+
 use std::path::Path;
 
 use eyas_shared::files::{self, FileError};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::zoo;
+pub use loss::{Loss, WeightedLoss};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -103,48 +106,6 @@ pub struct Augmentation {
     pub jitter: f64,
 }
 
-/// One term of the sum.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WeightedLoss {
-    /// Factor of the term.
-    pub weight: f64,
-    /// The term.
-    #[serde(flatten)]
-    pub loss: Loss,
-}
-
-/// The losses that can be trained with.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Loss {
-    /// Half the squared distance of unit student and teacher embeddings (AML, Reg), mean
-    /// over the batch. Aligns the student with the teacher.
-    Regression,
-    /// Relaxed contrastive (Kim et al. 2021), divided by the number of rows. Relational:
-    /// needs a map.
-    RelaxedContrastive {
-        /// Softness of the teacher's relation, in squared distance.
-        sigma: f64,
-        /// Margin in mean distances.
-        delta: f64,
-    },
-    /// Neighborhood components of the student's query in the teacher's embeddings of all
-    /// training images, by label. Aligns the student with the teacher.
-    MemoryContrast {
-        /// Cosines are divided by it.
-        temperature: f64,
-    },
-    /// Proxy Anchor (Kim et al., CVPR 2020) on labels: for teachers.
-    ProxyAnchor {
-        /// Scale of the cosines.
-        alpha: f64,
-        /// Margin of the cosines.
-        margin: f64,
-        /// The proxies' rate in multiples of the network's.
-        proxy_rate_factor: f64,
-    },
-}
-
 /// Closed-form map of a trained student into its teacher's space, folded into the head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -158,37 +119,6 @@ pub enum Map {
     },
     /// The best rotation (orthogonal Procrustes) after centring.
     Procrustes,
-}
-
-impl WeightedLoss {
-    fn is_finite(&self) -> bool {
-        let settings = match self.loss {
-            Loss::Regression => [0.0; 3],
-            Loss::MemoryContrast { temperature } => [temperature, 0.0, 0.0],
-            Loss::RelaxedContrastive { sigma, delta } => [sigma, delta, 0.0],
-            Loss::ProxyAnchor {
-                alpha,
-                margin,
-                proxy_rate_factor,
-            } => [alpha, margin, proxy_rate_factor],
-        };
-        self.weight.is_finite() && settings.iter().all(|setting| setting.is_finite())
-    }
-}
-
-impl Loss {
-    /// Whether it compares with teacher embeddings.
-    #[must_use]
-    pub fn needs_teacher(self) -> bool {
-        !matches!(self, Self::ProxyAnchor { .. })
-    }
-
-    /// Whether it moves the student into the teacher's own frame; a relational loss does
-    /// not, and its student scores at chance against a teacher gallery until it is mapped.
-    #[must_use]
-    pub fn aligns(self) -> bool {
-        matches!(self, Self::Regression | Self::MemoryContrast { .. })
-    }
 }
 
 /// What is trained.
@@ -336,32 +266,24 @@ impl Recipe {
     }
 
     fn loss_fault(&self, trainee: Trainee) -> Option<String> {
-        let losses = || self.loss.iter().map(|term| term.loss);
-        if !self.loss.iter().all(WeightedLoss::is_finite) {
-            return Some("a loss has a weight or setting that is not finite".to_owned());
+        let losses = || self.loss.iter().map(|term| &term.loss);
+        if let Some(fault) = self.loss.iter().find_map(WeightedLoss::fault) {
+            return Some(fault);
         }
         if matches!(self.map, Map::Ridge { penalty } if !is_positive(penalty)) {
             return Some("map: penalty is not positive".to_owned());
         }
-        if losses().any(
-            |loss| matches!(loss, Loss::MemoryContrast { temperature } if !is_positive(temperature)),
-        ) {
-            return Some("memory-contrast: temperature is not positive".to_owned());
-        }
-        if losses().any(
-            |loss| matches!(loss, Loss::RelaxedContrastive { sigma, .. } if !is_positive(sigma)),
-        ) {
-            return Some("relaxed-contrastive: sigma is not positive".to_owned());
-        }
         let fault = match trainee {
-            Trainee::Teacher if losses().any(Loss::needs_teacher) => {
+            Trainee::Teacher if losses().any(|loss| loss.settings().needs_teacher()) => {
                 "a teacher is trained from labels; this loss compares with another teacher"
             }
             Trainee::Teacher if self.map != Map::None => "a teacher is not mapped: set map to none",
-            Trainee::Student if !losses().any(Loss::needs_teacher) => {
+            Trainee::Student if !losses().any(|loss| loss.settings().needs_teacher()) => {
                 "no loss compares with the teacher"
             }
-            Trainee::Student if self.map == Map::None && !losses().any(Loss::aligns) => {
+            Trainee::Student
+                if self.map == Map::None && !losses().any(|loss| loss.settings().aligns()) =>
+            {
                 "relational losses leave the student in a frame of its own, where it scores at \
                  chance against a teacher gallery: set map to ridge or procrustes, or add a \
                  regression loss"
