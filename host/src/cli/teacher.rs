@@ -26,7 +26,7 @@ const MAX_NETWORK_BYTES: u64 = 1 << 30;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Make a teacher of ONNX networks, or of embeddings made elsewhere (.npy).
+    /// Make a teacher of networks, of other teachers, or of embeddings made elsewhere.
     Import(Box<ImportArgs>),
     /// Train a teacher from labels.
     Train(super::teacher_train::Args),
@@ -41,10 +41,13 @@ pub(super) enum Command {
       --data photos --dim 128 --out ensemble.teacher
   eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
+  eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
   eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher")]
 pub(super) struct ImportArgs {
-    /// ONNX networks, whose outputs are put one after the other; or one .npy matrix with
-    /// a row for each image of the data, in its order.
+    /// ONNX networks, weights (.safetensors) and .teacher files, whose outputs are put one
+    /// after the other: the networks of a .teacher keep the pixels that they read, its
+    /// projection is left behind. Or one .npy matrix with a row for each image of the data,
+    /// in its order.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Folder or CSV list of images: the projection is fitted on their training split.
@@ -172,8 +175,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
 
 fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.data)?;
-    let is_npy = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "npy");
-    let teacher = if args.files.iter().any(is_npy) {
+    let teacher = if args.files.iter().any(|path| is(path, "npy")) {
         let [path] = &args.files[..] else {
             bail!(
                 "a teacher of embeddings is made of one .npy file, {} files are named",
@@ -202,26 +204,41 @@ fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// Whether a file's name ends in this extension.
+fn is(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
 fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
     let spec = args.pixels.spec()?;
-    let member = |path: &PathBuf| -> anyhow::Result<Member> {
-        let is_weights = path
-            .extension()
-            .is_some_and(|extension| extension == "safetensors");
-        let onnx = if is_weights {
+    let mut members = Vec::new();
+    for path in &args.files {
+        if is(path, "teacher") {
+            members.extend(members_of(path)?);
+            continue;
+        }
+        let onnx = if is(path, "safetensors") {
             onnx_of_weights(path, args.architecture.as_deref(), spec.crop)?
         } else {
             files::read(path, MAX_NETWORK_BYTES)?
         };
-        Ok(Member::new(
-            stem(path),
-            onnx,
-            spec.clone(),
-            args.output.clone(),
-        )?)
-    };
-    let members = args.files.iter().map(member).collect::<Result<_, _>>()?;
+        let output = args.output.clone();
+        members.push(Member::new(stem(path), onnx, spec.clone(), output)?);
+    }
     Ok(Teacher::from_onnx(name(args), members, None, None)?)
+}
+
+/// The networks of another teacher, to join an ensemble.
+fn members_of(path: &Path) -> anyhow::Result<Vec<Member>> {
+    let teacher = Teacher::open(path)?;
+    if let Some(images) = teacher.imported() {
+        bail!(
+            "`{}` holds embeddings of {} images and no network: it can not join others",
+            path.display(),
+            images.n_images()
+        );
+    }
+    Ok(teacher.members().to_vec())
 }
 
 /// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
