@@ -8,6 +8,7 @@ mod embed;
 mod evaluate;
 mod export;
 mod gallery;
+mod losses;
 mod teacher;
 mod teacher_train;
 mod train;
@@ -54,6 +55,9 @@ enum Command {
     Embed(embed::Args),
     /// Train a student from a recipe.
     Train(train::Args),
+    /// Explain the losses, or check them against published implementations.
+    #[command(subcommand)]
+    Losses(losses::Command),
     /// Turn a trained student into bundles that the device encoder has verified.
     Export(export::Args),
     /// Build and inspect galleries.
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Teacher(command) => teacher::run(command),
         Command::Embed(args) => embed::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Losses(command) => losses::run(command),
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),

@@ -16,7 +16,7 @@ use crate::data::manifest::{Manifest, Selection};
 use crate::data::{self};
 use crate::embeddings::{EmbeddedImages, cache};
 use crate::export::{fold, onnx};
-use crate::teacher::projection::Projection;
+use crate::teacher::projection::{LearnedWhitening, Projection, Whitening};
 use crate::teacher::{Member, Teacher, npy};
 use crate::weights::Weights;
 use crate::zoo;
@@ -62,8 +62,28 @@ pub(super) struct ImportArgs {
     /// Whitening: 0 keeps distances, 1 makes the variances of all components equal.
     #[arg(long, default_value_t = 0.5, value_name = "EXPONENT")]
     whiten: f32,
+    /// Learn the whitening from labels instead: differences within a label become equally
+    /// large in all directions.
+    #[arg(long, conflicts_with = "whiten")]
+    learned_whitening: bool,
+    /// Principal components that are kept before the whitening is learned.
+    #[arg(
+        long,
+        default_value_t = 512,
+        value_name = "N",
+        requires = "learned_whitening"
+    )]
+    components: u32,
+    /// Added to the covariance within labels, in multiples of its mean variance.
+    #[arg(
+        long,
+        default_value_t = 0.03,
+        value_name = "SHARE",
+        requires = "learned_whitening"
+    )]
+    shrinkage: f32,
     /// Keep the networks' features as they are.
-    #[arg(long, conflicts_with_all = ["dim", "whiten"])]
+    #[arg(long, conflicts_with_all = ["dim", "whiten", "learned_whitening"])]
     no_projection: bool,
     /// Architecture of the zoo that .safetensors files hold the weights of.
     #[arg(long, value_name = "NAME")]
@@ -294,8 +314,24 @@ fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result
             fitted.images.len()
         );
     }
-    let projection = Projection::fit(&features, args.dim, args.whiten)?;
+    let projection = if args.learned_whitening {
+        let settings = LearnedWhitening {
+            components: args.components.min(features.dim() as u32),
+            shrinkage: args.shrinkage,
+        };
+        Projection::fit_to_labels(&features, &label_numbers(fitted), args.dim, settings)?
+    } else {
+        Projection::fit(&features, args.dim, args.whiten)?
+    };
     Ok(teacher.with_projection(Some(projection), Some(fitted.fingerprint()))?)
+}
+
+/// The position of each image's label among all labels.
+fn label_numbers(images: &Manifest) -> Vec<usize> {
+    let labels = images.labels();
+    let number = |label: &str| labels.binary_search(&label).unwrap_or_default();
+    let of_images = images.images.iter();
+    of_images.map(|image| number(&image.label)).collect()
 }
 
 fn stem(path: &Path) -> String {
@@ -337,7 +373,10 @@ fn as_json(teacher: &Teacher) -> serde_json::Value {
         "space_id": teacher.space().0.to_string(),
         "multiply_adds": teacher.multiply_adds(),
         "members": members,
-        "whitening": teacher.projection().map(|map| map.whitening),
+        "whitening": teacher.projection().map(|map| match map.whitening {
+            Whitening::Variance(exponent) => json!(exponent),
+            Whitening::Labels(settings) => json!(settings),
+        }),
         "imported_images": teacher.imported().map(EmbeddedImages::n_images),
         "manifest": teacher.manifest().map(|print| print.to_string()),
     })

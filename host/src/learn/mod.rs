@@ -6,14 +6,18 @@ mod compute;
 mod network;
 
 mod distance;
+pub mod golden;
 mod loss;
 mod objective;
 
+mod gradients;
+mod loss_scale;
 mod optimizer;
 mod schedule;
 
 mod augment;
 mod batches;
+mod sampler;
 
 mod alignment;
 

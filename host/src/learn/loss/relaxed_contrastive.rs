@@ -3,15 +3,7 @@
 use tch::Tensor;
 
 use crate::learn::distance::{l2_normalize, row_means, self_distances, squared_distances};
-
-/// Settings of [`relaxed_contrastive`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::learn) struct RelaxedContrastive {
-    /// Softness of the teacher's relation: weight exp(-d^2 / sigma).
-    pub(in crate::learn) sigma: f64,
-    /// Margin, in units of the row's mean distance.
-    pub(in crate::learn) delta: f64,
-}
+use crate::recipe::loss::RelaxedContrastive;
 
 /// Every ordered pair is pulled or pushed as the teacher sees it; the sum over all pairs is
 /// divided by the number of rows.
@@ -23,14 +15,14 @@ pub(in crate::learn) struct RelaxedContrastive {
 pub(in crate::learn) fn relaxed_contrastive(
     student: &Tensor,
     teacher: &Tensor,
-    config: RelaxedContrastive,
+    settings: RelaxedContrastive,
 ) -> Tensor {
-    let teacher = l2_normalize(teacher).detach();
-    let similarity = (squared_distances(&teacher, &teacher).clamp_min(0.0) / -config.sigma).exp();
+    let teacher = l2_normalize(teacher);
+    let similarity = (squared_distances(&teacher, &teacher).clamp_min(0.0) / -settings.sigma).exp();
     let distances = self_distances(student);
     let relative = &distances / row_means(&distances);
     let pull: Tensor = &similarity * relative.square();
-    let push: Tensor = (1.0 - &similarity) * (config.delta - &relative).clamp_min(0.0).square();
+    let push: Tensor = (1.0 - &similarity) * (settings.delta - &relative).clamp_min(0.0).square();
     let pairs = distances.gt(0.0).to_kind(student.kind());
     let terms: Tensor = (pull + push) * pairs;
     terms.sum(student.kind()) / student.size()[0] as f64
