@@ -8,4 +8,5 @@
 mod end_to_end;
 mod golden;
 mod hostile;
+mod teachers;
 mod tidy;

@@ -100,7 +100,7 @@ fn load(image: &TrainingImage) -> Result<RgbImage, String> {
 
 /// Steps of one epoch: a rest smaller than a batch waits for another epoch's order.
 pub(super) fn steps_per_epoch(n_images: usize, recipe: &Recipe) -> usize {
-    (n_images / recipe.batch.images).max(1)
+    (n_images / recipe.batch.images()).max(1)
 }
 
 /// The images of a step, counted from 0 over all epochs.
@@ -112,15 +112,15 @@ pub(super) fn images_of_step(n_images: usize, recipe: &Recipe, step: usize) -> V
         .fork("order")
         .at(epoch as u64)
         .shuffle(&mut order);
-    let start = step * recipe.batch.images;
-    order[start..(start + recipe.batch.images).min(n_images)].to_vec()
+    let start = step * recipe.batch.images();
+    order[start..(start + recipe.batch.images()).min(n_images)].to_vec()
 }
 
 fn batch_of_step(store: &ImageStore, recipe: &Recipe, step: usize) -> Result<Batch, String> {
     let image_idx = images_of_step(store.images.len(), recipe, step);
     let place = Random::new(recipe.seed).fork("augment").at(step as u64);
     let mut pixels = Vec::new();
-    for view in 0..recipe.batch.views {
+    for view in 0..recipe.batch.views() {
         for (position, &idx) in image_idx.iter().enumerate() {
             let image = store.get(idx)?;
             let mut random = place.at(position as u64).at(view as u64);

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::network::{TorchNetwork, tensor_of, values_of};
 use super::objective::Objective;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use crate::weights::Weight;
 
 const MAX_BYTES: u64 = 16 << 30;
@@ -47,7 +47,7 @@ pub enum CheckpointError {
 fn tensors<'a>(
     network: &'a TorchNetwork,
     objective: &'a Objective,
-    optimizer: &'a AdamW,
+    optimizer: &'a Optimizer,
 ) -> Vec<(String, &'a Tensor)> {
     let mut tensors = Vec::new();
     for (name, tensor) in &network.tensors {
@@ -57,8 +57,9 @@ fn tensors<'a>(
         tensors.push((format!("value/{name}"), tensor));
     }
     for (name, parameter) in &optimizer.parameters {
-        tensors.push((format!("first_moment/{name}"), &parameter.first_moment));
-        tensors.push((format!("second_moment/{name}"), &parameter.second_moment));
+        for (kind, tensor) in &parameter.state {
+            tensors.push((format!("{kind}/{name}"), tensor));
+        }
     }
     tensors
 }
@@ -71,7 +72,7 @@ pub(super) fn save(
     step: usize,
     network: &TorchNetwork,
     objective: &Objective,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
 ) -> Result<(), CheckpointError> {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(network, objective, optimizer)
         .into_iter()
@@ -103,7 +104,7 @@ pub(super) fn restore(
     experiment: Fingerprint,
     network: &TorchNetwork,
     objective: &Objective,
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
 ) -> Result<usize, CheckpointError> {
     let shown = || path.display().to_string();
     let damaged = |what: String| CheckpointError::Damaged {

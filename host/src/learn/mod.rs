@@ -10,11 +10,14 @@ pub mod golden;
 mod loss;
 mod objective;
 
+mod gradients;
+mod loss_scale;
 mod optimizer;
 mod schedule;
 
 mod augment;
 mod batches;
+mod sampler;
 
 mod alignment;
 

@@ -12,7 +12,7 @@ use super::compute::Compute;
 use super::loss::{Memory, Rows};
 use super::network::{Mode, TorchNetwork};
 use super::objective::Objective;
-use super::optimizer::AdamW;
+use super::optimizer::{Group, Optimizer};
 use super::run::LearnError;
 use super::{checkpoint, schedule};
 use crate::recipe::Recipe;
@@ -92,7 +92,7 @@ pub(super) fn train(
     let (mut loss_sum, mut losses, mut since) = (0.0, 0, Instant::now());
     for step in first_step..n_steps {
         let batch = loader.next().map_err(LearnError::Image)?;
-        let rate = schedule::rate_at(&recipe.rate, step, n_steps);
+        let rate = schedule::rate_at(&recipe.schedule, step, n_steps);
         optimizer.zero_gradients();
         let loss = batch_loss(training, &mut objective, &labels, memory.as_ref(), &batch);
         loss.backward();
@@ -100,7 +100,7 @@ pub(super) fn train(
         if !loss.is_finite() {
             return Err(LearnError::Diverged { step, loss });
         }
-        optimizer.step(step + 1, rate);
+        optimizer.step(rate, step < recipe.stabilize.head_steps);
         watch.stepped(step, loss, rate);
         (loss_sum, losses) = (loss_sum + loss, losses + 1);
 
@@ -136,26 +136,25 @@ pub(super) fn train(
     Ok(())
 }
 
-fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective) -> AdamW {
-    let mut optimizer = AdamW::new();
-    for shape in network
-        .description
-        .weights()
-        .iter()
-        .filter(|shape| shape.trained)
-    {
+fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective) -> Optimizer {
+    let mut optimizer = Optimizer::new(recipe.optimizer);
+    for shape in network.description.weights() {
+        if !shape.trained {
+            continue;
+        }
         let is_head = shape.name.starts_with(crate::zoo::HEAD);
-        let factor = if is_head {
-            recipe.rate.head_factor
-        } else {
-            1.0
+        let group = Group {
+            rate_factor: if is_head {
+                recipe.rate_factors.head
+            } else if shape.name.starts_with("pool.") {
+                recipe.rate_factors.pool
+            } else {
+                1.0
+            },
+            decays: shape.shape.len() > 1,
+            rests_first: !is_head,
         };
-        let decay = if shape.shape.len() > 1 {
-            recipe.weight_decay
-        } else {
-            0.0
-        };
-        optimizer.add(&shape.name, &network.tensors[&shape.name], factor, decay);
+        optimizer.add(&shape.name, &network.tensors[&shape.name], group);
     }
     objective.register(&mut optimizer);
     optimizer
@@ -182,7 +181,7 @@ fn batch_loss(
 
     let image_idx: Vec<i64> = batch.image_idx.iter().map(|&idx| idx as i64).collect();
     let image_idx = Tensor::from_slice(&image_idx)
-        .repeat([recipe.batch.views as i64])
+        .repeat([recipe.batch.views() as i64])
         .to_device(compute.device);
     let teacher = memory.map(|memory| memory.teacher.index_select(0, &image_idx));
     let rows = Rows {
@@ -190,7 +189,7 @@ fn batch_loss(
         teacher: teacher.as_ref(),
         labels: &labels.index_select(0, &image_idx),
         image_idx: &image_idx,
-        n_views: recipe.batch.views,
+        n_views: recipe.batch.views(),
         memory,
     };
     objective.value(&rows).to_kind(Kind::Float)

@@ -137,7 +137,7 @@ impl WeightedLoss {
 }
 
 /// The message of the first condition that does not hold.
-fn first_fault(conditions: &[(bool, &'static str)]) -> Option<&'static str> {
+pub(super) fn first_fault(conditions: &[(bool, &'static str)]) -> Option<&'static str> {
     let broken = conditions.iter().find(|(holds, _)| !holds);
     broken.map(|(_, message)| *message)
 }

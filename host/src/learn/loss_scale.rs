@@ -1,0 +1,131 @@
+//! Dynamic scaling of the loss, so that gradients fit into half precision (Micikevicius et
+//! al., ICLR 2018).
+
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Precision;
+
+const FIRST: f64 = 65536.0;
+
+/// Good steps after which the scale is doubled.
+const GROWTH_STEPS: u32 = 2000;
+
+/// Below it gradients overflow for another reason than their scale.
+const SMALLEST: f64 = 1.0 / 65536.0;
+
+/// Beyond it f32 itself would overflow first.
+const LARGEST: f64 = 16_777_216.0;
+
+/// Factor of the loss before its backward pass; always a power of two, so that dividing
+/// by it is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct LossScale {
+    scale: f64,
+    good_steps: u32,
+    /// Whether it changes: only half precision needs it.
+    dynamic: bool,
+}
+
+/// What becomes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its gradients are finite.
+    Take,
+    /// They overflowed: the next step has a smaller scale.
+    Skip,
+    /// They are not finite, and no scale helps.
+    Stop,
+}
+
+impl LossScale {
+    pub(super) fn new(precision: Precision) -> Self {
+        let dynamic = precision == Precision::F16;
+        Self {
+            scale: if dynamic { FIRST } else { 1.0 },
+            good_steps: 0,
+            dynamic,
+        }
+    }
+
+    /// Factor of the loss; 1 in other precisions.
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Judges a step by whether its gradients are finite, and sets the next scale.
+    pub(super) fn judge(&mut self, is_finite: bool) -> Verdict {
+        if !self.dynamic {
+            return if is_finite {
+                Verdict::Take
+            } else {
+                Verdict::Stop
+            };
+        }
+        if !is_finite {
+            self.good_steps = 0;
+            self.scale *= 0.5;
+            return if self.scale < SMALLEST {
+                Verdict::Stop
+            } else {
+                Verdict::Skip
+            };
+        }
+        self.good_steps += 1;
+        if self.good_steps == GROWTH_STEPS {
+            self.good_steps = 0;
+            self.scale = (self.scale * 2.0).min(LARGEST);
+        }
+        Verdict::Take
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_half_precision_scales() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut scale = LossScale::new(precision);
+            assert_eq!(scale.scale(), 1.0);
+            assert_eq!(scale.judge(true), Verdict::Take);
+            assert_eq!(scale.judge(false), Verdict::Stop);
+        }
+    }
+
+    #[test]
+    fn an_overflow_halves_and_many_good_steps_double() {
+        let mut scale = LossScale::new(Precision::F16);
+        assert_eq!(scale.judge(false), Verdict::Skip);
+        assert_eq!(scale.scale(), FIRST / 2.0);
+        for _ in 1..GROWTH_STEPS {
+            assert_eq!(scale.judge(true), Verdict::Take);
+        }
+        assert_eq!(scale.scale(), FIRST / 2.0);
+        assert_eq!(scale.judge(true), Verdict::Take);
+        assert_eq!(scale.scale(), FIRST);
+        // An overflow begins the count anew.
+        for _ in 1..GROWTH_STEPS {
+            scale.judge(true);
+        }
+        scale.judge(false);
+        scale.judge(true);
+        assert_eq!(scale.scale(), FIRST / 2.0);
+    }
+
+    #[test]
+    fn gradients_that_no_scale_makes_finite_stop_the_run() {
+        let mut scale = LossScale::new(Precision::F16);
+        let skipped = (0..100).take_while(|_| scale.judge(false) == Verdict::Skip);
+        assert_eq!(skipped.count(), 32);
+    }
+
+    #[test]
+    fn the_scale_does_not_grow_without_end() {
+        let mut scale = LossScale::new(Precision::F16);
+        for _ in 0..100 * GROWTH_STEPS {
+            scale.judge(true);
+        }
+        assert_eq!(scale.scale(), LARGEST);
+    }
+}
