@@ -62,13 +62,18 @@ pub(super) enum ComputeWish {
     Gpu,
 }
 
+pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
+    train(args, &super::say)?;
+    Ok(Answer::Yes)
+}
+
 #[cfg(not(feature = "torch"))]
-pub(super) fn run(_args: &Args) -> anyhow::Result<Answer> {
+pub(super) fn train(_args: &Args, _tell: &dyn Fn(&str)) -> anyhow::Result<()> {
     anyhow::bail!("this build has no libtorch; rebuild with the `torch` feature to train")
 }
 
 #[cfg(feature = "torch")]
-pub(super) use with_torch::run;
+pub(super) use with_torch::train;
 
 #[cfg(feature = "torch")]
 pub(super) mod with_torch {
@@ -76,9 +81,8 @@ pub(super) mod with_torch {
 
     use anyhow::Context;
 
-    use super::{Answer, Args, ComputeArgs, ComputeWish};
+    use super::{Args, ComputeArgs, ComputeWish};
     use crate::cli::run_log::RunLog;
-    use crate::cli::say;
     use crate::data;
     use crate::data::manifest::{Manifest, Selection};
     use crate::embeddings::EmbeddedImages;
@@ -90,7 +94,8 @@ pub(super) mod with_torch {
     use crate::teacher::Teacher;
     use crate::weights::Weights;
 
-    pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
+    /// Trains what `args` say; `tell` hears what a user would read.
+    pub(in crate::cli) fn train(args: &Args, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
         let mut recipe = Recipe::read(&args.recipe, Trainee::Student)?;
         recipe.seed = args.seed.unwrap_or(recipe.seed);
         let teacher = Teacher::open(&args.teacher)?;
@@ -135,7 +140,7 @@ pub(super) mod with_torch {
             ("compute", compute.to_string()),
         ];
         for (name, value) in &facts {
-            say(&format!("{name:8} {value}"));
+            tell(&format!("{name:8} {value}"));
         }
         let mut log = RunLog::open(&args.out, &recipe, &facts)?;
         let inputs = Inputs {
@@ -150,8 +155,8 @@ pub(super) mod with_torch {
             .map_err(|err| naming_start(err, args.start.as_deref()))?;
         student.save(&args.out, &split.root)?;
         log.finish()?;
-        say(&format!("student  {}", args.out.display()));
-        Ok(Answer::Yes)
+        tell(&format!("student  {}", args.out.display()));
+        Ok(())
     }
 
     /// The teacher's embeddings of all images, or the first that has none.
