@@ -10,6 +10,7 @@ mod export;
 mod gallery;
 mod losses;
 mod teacher;
+mod teacher_script;
 mod teacher_train;
 mod train;
 

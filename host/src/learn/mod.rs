@@ -20,6 +20,7 @@ mod batches;
 mod sampler;
 
 mod alignment;
+mod torchscript;
 
 mod checkpoint;
 mod run;
@@ -29,4 +30,5 @@ pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;
