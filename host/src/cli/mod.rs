@@ -11,6 +11,7 @@ mod gallery;
 mod losses;
 mod sweep;
 mod teacher;
+mod teacher_script;
 mod teacher_train;
 mod train;
 

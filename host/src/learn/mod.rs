@@ -23,6 +23,7 @@ mod sampler;
 mod targets;
 
 mod alignment;
+mod torchscript;
 
 mod checkpoint;
 mod experiment;
@@ -34,4 +35,5 @@ pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;
