@@ -228,7 +228,8 @@ fn train(
         ));
     }
     let device = inputs.compute.device;
-    let description = zoo::by_name(&recipe.architecture, recipe.dim)
+    let description = recipe
+        .network()
         .expect("a checked recipe names an architecture of the zoo");
     let start = start_weights(inputs, &description)?;
     let mut network = TorchNetwork::new(description, &start, device)?;
