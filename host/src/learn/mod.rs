@@ -26,6 +26,7 @@ mod alignment;
 
 mod checkpoint;
 mod experiment;
+mod measure;
 mod run;
 mod state;
 mod trainer;
@@ -33,5 +34,6 @@ mod trainer;
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
+pub use measure::{Speed, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
 pub use trainer::Watch;
