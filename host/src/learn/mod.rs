@@ -23,6 +23,7 @@ mod sampler;
 mod targets;
 
 mod alignment;
+mod torchscript;
 
 mod checkpoint;
 mod experiment;
@@ -36,4 +37,5 @@ pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
 pub use measure::{Speed, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;

@@ -8,7 +8,9 @@
 
 mod file;
 pub mod npy;
+pub mod npz;
 pub mod projection;
+pub mod whitening;
 
 use std::path::Path;
 use std::sync::OnceLock;
