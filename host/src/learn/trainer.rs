@@ -56,7 +56,7 @@ pub(super) struct Training<'a> {
 pub(super) type Validate<'a> = dyn FnMut(&TorchNetwork) -> Result<Option<f64>, LearnError> + 'a;
 
 /// What a step compares with, on the device that computes.
-struct Known {
+pub(super) struct Known {
     /// The teacher's embeddings of all images.
     teacher: Option<Tensor>,
     labels: Tensor,
@@ -124,7 +124,7 @@ fn best_path(checkpoint: &Path) -> PathBuf {
     checkpoint.with_file_name("best.safetensors")
 }
 
-fn first_state<'a>(training: &Training<'a>) -> State<'a> {
+pub(super) fn first_state<'a>(training: &Training<'a>) -> State<'a> {
     let (recipe, set, network) = (training.recipe, training.set, training.network);
     let device = training.compute.device;
     let objective = Objective::new(recipe, set.n_labels, set.images.len(), device);
@@ -171,7 +171,7 @@ fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective)
 }
 
 /// One step with a batch; returns its loss. Nothing moves if a number is not finite.
-fn one_step(
+pub(super) fn one_step(
     training: &Training<'_>,
     state: &mut State<'_>,
     known: &Known,
@@ -268,7 +268,7 @@ fn batch_loss(
 }
 
 impl Known {
-    fn new(training: &Training<'_>) -> Self {
+    pub(super) fn new(training: &Training<'_>) -> Self {
         let device = training.compute.device;
         let teacher = training.set.teacher.as_ref().map(|embeddings| {
             let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
