@@ -1,5 +1,7 @@
 //! `eyas evaluate`: score a bundle against a gallery with labelled queries.
 
+mod revisited;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +38,9 @@ const CLUSTER_SEED: u64 = 0;
   eyas evaluate --bundle s.bundle --symmetric --manifest photos --split val --json
   eyas evaluate --teacher photos.teacher --gallery photos.gallery --manifest photos
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
-      --teacher photos.teacher --cache cache")]
+      --teacher photos.teacher --cache cache
+  eyas evaluate --bundle s.bundle --gallery oxford.gallery --manifest roxford5k \\
+      --ground-truth roxford5k/gnd_roxford5k.pkl")]
 pub(super) struct Args {
     /// Student to score.
     #[arg(long, required_unless_present = "teacher")]
@@ -70,6 +74,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "K,K,...", value_delimiter = ',', default_values_t = [1, 5, 10],
           value_parser = clap::value_parser!(u32).range(1..))]
     k: Vec<u32>,
+    /// Ground truth of revisited Oxford or Paris (gnd_*.pkl): its queries ask, cut out of their
+    /// images; easy, medium and hard instead of labels.
+    #[arg(long, value_name = "FILE", requires = "gallery",
+          conflicts_with_all = ["split", "symmetric", "clusters", "baseline"])]
+    ground_truth: Option<PathBuf>,
     /// Also cluster the asking embeddings by k-means, as many clusters as labels ask, and
     /// show the normalized mutual information of clusters and labels.
     #[arg(long)]
@@ -148,6 +157,9 @@ struct GalleryFacts {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
+    if let (Some(truth), Some(gallery)) = (&args.ground_truth, &args.gallery) {
+        return revisited::run(args, truth, gallery, &manifest);
+    }
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
     let evaluation = match (&args.gallery, &args.bundle) {
@@ -239,6 +251,18 @@ fn teacher_alone(
     })
 }
 
+fn check_space(path: &Path, teacher: &Teacher, matcher: &Matcher<'_>) -> anyhow::Result<()> {
+    let space = matcher.gallery().header.space;
+    if teacher.space() != space {
+        bail!(
+            "teacher `{}` embeds into space {}, the gallery is of space {space}; name the teacher that built the gallery",
+            path.display(),
+            teacher.space()
+        );
+    }
+    Ok(())
+}
+
 impl GalleryFacts {
     fn of(path: &Path, matcher: &Matcher<'_>) -> Self {
         let header = &matcher.gallery().header;
@@ -317,14 +341,7 @@ fn with_teacher(
     matcher: &Matcher<'_>,
 ) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
-    let space = matcher.gallery().header.space;
-    if teacher.space() != space {
-        bail!(
-            "teacher `{}` embeds into space {}, the gallery is of space {space}; name the teacher that built the gallery",
-            path.display(),
-            teacher.space()
-        );
-    }
+    check_space(path, &teacher, matcher)?;
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;

@@ -8,6 +8,7 @@
 pub mod baseline;
 pub mod clustering;
 pub mod golden;
+pub mod landmarks;
 pub mod metrics;
 pub mod protocols;
 pub mod ranks;
