@@ -1,17 +1,175 @@
-//! Losses as formulas: tensors in, one scalar out. Which rows are compared is decided by
-//! the caller.
+//! Losses as formulas: tensors in, one scalar out; and as terms of an objective, with the
+//! tensors that they own.
 //!
-//! `student` and `teacher` are N x D; gradient never flows into `teacher`.
+//! Rows are images or views of them: `student` and `teacher` are N x D. Formulas follow
+//! gradients wherever tensors ask for them: a teacher's embeddings do not ask.
 
-mod memory_contrast;
 mod proxy_anchor;
-mod regression;
-mod relaxed_contrastive;
+mod transfer;
 
-pub(super) use memory_contrast::{Memory, memory_contrast};
-pub(super) use proxy_anchor::{ProxyAnchor, proxy_anchor};
-pub(super) use regression::regression;
-pub(super) use relaxed_contrastive::{RelaxedContrastive, relaxed_contrastive};
+pub(super) use proxy_anchor::{ProxyAnchorTerm, proxy_anchor};
+pub(super) use transfer::*;
+
+use tch::{Device, Tensor};
+
+use super::distance::l2_normalize;
+use crate::recipe::Loss;
+use crate::recipe::loss::References;
+
+/// What the losses of a step compare; rows are views of images.
+pub(super) struct Rows<'a> {
+    /// Head output, N x D.
+    pub(super) student: &'a Tensor,
+    /// The teacher's embedding of the same images, N x D.
+    pub(super) teacher: Option<&'a Tensor>,
+    /// N class numbers.
+    pub(super) labels: &'a Tensor,
+    /// N positions of the images in the training set.
+    pub(super) image_idx: &'a Tensor,
+    /// Views of each image; row `view * images + i` is a view of image `i` of the batch.
+    pub(super) n_views: usize,
+    /// The teacher's embeddings of the whole training set.
+    pub(super) memory: Option<&'a Memory<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// The teacher's embeddings of the rows, N x D.
+    pub(super) fn teacher(&self) -> &'a Tensor {
+        self.teacher
+            .expect("a recipe with teacher losses is given a teacher")
+    }
+
+    /// The teacher's embeddings of the whole training set.
+    pub(super) fn memory(&self) -> &'a Memory<'a> {
+        self.memory.expect("a teacher comes with its memory")
+    }
+}
+
+/// A tensor that a loss owns: part of every checkpoint.
+pub(super) struct Owned<'a> {
+    /// Unique within the loss, such as `proxies`.
+    pub(super) name: &'static str,
+    pub(super) tensor: &'a Tensor,
+    /// The rate in multiples of the network's if gradients move it; `None` for a memory
+    /// that the loss itself writes.
+    pub(super) rate_factor: Option<f64>,
+}
+
+/// One loss in training.
+pub(super) trait Term {
+    /// The loss of a step, a scalar.
+    fn value(&mut self, rows: &Rows<'_>) -> Tensor;
+
+    /// The tensors that it owns, always the same ones with the same shapes.
+    fn owned(&self) -> Vec<Owned<'_>> {
+        Vec::new()
+    }
+}
+
+/// What the tensors of a loss are made from.
+pub(super) struct Setting {
+    /// Root of all randomness.
+    pub(super) seed: u64,
+    /// Position of the term in its recipe: equal losses start with other numbers.
+    pub(super) term_idx: usize,
+    /// Components of an embedding.
+    pub(super) dim: usize,
+    /// Number of labels in the training set.
+    pub(super) n_labels: usize,
+    /// Images in the training set.
+    pub(super) n_images: usize,
+    /// Rows of a step.
+    pub(super) n_rows: usize,
+    pub(super) device: Device,
+}
+
+/// A loss without tensors of its own.
+struct Stateless<F>(F);
+
+impl<F: Fn(&Rows<'_>) -> Tensor> Term for Stateless<F> {
+    fn value(&mut self, rows: &Rows<'_>) -> Tensor {
+        (self.0)(rows)
+    }
+}
+
+fn stateless(value: impl Fn(&Rows<'_>) -> Tensor + 'static) -> Box<dyn Term> {
+    Box::new(Stateless(value))
+}
+
+/// The loss that a recipe names.
+pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
+    match *loss {
+        Loss::Regression(_) => stateless(|rows| regression(rows.student, rows.teacher())),
+        Loss::RelaxedContrastive(settings) => {
+            stateless(move |rows| relaxed_contrastive(rows.student, rows.teacher(), settings))
+        }
+        Loss::MemoryContrast(settings) => stateless(move |rows| {
+            let (student, own_rows) = (rows.student, rows.image_idx);
+            let temperature = settings.temperature;
+            memory_contrast(student, rows.labels, own_rows, rows.memory(), temperature)
+        }),
+        Loss::ProxyAnchor(settings) => Box::new(ProxyAnchorTerm::new(settings, setting)),
+
+        // Relations within each space.
+        Loss::RelaxedMultiSimilarity(settings) => stateless(move |rows| {
+            relaxed_multi_similarity(rows.student, rows.teacher(), rows.n_views, &settings)
+        }),
+        Loss::RkdDistance(_) => stateless(|rows| rkd_distance(rows.student, rows.teacher())),
+        Loss::RkdAngle(_) => stateless(|rows| rkd_angle(rows.student, rows.teacher())),
+        Loss::DarkRank(settings) => {
+            unit_rows(move |student, teacher| dark_rank(student, teacher, &settings))
+        }
+        Loss::ProbabilisticTransfer(_) => unit_rows(probabilistic_transfer),
+        Loss::RelativeTeacher(_) => unit_rows(relative_teacher),
+        Loss::SimilarityPreserving(_) => {
+            stateless(|rows| similarity_preserving(rows.student, rows.teacher()))
+        }
+        Loss::CorrelationCongruence(settings) => {
+            stateless(move |rows| correlation_congruence(rows.student, rows.teacher(), &settings))
+        }
+        // The own teacher embedding.
+        Loss::AbsoluteTeacher(_) => unit_rows(absolute_teacher),
+        Loss::Hint(_) => stateless(|rows| hint(rows.student, rows.teacher())),
+        Loss::SuccessiveDifferences(_) => {
+            stateless(|rows| successive_differences(rows.student, rows.teacher()))
+        }
+        Loss::SecondOrder(settings) => {
+            unit_rows(move |student, teacher| second_order(student, teacher, &settings))
+        }
+        // References in the teacher's space.
+        Loss::ContextualSimilarity(settings) => stateless(move |rows| {
+            let references = match settings.references {
+                References::Batch => rows.teacher(),
+                References::Gallery => rows.memory().teacher,
+            };
+            contextual_similarity(rows.student, rows.teacher(), references, &settings)
+        }),
+        Loss::RankOrder(settings) => {
+            stateless(move |rows| rank_order(rows.student, rows.teacher(), &settings))
+        }
+        Loss::DecoupledDifferential(settings) => {
+            stateless(move |rows| decoupled_differential(rows.student, rows.teacher(), &settings))
+        }
+        Loss::StructureSimilarity(settings) => {
+            Box::new(StructureSimilarityTerm::new(settings, setting))
+        }
+    }
+}
+
+/// A loss of unit rows, student and teacher.
+fn unit_rows(value: impl Fn(&Tensor, &Tensor) -> Tensor + 'static) -> Box<dyn Term> {
+    stateless(move |rows| value(&l2_normalize(rows.student), &l2_normalize(rows.teacher())))
+}
+
+/// log(1 + sum of exp) over `dim` of the entries that `keep` marks: nothing overflows, and
+/// a slice without entries gives 0 with no gradient.
+pub(super) fn log1p_sum_exp(exponents: &Tensor, keep: &Tensor, dim: i64) -> Tensor {
+    let kept = exponents.masked_fill(&keep.logical_not(), f64::NEG_INFINITY);
+    let mut size = kept.size();
+    size[dim as usize] = 1;
+    let zero = Tensor::zeros(size, (exponents.kind(), exponents.device()));
+    Tensor::cat(&[kept, zero], dim).logsumexp([dim].as_slice(), false)
+}
 
 #[cfg(test)]
-mod golden;
+mod tests;

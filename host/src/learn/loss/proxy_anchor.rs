@@ -1,16 +1,53 @@
 //! Proxy Anchor loss (Kim et al., CVPR 2020).
 
+use eyas_shared::random::Random;
 use tch::{Kind, Tensor};
 
+use super::{Owned, Rows, Setting, Term, log1p_sum_exp};
 use crate::learn::distance::l2_normalize;
+use crate::learn::network::tensor_of;
+use crate::recipe::loss::ProxyAnchor;
+use crate::weights::Weight;
 
-/// Settings of [`proxy_anchor`].
-#[derive(Clone, Copy, Debug)]
-pub(in crate::learn) struct ProxyAnchor {
-    /// Scale of the cosines.
-    pub(in crate::learn) alpha: f64,
-    /// Margin of the cosines.
-    pub(in crate::learn) margin: f64,
+/// [`proxy_anchor`] with its proxies.
+pub(in crate::learn) struct ProxyAnchorTerm {
+    settings: ProxyAnchor,
+    /// C x D.
+    proxies: Tensor,
+}
+
+impl ProxyAnchorTerm {
+    pub(in crate::learn) fn new(settings: ProxyAnchor, setting: &Setting) -> Self {
+        let proxies = first_proxies(setting);
+        Self { settings, proxies }
+    }
+}
+
+impl Term for ProxyAnchorTerm {
+    fn value(&mut self, rows: &Rows<'_>) -> Tensor {
+        proxy_anchor(rows.student, rows.labels, &self.proxies, self.settings)
+    }
+
+    fn owned(&self) -> Vec<Owned<'_>> {
+        vec![Owned {
+            name: "proxies",
+            tensor: &self.proxies,
+            rate_factor: Some(self.settings.proxy_rate_factor),
+        }]
+    }
+}
+
+/// Labels x D, normal with variance 2 / labels, as the authors' code starts them.
+fn first_proxies(setting: &Setting) -> Tensor {
+    let mut random = Random::new(setting.seed)
+        .fork("proxies")
+        .at(setting.term_idx as u64);
+    let deviation = (2.0 / setting.n_labels as f64).sqrt();
+    let values = (0..setting.n_labels * setting.dim)
+        .map(|_| (random.normal() * deviation) as f32)
+        .collect();
+    let shape = vec![setting.n_labels, setting.dim];
+    tensor_of(&Weight { shape, values }, setting.device).set_requires_grad(true)
 }
 
 /// Every class has a proxy that attracts its own images and repels all others.
@@ -22,21 +59,15 @@ pub(in crate::learn) fn proxy_anchor(
     embeddings: &Tensor,
     labels: &Tensor,
     proxies: &Tensor,
-    config: ProxyAnchor,
+    settings: ProxyAnchor,
 ) -> Tensor {
     let n_classes = proxies.size()[0];
     let cosines = l2_normalize(embeddings).matmul(&l2_normalize(proxies).transpose(0, 1));
     let own = labels.one_hot(n_classes).to_kind(Kind::Bool);
-    let attraction = (&cosines - config.margin) * -config.alpha;
-    let repulsion = (&cosines + config.margin) * config.alpha;
+    let attraction = (&cosines - settings.margin) * -settings.alpha;
+    let repulsion = (&cosines + settings.margin) * settings.alpha;
     let n_present = own.any_dim(0, false).sum(Kind::Int64).int64_value(&[]) as f64;
-    let of_class = |exponents: Tensor, keep: &Tensor| {
-        // log(1 + sum of exp) as a logsumexp with one zero: nothing overflows.
-        let kept = exponents.masked_fill(&keep.logical_not(), f64::NEG_INFINITY);
-        let zero = Tensor::zeros([1, n_classes], (embeddings.kind(), embeddings.device()));
-        Tensor::cat(&[kept, zero], 0).logsumexp([0].as_slice(), false)
-    };
-    let attracted = of_class(attraction, &own).sum(embeddings.kind()) / n_present;
-    let repelled = of_class(repulsion, &own.logical_not()).sum(embeddings.kind());
+    let attracted = log1p_sum_exp(&attraction, &own, 0).sum(embeddings.kind()) / n_present;
+    let repelled = log1p_sum_exp(&repulsion, &own.logical_not(), 0).sum(embeddings.kind());
     attracted + repelled / n_classes as f64
 }

@@ -10,9 +10,9 @@ const DIFFERENCE_EPSILON: f64 = 1e-6;
 /// Half the squared distance of the unit embeddings of each row, mean over rows: 1 - cos,
 /// up to [`DIFFERENCE_EPSILON`].
 ///
-/// Both sides are normalized here; no gradient flows into `teacher`.
+/// Both sides are normalized here.
 pub(in crate::learn) fn regression(student: &Tensor, teacher: &Tensor) -> Tensor {
-    let difference = l2_normalize(student) - l2_normalize(teacher).detach() + DIFFERENCE_EPSILON;
+    let difference = l2_normalize(student) - l2_normalize(teacher) + DIFFERENCE_EPSILON;
     let kind = student.kind();
     (&difference * &difference)
         .sum_dim_intlist([1].as_slice(), false, kind)

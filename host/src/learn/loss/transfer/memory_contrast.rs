@@ -26,7 +26,7 @@ pub(in crate::learn) fn memory_contrast(
     memory: &Memory<'_>,
     temperature: f64,
 ) -> Tensor {
-    let teacher = l2_normalize(memory.teacher).detach();
+    let teacher = l2_normalize(memory.teacher);
     let scores = l2_normalize(student).matmul(&teacher.transpose(0, 1)) / temperature;
     let own = own_rows.one_hot(teacher.size()[0]).to_kind(Kind::Bool);
     let scores = scores.masked_fill(&own, f64::NEG_INFINITY);

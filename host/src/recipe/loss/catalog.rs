@@ -1,0 +1,160 @@
+//! What each loss is: formula, source, published settings.
+
+/// What `eyas losses list` tells of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// Name in a recipe.
+    pub kind: &'static str,
+    /// One line in words.
+    pub summary: &'static str,
+    /// What is minimized; s student, t teacher, y label, D distance, c cosine, N batch.
+    pub formula: &'static str,
+    /// Paper, and whose settings the example has.
+    pub source: &'static str,
+    /// A term for a recipe with the published settings.
+    pub example: &'static str,
+}
+
+/// Every loss, by family.
+pub const CATALOG: &[Description] = &[
+    Description {
+        kind: "regression",
+        summary: "regression of the teacher's embedding, both sides of unit length (Reg)",
+        formula: "1/N sum_i |s_i - t_i + 1e-6|^2 / 2",
+        source: "Budnik and Avrithis, CVPR 2021 (AML)",
+        example: r#"{ kind = "regression", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "relaxed-contrastive",
+        summary: "pairs pulled and pushed as softly as the teacher relates them (RC)",
+        formula: "1/N sum_ij [w_ij d_ij^2 + (1 - w_ij) max(delta - d_ij, 0)^2], d_ij = D_ij / mean_j D_ij, w_ij = exp(-|t_i - t_j|^2 / sigma)",
+        source: "Kim et al., CVPR 2021",
+        example: r#"{ kind = "relaxed-contrastive", weight = 1.0, sigma = 1.0, delta = 1.0 }"#,
+    },
+    Description {
+        kind: "memory-contrast",
+        summary: "neighborhood components of the query in the teacher's whole training gallery, by label",
+        formula: "-1/N sum_i log(sum_{j: y_j = y_i, j != i} exp(c(s_i, t_j) / T) / sum_{j != i} exp(c(s_i, t_j) / T))",
+        source: "Goldberger et al., NIPS 2004, asked asymmetrically",
+        example: r#"{ kind = "memory-contrast", weight = 1.0, temperature = 0.1 }"#,
+    },
+    Description {
+        kind: "proxy-anchor",
+        summary: "each class has a trained proxy that attracts its images and repels all others",
+        formula: "1/|C+| sum_{p in C+} log(1 + sum_{x of p} exp(-alpha (c - margin))) + 1/C sum_p log(1 + sum_{x not of p} exp(alpha (c + margin)))",
+        source: "Kim et al., CVPR 2020",
+        example: r#"{ kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 100.0 }"#,
+    },
+    Description {
+        kind: "relaxed-multi-similarity",
+        summary: "relaxed contrastive through log-sum-exp, so that hard pairs weigh more; views of an image are fully related",
+        formula: "1/N sum_i [1/alpha log(1 + sum_{j != i} w_ij exp(alpha d_ij)) + 1/beta log(1 + sum_{j != i} (1 - w_ij) exp(beta (delta - d_ij)))], d_ij = D_ij / mean_j D_ij, w_ij = exp(-|t_i - t_j|^2 / sigma), 1 for two views",
+        source: "Kim et al., CVPR 2021; settings of the authors' code",
+        example: r#"{ kind = "relaxed-multi-similarity", weight = 1.0, sigma = 1.0, delta = 1.0, alpha = 1.0, beta = 2.0 }"#,
+    },
+    Description {
+        kind: "rkd-distance",
+        summary: "distances between rows, in units of their mean, as the teacher's (RKD-D)",
+        formula: "1/N^2 sum_ij h(D_ij / mean D - D^t_ij / mean D^t), h smooth L1; student raw",
+        source: "Park et al., CVPR 2019; weight 1 beside 2 of rkd-angle, RepDistiller takes 25 and 50",
+        example: r#"{ kind = "rkd-distance", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "rkd-angle",
+        summary: "angles between triples of rows as the teacher's (RKD-A)",
+        formula: "1/N^3 sum_ijk h(<e_ij, e_ik> - <e^t_ij, e^t_ik>), e_ij = (s_j - s_i) / |s_j - s_i|, h smooth L1; student raw",
+        source: "Park et al., CVPR 2019; weight 2 beside 1 of rkd-distance",
+        example: r#"{ kind = "rkd-angle", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "dark-rank",
+        summary: "the teacher's nearest rows ranked in its order (hard DarkRank)",
+        formula: "-1/N sum_i log prod_k exp(S_{i,k}) / sum_{l >= k} exp(S_{i,l}), S = -alpha D^beta of unit rows, k over the teacher's n_ranked nearest in order",
+        source: "Chen et al., AAAI 2018; settings of RC's authors, who add a triplet loss; RKD's code takes alpha = 2",
+        example: r#"{ kind = "dark-rank", weight = 1.0, alpha = 3.0, beta = 3.0, n_ranked = 4 }"#,
+    },
+    Description {
+        kind: "probabilistic-transfer",
+        summary: "neighbor probabilities as the teacher's (PKT)",
+        formula: "1/N^2 sum_ij p^t_ij log(p^t_ij / p_ij), p_ij = (c_ij + 1) / sum_k (c_ik + 1)",
+        source: "Passalis and Tefas, ECCV 2018; values are near 1e-4: RepDistiller weighs it 30000",
+        example: r#"{ kind = "probabilistic-transfer", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "relative-teacher",
+        summary: "distances between unit rows as the teacher's (LMT, relative)",
+        formula: "sqrt(sum_ij (D_ij - D^t_ij)^2)",
+        source: "Yu et al., CVPR 2019",
+        example: r#"{ kind = "relative-teacher", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "similarity-preserving",
+        summary: "similarities between rows, scaled per row, as the teacher's (SP)",
+        formula: "1/N^2 sum_ij (G_ij / |G_i| - G^t_ij / |G^t_i|)^2, G = S S'",
+        source: "Tung and Mori, ICCV 2019; RepDistiller weighs it 3000",
+        example: r#"{ kind = "similarity-preserving", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "correlation-congruence",
+        summary: "Gaussian kernels of unit rows as the teacher's (CC)",
+        formula: "1/N^2 sum_ij (k(s_i, s_j) - k(t_i, t_j))^2, k = exp(-2 gamma) sum_{p <= order} (2 gamma c)^p / p!",
+        source: "Peng et al., ICCV 2019",
+        example: r#"{ kind = "correlation-congruence", weight = 1.0, gamma = 0.4, order = 2 }"#,
+    },
+    Description {
+        kind: "absolute-teacher",
+        summary: "distance to the teacher's embedding, both of unit length, not squared (LMT, absolute)",
+        formula: "1/N sum_i |s_i - t_i + 1e-6|",
+        source: "Yu et al., CVPR 2019",
+        example: r#"{ kind = "absolute-teacher", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "hint",
+        summary: "squared error of the raw embedding (FitNets' hint)",
+        formula: "1/(N D) sum_i |s_i - t_i|^2",
+        source: "Romero et al., ICLR 2015; RepDistiller weighs it 100",
+        example: r#"{ kind = "hint", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "successive-differences",
+        summary: "what RepDistiller runs as correlation congruence: products of the errors of successive rows",
+        formula: "1/(N - 1) sum_i <|s_i - t_i|, |s_{i+1} - t_{i+1}|>, absolute values by component",
+        source: "RepDistiller's Correlation, after Peng et al., ICCV 2019; it weighs it 0.02",
+        example: r#"{ kind = "successive-differences", weight = 1.0 }"#,
+    },
+    Description {
+        kind: "second-order",
+        summary: "first and second order similarities at once (RAML)",
+        formula: "mean_i (1 - <s_i, t_i>)^2 + student_teacher mean_{i != j} (<s_i, t_j> - <t_i, t_j>)^2 + student_student mean_{i != j} (<s_i, s_j> - <t_i, t_j>)^2",
+        source: "Suma and Tolias, WACV 2023; settings of D3still's port for CUB",
+        example: r#"{ kind = "second-order", weight = 1.0, student_teacher = 0.7482, student_student = 0.6778 }"#,
+    },
+    Description {
+        kind: "contextual-similarity",
+        summary: "softmax over the teacher's nearest references as the teacher's (CSD)",
+        formula: "1/N sum_i KL(softmax(c(t_i, G) / teacher_temperature) | softmax(c(s_i, G) / student_temperature)), G the n_neighbors nearest of t_i in the batch or the teacher's gallery",
+        source: "Wu et al., CVPR 2022; settings of D3still's port, which takes the batch; equal temperatures near 0.05 did better in our trials",
+        example: r#"{ kind = "contextual-similarity", weight = 1.0, references = "batch", n_neighbors = 96, student_temperature = 1.0, teacher_temperature = 0.01 }"#,
+    },
+    Description {
+        kind: "rank-order",
+        summary: "soft ranks of the teacher's nearest rows as the teacher's (ROP)",
+        formula: "1/(N K) sum_i sum_jl w_ij (sigm((c(t_i, t_l) - c(t_i, t_j)) / 1e-6) - sigm((c(s_i, t_l) - c(t_i, t_j)) / temperature))^2, w_ij = j softmax_j(rank_weight c(t_i, t_j)), j and l over the teacher's n_neighbors = K nearest",
+        source: "A general rank preserving framework for asymmetric image retrieval, ICLR 2023",
+        example: r#"{ kind = "rank-order", weight = 1.0, n_neighbors = 96, temperature = 0.1, rank_weight = 0.2 }"#,
+    },
+    Description {
+        kind: "decoupled-differential",
+        summary: "differences between similarities to the teacher's nearest rows, reversed ones apart (D3)",
+        formula: "alpha/N sqrt(sum_i (1 - c(s_i, t_i))^2) + mean_i [beta |E_i reversed| + gamma |E_i ordered|] / (n_neighbors - 1), E_ijl = (Ds - Dt) / (0.1 + |Dt|), Dx = c(x_i, t_j) - c(x_i, t_l)",
+        source: "Xie et al., CVPR 2024",
+        example: r#"{ kind = "decoupled-differential", weight = 1.0, n_neighbors = 10, alpha = 50.0, beta = 2.0, gamma = 1.0 }"#,
+    },
+    Description {
+        kind: "structure-similarity",
+        summary: "softmax over the centroids of a product quantizer of the teacher's gallery as the teacher's (SSP)",
+        formula: "1/(N M) sum_i sum_m KL(softmax(scale c(t_im, C_m)) | softmax(scale c(s_im, C_m)))",
+        source: "Wu et al., arXiv 2403.00648",
+        example: r#"{ kind = "structure-similarity", weight = 1.0, sub_spaces = 32, centroids = 256, scale = 10.0, iterations = 10 }"#,
+    },
+];
