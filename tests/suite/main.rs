@@ -8,5 +8,6 @@
 mod end_to_end;
 mod golden;
 mod hostile;
+mod sweep;
 mod teachers;
 mod tidy;
