@@ -10,7 +10,8 @@ use eyas_shared::files;
 use eyas_shared::fingerprint::{Fingerprint, Fingerprinter};
 use serde_json::json;
 
-use super::train::{self, ComputeArgs};
+use super::train;
+use super::training::{ComputeArgs, TrainingArgs};
 use super::{Answer, Progress, note, say};
 use crate::data;
 use crate::data::manifest::{Manifest, Selection};
@@ -264,15 +265,17 @@ impl Ready {
         let recipe = folder.join("cell.toml");
         files::replace(&recipe, cell.recipe.resolved().as_bytes())?;
         let args = train::Args {
-            recipe,
-            data: self.file.data.clone(),
-            split: self.file.split.clone(),
+            training: TrainingArgs {
+                recipe,
+                data: self.file.data.clone(),
+                split: self.file.split.clone(),
+                start: cell.start.clone(),
+                seed: None,
+                compute: self.compute,
+            },
             teacher: self.file.teacher.clone(),
             out: folder.to_owned(),
-            start: cell.start.clone(),
-            seed: None,
             cache: self.file.cache.clone(),
-            compute: self.compute,
         };
         train::train(&args, &|_| ())
     }
