@@ -15,7 +15,10 @@ mod train;
 
 mod progress;
 #[cfg(feature = "torch")]
+mod run_lock;
+#[cfg(feature = "torch")]
 mod run_log;
+mod training;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -291,6 +294,7 @@ mod tests {
         assert_eq!(hint(LearnError::Weights(missing())), hint(missing()));
         let other = CheckpointError::OtherExperiment {
             path: "x".to_owned(),
+            changes: Vec::new(),
         };
         assert!(hint(LearnError::Checkpoint(other)).contains("another run directory"));
     }

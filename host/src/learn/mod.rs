@@ -10,6 +10,8 @@ pub mod golden;
 mod loss;
 mod objective;
 
+mod average;
+mod freeze;
 mod gradients;
 mod loss_scale;
 mod optimizer;
@@ -18,11 +20,14 @@ mod schedule;
 mod augment;
 mod batches;
 mod sampler;
+mod targets;
 
 mod alignment;
 
 mod checkpoint;
+mod experiment;
 mod run;
+mod state;
 mod trainer;
 
 pub use batches::{TrainingImage, TrainingSet};
