@@ -94,7 +94,14 @@ pub(super) fn train(
         let batch = loader.next().map_err(LearnError::Image)?;
         let rate = schedule::rate_at(&recipe.rate, step, n_steps);
         optimizer.zero_gradients();
-        let loss = batch_loss(training, &mut objective, &labels, memory.as_ref(), &batch);
+        let loss = batch_loss(
+            training,
+            &mut objective,
+            &labels,
+            memory.as_ref(),
+            &batch,
+            step,
+        );
         loss.backward();
         let loss = loss.double_value(&[]);
         if !loss.is_finite() {
@@ -167,6 +174,7 @@ fn batch_loss(
     labels: &Tensor,
     memory: Option<&Memory<'_>>,
     batch: &Batch,
+    step: usize,
 ) -> Tensor {
     let Training {
         recipe,
@@ -190,6 +198,7 @@ fn batch_loss(
         teacher: teacher.as_ref(),
         labels: &labels.index_select(0, &image_idx),
         image_idx: &image_idx,
+        step,
         n_views: recipe.batch.views,
         memory,
     };
