@@ -284,9 +284,8 @@ fn draw_negatives(
         .view([n_rows, n_draws])
         .to_device(device);
     let targets = draws * totals.unsqueeze(1);
-    let drawn =
-        sums.contiguous()
-            .searchsorted(&targets.contiguous(), false, true, "right", None::<Tensor>);
+    let (sums, targets) = (sums.contiguous(), targets.contiguous());
+    let drawn = targets.searchsorted(&sums, false, true, "right", None::<Tensor>);
     let nth = nth.masked_fill(&positive.logical_not(), 0);
     let of_pairs = drawn.gather(1, &nth, false);
     let flat = &anchors * positive.size()[1] + &positives;
