@@ -5,8 +5,12 @@
 //! Krylov space with full orthogonalization, and stops only when the residuals say that it
 //! is done. Both give the same bits on every run; no general matrix library is meant.
 
+mod factor;
+
 use eyas_shared::random::Random;
 use thiserror::Error;
+
+pub use factor::{cholesky, lower_triangular_inverse, times_transposed};
 
 /// Residual `|A v - w v|` relative to the largest eigenvalue at which a pair is accepted.
 const MAX_RESIDUAL: f64 = 1e-10;

@@ -17,11 +17,16 @@ architecture = "eyas-xs"
 dim = 16
 start = "scratch"
 epochs = 2
-weight_decay = 1e-4
 validation_fraction = 0.2
 checkpoint_steps = 3
-batch = { images = 8, views = 1 }
-rate = { peak = 1e-3, end = 0.0, warmup_steps = 2, head_factor = 1.0 }
+keep = "last"
+batch = { kind = "shuffled", images = 8, views = 1 }
+teacher_views = "none"
+optimizer = { kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 1e-4 }
+schedule = { kind = "cosine", peak = 1e-3, end = 0.0, warmup_steps = 2 }
+rate_factors = { head = 1.0, pool = 1.0 }
+stabilize = { clip = "none", average = "none", batch_norm = "train", freeze = [], head_steps = 0 }
+precision = "f32"
 augmentation = { crop_area = [0.7, 1.0], crop_aspect = [0.9, 1.1], mirror = false, jitter = 0.2 }
 loss = [{ kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 10.0 }]
 map = { kind = "none" }
@@ -39,6 +44,7 @@ pub(super) fn student_recipe() -> String {
     TEACHER
         .replace("small-teacher", "small-student")
         .replace("views = 1", "views = 2")
+        .replace(r#"teacher_views = "none""#, r#"teacher_views = "cached""#)
         .replace("epochs = 2", "epochs = 8")
         .replace(
             r#"loss = [{ kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 10.0 }]"#,
@@ -62,12 +68,11 @@ impl World {
     }
 
     pub(super) fn train_words(&self, run: &str) -> Vec<String> {
-        let words = [
-            "train",
-            &self.at("student.toml"),
-            "--data",
-            &self.at("shelves"),
-        ];
+        self.train_words_of("student.toml", run)
+    }
+
+    pub(super) fn train_words_of(&self, recipe: &str, run: &str) -> Vec<String> {
+        let words = ["train", &self.at(recipe), "--data", &self.at("shelves")];
         let teacher = [
             "--teacher",
             &self.at("small.teacher"),
@@ -162,11 +167,12 @@ fn the_same_recipe_and_seed_give_the_same_bundle_bytes() {
 }
 
 /// Steps of a run directory's checkpoint.
-fn checkpoint_step(run: &Path) -> Option<usize> {
+pub(super) fn checkpoint_step(run: &Path) -> Option<usize> {
     let bytes = fs::read(run.join("checkpoint.safetensors")).ok()?;
     let text = String::from_utf8_lossy(&bytes[8..bytes.len().min(400)]).into_owned();
-    let rest = text.split(r#""step":""#).nth(1)?;
-    rest.split('"').next()?.parse().ok()
+    // JSON in the JSON of the file's head.
+    let rest = text.split(r#"\"step\":"#).nth(1)?;
+    rest.split(',').next()?.parse().ok()
 }
 
 #[test]
@@ -237,6 +243,7 @@ fn another_recipe_does_not_go_on_with_this_run() {
         "{}",
         said.err
     );
+    assert!(said.err.contains("recipe.seed: 3 -> 4"), "{}", said.err);
 }
 
 fn evaluate(world: &World, more: &[&str]) -> Value {

@@ -8,4 +8,7 @@
 mod end_to_end;
 mod golden;
 mod hostile;
+mod resume;
+mod teachers;
 mod tidy;
+mod training;

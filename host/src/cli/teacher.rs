@@ -16,17 +16,17 @@ use crate::data::manifest::{Manifest, Selection};
 use crate::data::{self};
 use crate::embeddings::{EmbeddedImages, cache};
 use crate::export::{fold, onnx};
-use crate::teacher::projection::Projection;
+use crate::teacher::projection::{LearnedWhitening, Projection, Whitening};
 use crate::teacher::{Member, Teacher, npy};
 use crate::weights::Weights;
-use crate::zoo;
+use crate::zoo::{self, Pooling};
 
 /// Largest network file that is read.
 const MAX_NETWORK_BYTES: u64 = 1 << 30;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Make a teacher of ONNX networks, or of embeddings made elsewhere (.npy).
+    /// Make a teacher of networks, of other teachers, or of embeddings made elsewhere.
     Import(Box<ImportArgs>),
     /// Train a teacher from labels.
     Train(super::teacher_train::Args),
@@ -41,10 +41,20 @@ pub(super) enum Command {
       --data photos --dim 128 --out ensemble.teacher
   eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
-  eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher")]
+  eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
+  eyas teacher import network.pt --crop 224 --data photos --out script.teacher
+  eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher
+
+Weights of torchvision become a .safetensors file in Python:
+  from torchvision.models import resnet50; from safetensors.torch import save_file
+  save_file(resnet50(weights=\"DEFAULT\").state_dict(), \"resnet50.safetensors\")")]
 pub(super) struct ImportArgs {
-    /// ONNX networks, whose outputs are put one after the other; or one .npy matrix with
-    /// a row for each image of the data, in its order.
+    /// ONNX networks, weights (.safetensors) and .teacher files, whose outputs are put one
+    /// after the other: the networks of a .teacher keep the pixels that they read, its
+    /// projection is left behind. Or one .npy matrix with a row for each image of the data,
+    /// in its order; or one TorchScript network (.pt), which embeds the data once: as with
+    /// .npy, the teacher then knows these images and no others. A TorchScript file is a
+    /// program: run only what you trust.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Folder or CSV list of images: the projection is fitted on their training split.
@@ -59,12 +69,35 @@ pub(super) struct ImportArgs {
     /// Whitening: 0 keeps distances, 1 makes the variances of all components equal.
     #[arg(long, default_value_t = 0.5, value_name = "EXPONENT")]
     whiten: f32,
+    /// Learn the whitening from labels instead: differences within a label become equally
+    /// large in all directions.
+    #[arg(long, conflicts_with = "whiten")]
+    learned_whitening: bool,
+    /// Principal components that are kept before the whitening is learned.
+    #[arg(
+        long,
+        default_value_t = 512,
+        value_name = "N",
+        requires = "learned_whitening"
+    )]
+    components: u32,
+    /// Added to the covariance within labels, in multiples of its mean variance.
+    #[arg(
+        long,
+        default_value_t = 0.03,
+        value_name = "SHARE",
+        requires = "learned_whitening"
+    )]
+    shrinkage: f32,
     /// Keep the networks' features as they are.
-    #[arg(long, conflicts_with_all = ["dim", "whiten"])]
+    #[arg(long, conflicts_with_all = ["dim", "whiten", "learned_whitening"])]
     no_projection: bool,
     /// Architecture of the zoo that .safetensors files hold the weights of.
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
+    /// How the last map of that architecture becomes features.
+    #[arg(long, value_enum, default_value_t = PoolingName::Average, requires = "architecture")]
+    pooling: PoolingName,
     /// Teacher file to write.
     #[arg(long)]
     out: PathBuf,
@@ -79,6 +112,8 @@ pub(super) struct ImportArgs {
     /// Output of the ONNX networks to take; their first if not given.
     #[arg(long)]
     output: Option<String>,
+    #[command(flatten)]
+    compute: super::train::ComputeArgs,
 }
 
 #[derive(clap::Args)]
@@ -103,6 +138,29 @@ struct PixelArgs {
     /// Pixels are divided by these, for red, green, blue.
     #[arg(long, value_delimiter = ',', default_value = "1,1,1")]
     std: Vec<f32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingName {
+    /// Mean.
+    Average,
+    /// Maximum.
+    Max,
+    /// Mean plus maximum.
+    AverageMax,
+    /// Generalized mean; exponent `pool.p` of the weights, or 3.
+    Gem,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::Average => Self::Average,
+            PoolingName::Max => Self::Max,
+            PoolingName::AverageMax => Self::AverageMax,
+            PoolingName::Gem => Self::Gem,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -152,11 +210,11 @@ pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
 
 fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.data)?;
-    let is_npy = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "npy");
-    let teacher = if args.files.iter().any(is_npy) {
+    let holds_embeddings = |path: &PathBuf| is(path, "npy") || is(path, "pt");
+    let teacher = if args.files.iter().any(holds_embeddings) {
         let [path] = &args.files[..] else {
             bail!(
-                "a teacher of embeddings is made of one .npy file, {} files are named",
+                "a teacher of embeddings is made of one .npy or .pt file, {} files are named",
                 args.files.len()
             );
         };
@@ -182,32 +240,47 @@ fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// Whether a file's name ends in this extension.
+fn is(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
 fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
     let spec = args.pixels.spec()?;
-    let member = |path: &PathBuf| -> anyhow::Result<Member> {
-        let is_weights = path
-            .extension()
-            .is_some_and(|extension| extension == "safetensors");
-        let onnx = if is_weights {
-            onnx_of_weights(path, args.architecture.as_deref(), spec.crop)?
+    let mut members = Vec::new();
+    for path in &args.files {
+        if is(path, "teacher") {
+            members.extend(members_of(path)?);
+            continue;
+        }
+        let onnx = if is(path, "safetensors") {
+            onnx_of_weights(path, args, spec.crop)?
         } else {
             files::read(path, MAX_NETWORK_BYTES)?
         };
-        Ok(Member::new(
-            stem(path),
-            onnx,
-            spec.clone(),
-            args.output.clone(),
-        )?)
-    };
-    let members = args.files.iter().map(member).collect::<Result<_, _>>()?;
+        let output = args.output.clone();
+        members.push(Member::new(stem(path), onnx, spec.clone(), output)?);
+    }
     Ok(Teacher::from_onnx(name(args), members, None, None)?)
 }
 
+/// The networks of another teacher, to join an ensemble.
+fn members_of(path: &Path) -> anyhow::Result<Vec<Member>> {
+    let teacher = Teacher::open(path)?;
+    if let Some(images) = teacher.imported() {
+        bail!(
+            "`{}` holds embeddings of {} images and no network: it can not join others",
+            path.display(),
+            images.n_images()
+        );
+    }
+    Ok(teacher.members().to_vec())
+}
+
 /// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
-fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow::Result<Vec<u8>> {
+fn onnx_of_weights(path: &Path, args: &ImportArgs, side: u32) -> anyhow::Result<Vec<u8>> {
     let names = || zoo::ARCHITECTURES.map(|(name, _)| name).join(", ");
-    let Some(architecture) = architecture else {
+    let Some(architecture) = &args.architecture else {
         bail!(
             "`{}` holds weights: name their --architecture: {}",
             path.display(),
@@ -220,7 +293,7 @@ fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow
             names()
         )
     })?;
-    let trunk = network.trunk();
+    let trunk = network.with_pooling(args.pooling.into()).trunk();
     let given = Weights::read(path)?;
     let weights = zoo::init::start_from(&trunk, &given, 0)
         .with_context(|| format!("weights `{}` for {architecture}", path.display()))?;
@@ -233,6 +306,11 @@ fn import_embeddings(
     path: &Path,
     manifest: &Manifest,
 ) -> anyhow::Result<Teacher> {
+    if is(path, "pt") {
+        let spec = args.pixels.spec()?;
+        let images = super::teacher_script::embed(path, &spec, manifest, args.compute)?;
+        return Ok(Teacher::from_embeddings(name(args), images, None, None)?);
+    }
     let rows = npy::read(path)?;
     if rows.n_rows() != manifest.images.len() {
         bail!(
@@ -277,8 +355,24 @@ fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result
             fitted.images.len()
         );
     }
-    let projection = Projection::fit(&features, args.dim, args.whiten)?;
+    let projection = if args.learned_whitening {
+        let settings = LearnedWhitening {
+            components: args.components.min(features.dim() as u32),
+            shrinkage: args.shrinkage,
+        };
+        Projection::fit_to_labels(&features, &label_numbers(fitted), args.dim, settings)?
+    } else {
+        Projection::fit(&features, args.dim, args.whiten)?
+    };
     Ok(teacher.with_projection(Some(projection), Some(fitted.fingerprint()))?)
+}
+
+/// The position of each image's label among all labels.
+fn label_numbers(images: &Manifest) -> Vec<usize> {
+    let labels = images.labels();
+    let number = |label: &str| labels.binary_search(&label).unwrap_or_default();
+    let of_images = images.images.iter();
+    of_images.map(|image| number(&image.label)).collect()
 }
 
 fn stem(path: &Path) -> String {
@@ -320,7 +414,10 @@ fn as_json(teacher: &Teacher) -> serde_json::Value {
         "space_id": teacher.space().0.to_string(),
         "multiply_adds": teacher.multiply_adds(),
         "members": members,
-        "whitening": teacher.projection().map(|map| map.whitening),
+        "whitening": teacher.projection().map(|map| match map.whitening {
+            Whitening::Variance(exponent) => json!(exponent),
+            Whitening::Labels(settings) => json!(settings),
+        }),
         "imported_images": teacher.imported().map(EmbeddedImages::n_images),
         "manifest": teacher.manifest().map(|print| print.to_string()),
     })

@@ -1,15 +1,16 @@
 //! Scores: a student's queries against a gallery, through the device's own encoder and
 //! matcher.
 //!
-//! [`metrics`] defines the numbers, [`protocols`] who asks what, [`baseline`] what has to
-//! be beaten. Nothing here measures time, and nothing knows how a student was trained.
+//! [`metrics`] and [`clustering`] define the numbers, [`protocols`] and [`revisited`] who
+//! asks what, [`baseline`] what has to be beaten; [`golden`] computes what published
+//! implementations were recorded to give. Nothing here measures time, and nothing knows how a student was trained.
 
 pub mod baseline;
+pub mod clustering;
+pub mod golden;
 pub mod metrics;
 pub mod protocols;
-
-#[cfg(test)]
-mod golden;
+pub mod revisited;
 
 use eyas_device::matcher::Matcher;
 use eyas_shared::embedding::Embeddings;

@@ -219,8 +219,8 @@ impl Relevant {
         let gallery = matcher.gallery();
         let is_relevant = |found: &Match| Some(gallery.label_idx(found.row)) == label;
         let ranking = Ranking {
-            is_relevant: matches.iter().map(is_relevant).collect(),
             n_relevant: self.n_of(query_idx),
+            ..Ranking::of_whole(matches.iter().map(is_relevant))
         };
         matches.truncate(N_KEPT);
         QueryOutcome {

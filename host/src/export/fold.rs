@@ -6,7 +6,7 @@
 
 use super::ExportError;
 use crate::weights::{Weight, Weights};
-use crate::zoo::{BATCH_NORM_EPSILON, Network, Node, NodeIdx, Op};
+use crate::zoo::{Network, Node, NodeIdx, Op};
 
 /// The same function without batch norm: every convolution that one followed has a bias.
 ///
@@ -23,10 +23,15 @@ pub fn fold(network: &Network, weights: &Weights) -> Result<(Network, Weights), 
     let mut folded_weights = Weights::default();
     let mut new_idx: Vec<NodeIdx> = Vec::with_capacity(network.nodes.len());
     for (node_idx, node) in network.nodes.iter().enumerate() {
-        if let Op::BatchNorm { channels } = node.op {
+        if let Op::BatchNorm { channels, epsilon } = node.op {
             let conv_idx = foldable_input(network, node_idx)?;
             let conv = &mut folded.nodes[new_idx[conv_idx]];
-            fold_into(conv, node, channels, weights, &mut folded_weights)?;
+            let norm = Norm {
+                node,
+                channels,
+                epsilon,
+            };
+            fold_into(conv, &norm, weights, &mut folded_weights)?;
             new_idx.push(new_idx[conv_idx]);
             continue;
         }
@@ -59,25 +64,30 @@ fn foldable_input(network: &Network, norm_idx: NodeIdx) -> Result<NodeIdx, Expor
     })
 }
 
+/// A batch norm to be folded.
+struct Norm<'n> {
+    node: &'n Node,
+    channels: usize,
+    epsilon: f64,
+}
+
 /// w' = w g / sqrt(v + e) and b' = (b - m) g / sqrt(v + e) + s, for a batch norm with
-/// weight g, bias s, running mean m and running variance v.
+/// weight g, bias s, running mean m, running variance v and epsilon e.
 fn fold_into(
     conv: &mut Node,
-    norm: &Node,
-    channels: usize,
+    norm: &Norm<'_>,
     weights: &Weights,
     folded: &mut Weights,
 ) -> Result<(), ExportError> {
-    let of_norm = |suffix: &str| weights.get(&format!("{}.{suffix}", norm.name), &[channels]);
+    let channels = norm.channels;
+    let of_norm = |suffix: &str| weights.get(&format!("{}.{suffix}", norm.node.name), &[channels]);
     let (gain, shift) = (of_norm("weight")?, of_norm("bias")?);
     let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
     let scales: Vec<f64> = gain
         .values
         .iter()
         .zip(&variance.values)
-        .map(|(&gain, &variance)| {
-            f64::from(gain) / (f64::from(variance) + BATCH_NORM_EPSILON).sqrt()
-        })
+        .map(|(&gain, &variance)| f64::from(gain) / (f64::from(variance) + norm.epsilon).sqrt())
         .collect();
 
     let kernel = folded
@@ -112,7 +122,7 @@ fn fold_into(
 mod tests {
     use super::super::reference;
     use super::*;
-    use crate::zoo::{ARCHITECTURES, by_name};
+    use crate::zoo::{ARCHITECTURES, Activation, by_name};
     use eyas_shared::random::Random;
 
     /// Folding rounds every weight once more, so sums differ in their last bits.
@@ -156,7 +166,7 @@ mod tests {
             .unwrap();
         network.nodes.push(Node {
             name: "second".to_owned(),
-            op: Op::Relu,
+            op: Op::Activation(Activation::Relu),
             inputs: vec![conv],
         });
         let message = fold(&network, &weights).unwrap_err().to_string();

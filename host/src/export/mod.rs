@@ -27,7 +27,7 @@ pub use verify::{Reference, Verified};
 
 use crate::student::TrainedStudent;
 use crate::weights::{Weights, WeightsError};
-use crate::zoo::Network;
+use crate::zoo::{Network, SideFault};
 
 /// Why a student can not be exported.
 #[derive(Debug, Error)]
@@ -52,16 +52,9 @@ pub enum ExportError {
         /// The batch norm's node.
         norm: String,
     },
-    /// A node whose window does not fit into what it reads.
-    #[error("`{node}` has a window of {window}, but reads a picture of only {input} pixels a side")]
-    ImageTooSmall {
-        /// The node.
-        node: String,
-        /// Side of its window.
-        window: usize,
-        /// Side of its input with padding.
-        input: usize,
-    },
+    /// The network can not read images of this side.
+    #[error(transparent)]
+    Side(#[from] SideFault),
     /// A weight that the wished precision can not hold.
     #[error("weight `{name}` holds {value}, which {precision} can not hold")]
     OutOfRange {

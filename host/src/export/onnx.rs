@@ -18,9 +18,11 @@ use eyas_shared::quant;
 use prost::Message;
 use tract_onnx::pb;
 
+mod pool;
+
 use super::ExportError;
 use crate::weights::{Weight, Weights};
-use crate::zoo::{Network, Node, Op};
+use crate::zoo::{Activation, Network, Node, Op};
 use pb::attribute_proto::AttributeType;
 use pb::tensor_proto::DataType;
 
@@ -46,7 +48,7 @@ const MIN_NORM_NAME: &str = "min_norm";
 ///
 /// # Errors
 /// If the network holds batch norm, a weight is missing, of another shape or can not be
-/// held in the wished precision, or the image is too small for the network.
+/// held in the wished precision, or the network can not read images of that side.
 pub fn write(
     network: &Network,
     weights: &Weights,
@@ -54,6 +56,7 @@ pub fn write(
     precision: Precision,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
+    network.check_side(side as usize)?;
     let mut writer = Writer {
         weights,
         precision,
@@ -158,13 +161,26 @@ impl Writer<'_> {
                 kernel,
                 stride,
                 padding,
+                groups,
                 ..
-            } => self.conv(step, [kernel, stride, padding])?,
-            Op::Relu => self.push("Relu", step.output, step.inputs, Vec::new()),
+            } => self.conv(step, [kernel, stride, padding], groups)?,
+            Op::Activation(activation) => self.activation(step, activation),
             Op::Add => self.push("Add", step.output, step.inputs, Vec::new()),
-            Op::MaxPool { kernel, stride, .. } => self.max_pool(step, kernel, stride)?,
+            Op::MaxPool {
+                kernel,
+                stride,
+                padding,
+                ..
+            } => self.max_pool(step, [kernel, stride, padding]),
+            Op::AveragePool {
+                kernel,
+                stride,
+                padding,
+            } => self.average_pool(step, [kernel, stride, padding]),
+            Op::ScaleChannels => self.push("Mul", step.output, step.inputs, Vec::new()),
+            Op::SpatialMean => self.push(pool::MEAN, step.output, step.inputs, Vec::new()),
             Op::Concat => self.push("Concat", step.output, step.inputs, vec![int("axis", 1)]),
-            Op::GlobalAveragePool => self.global_average_pool(step),
+            Op::GlobalPool(pooling) => self.global_pool(step, pooling)?,
             Op::Linear { .. } => self.linear(step)?,
             Op::L2Normalize => self.l2_normalize(step),
         }
@@ -192,44 +208,53 @@ impl Writer<'_> {
         &mut self,
         step: Step<'_>,
         [kernel, stride, padding]: [usize; 3],
+        groups: usize,
     ) -> Result<(), ExportError> {
-        check_window(&step, kernel, padding)?;
         let mut inputs = step.inputs;
         inputs.extend(self.layer_weights(step.node)?);
-        let attributes = vec![
+        let mut attributes = vec![
             ints("kernel_shape", &[kernel; 2]),
             ints("pads", &[padding; 4]),
             ints("strides", &[stride; 2]),
         ];
+        if groups > 1 {
+            attributes.push(int("group", groups as i64));
+        }
         self.push("Conv", step.output, inputs, attributes);
         Ok(())
     }
 
-    /// The overhang of a `ceil` pool is written as padding below and to the right, which
-    /// counts as minus infinity in a maximum: readers disagree about `ceil_mode`, not
-    /// about that.
-    fn max_pool(
-        &mut self,
-        step: Step<'_>,
-        kernel: usize,
-        stride: usize,
-    ) -> Result<(), ExportError> {
-        check_window(&step, kernel, 0)?;
-        let [input, output] = step.sides;
-        let overhang = ((output - 1) * stride + kernel).saturating_sub(input);
-        let attributes = vec![
-            ints("kernel_shape", &[kernel; 2]),
-            ints("pads", &[0, 0, overhang, overhang]),
-            ints("strides", &[stride; 2]),
-        ];
-        self.push("MaxPool", step.output, step.inputs, attributes);
-        Ok(())
+    /// Opset 13 has neither ReLU6 nor hard-swish nor SiLU: they are written out.
+    fn activation(&mut self, step: Step<'_>, activation: Activation) {
+        let Step { output, inputs, .. } = step;
+        let sixth = || vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
+        match activation {
+            Activation::Relu => self.push("Relu", output, inputs, Vec::new()),
+            Activation::Sigmoid => self.push("Sigmoid", output, inputs, Vec::new()),
+            Activation::HardSigmoid => self.push("HardSigmoid", output, inputs, sixth()),
+            Activation::Relu6 => {
+                let bounds = [("relu6.min", 0.0), ("relu6.max", 6.0)];
+                let bounds = bounds.map(|(name, bound)| self.constant(name, bound, &[]));
+                let inputs = inputs.into_iter().chain(bounds).collect();
+                self.push("Clip", output, inputs, Vec::new());
+            }
+            Activation::HardSwish => self.gated("HardSigmoid", output, inputs, sixth()),
+            Activation::Silu => self.gated("Sigmoid", output, inputs, Vec::new()),
+        }
     }
 
-    fn global_average_pool(&mut self, step: Step<'_>) {
-        let pooled = format!("{}.mean", step.node.name);
-        self.push("GlobalAveragePool", pooled.clone(), step.inputs, Vec::new());
-        self.push("Flatten", step.output, vec![pooled], vec![int("axis", 1)]);
+    /// x times a function of x.
+    fn gated(
+        &mut self,
+        function: &str,
+        output: String,
+        mut inputs: Vec<String>,
+        attributes: Vec<pb::AttributeProto>,
+    ) {
+        let gate = format!("{output}.gate");
+        self.push(function, gate.clone(), inputs.clone(), attributes);
+        inputs.push(gate);
+        self.push("Mul", output, inputs, Vec::new());
     }
 
     fn linear(&mut self, step: Step<'_>) -> Result<(), ExportError> {
@@ -246,9 +271,9 @@ impl Writer<'_> {
         let vector = step.inputs[0].clone();
         let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
         self.push("ReduceL2", norm.clone(), step.inputs, attributes);
-        let smallest = quant::f32_bytes(&[eyas_shared::embedding::MIN_NORM]);
-        self.initializer(MIN_NORM_NAME.to_owned(), &[1, 1], DataType::Float, smallest);
-        let bounded = vec![norm, MIN_NORM_NAME.to_owned()];
+        let smallest = eyas_shared::embedding::MIN_NORM;
+        let smallest = self.constant(MIN_NORM_NAME, smallest, &[1, 1]);
+        let bounded = vec![norm, smallest];
         self.push("Max", divisor.clone(), bounded, Vec::new());
         self.push("Div", step.output, vec![vector, divisor], Vec::new());
     }
@@ -319,6 +344,15 @@ impl Writer<'_> {
         dequantized
     }
 
+    /// Stores a number of that name once; its name.
+    fn constant(&mut self, name: &str, value: f32, shape: &[usize]) -> String {
+        if !self.initializers.iter().any(|stored| stored.name == name) {
+            let bytes = quant::f32_bytes(&[value]);
+            self.initializer(name.to_owned(), shape, DataType::Float, bytes);
+        }
+        name.to_owned()
+    }
+
     fn initializer(&mut self, name: String, shape: &[usize], kind: DataType, bytes: Vec<u8>) {
         self.initializers.push(pb::TensorProto {
             dims: shape.iter().map(|&extent| extent as i64).collect(),
@@ -346,19 +380,6 @@ impl Writer<'_> {
             }),
         }
     }
-}
-
-/// Whether at least one window fits into what the node reads.
-fn check_window(step: &Step<'_>, window: usize, padding: usize) -> Result<(), ExportError> {
-    let input = step.sides[0] + 2 * padding;
-    if window <= input {
-        return Ok(());
-    }
-    Err(ExportError::ImageTooSmall {
-        node: step.node.name.clone(),
-        window,
-        input,
-    })
 }
 
 fn value_info(name: &str, shape: &[i64], doc_string: &str) -> pb::ValueInfoProto {
@@ -391,6 +412,15 @@ fn int(name: &str, value: i64) -> pb::AttributeProto {
     }
 }
 
+fn float(name: &str, value: f32) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Float as i32,
+        f: value,
+        ..Default::default()
+    }
+}
+
 fn ints(name: &str, values: &[usize]) -> pb::AttributeProto {
     pb::AttributeProto {
         name: name.to_owned(),
@@ -404,14 +434,14 @@ fn ints(name: &str, values: &[usize]) -> pb::AttributeProto {
 mod tests {
     use super::super::{fold, reference};
     use super::*;
-    use crate::zoo::{ARCHITECTURES, by_name};
+    use crate::zoo::{ARCHITECTURES, Pooling, by_name};
     use eyas_shared::preprocess::Pixels;
     use eyas_shared::random::Random;
 
     /// f32 sums against f64 sums, on components of a unit vector.
     const SUMMATION: f32 = 5e-6;
 
-    const SIDE: u32 = 48;
+    const SIDE: u32 = 32;
 
     fn run(onnx: &[u8], pixels: &[f32]) -> Vec<f32> {
         let network = eyas_device::encoder::Network::load(onnx, SIDE, Some(OUTPUT)).unwrap();
@@ -435,6 +465,25 @@ mod tests {
             assert_eq!(found.len(), 16);
             for (a, b) in expected.iter().zip(&found) {
                 assert!((a - b).abs() < SUMMATION, "{name}: {a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_pooling_is_written() {
+        let pixels = reference::random_pixels(SIDE as usize, &mut Random::new(4));
+        for pooling in Pooling::ALL {
+            // Hard-swish lets values below zero through to the pooling.
+            let network = by_name("mobilenet_v3_small", 16).unwrap();
+            let network = network.with_pooling(pooling);
+            let weights = reference::random_weights(&network, 3);
+            let (network, weights) = fold::fold(&network, &weights).unwrap();
+            let onnx = write(&network, &weights, SIDE, Precision::F16, &[]).unwrap();
+            assert!(!run(&onnx, &pixels).is_empty());
+            let onnx = write(&network, &weights, SIDE, Precision::F32, &[]).unwrap();
+            let expected = reference::embed(&network, &weights, &pixels, SIDE as usize);
+            for (a, b) in expected.iter().zip(&run(&onnx, &pixels)) {
+                assert!((a - b).abs() < SUMMATION, "{pooling:?}: {a} and {b}");
             }
         }
     }

@@ -4,7 +4,7 @@
 use eyas_shared::random::Random;
 
 use crate::weights::Weights;
-use crate::zoo::{BATCH_NORM_EPSILON, Network, Node, Op};
+use crate::zoo::{Activation, GEM_MIN, Network, Node, Op, Pooling};
 
 #[path = "../../tests/support/random_weights.rs"]
 mod weights;
@@ -17,21 +17,15 @@ struct Tensor {
     values: Vec<f64>,
 }
 
-impl Tensor {
-    fn channels(&self) -> usize {
-        self.values.len() / (self.side * self.side)
-    }
-}
-
 /// 3 x side x side values like normalized pixels.
-pub(super) fn random_pixels(side: usize, random: &mut Random) -> Vec<f32> {
+pub(crate) fn random_pixels(side: usize, random: &mut Random) -> Vec<f32> {
     (0..3 * side * side)
         .map(|_| random.range(-2.0, 2.0) as f32)
         .collect()
 }
 
 /// The network's output for one image.
-pub(super) fn embed(
+pub(crate) fn embed(
     network: &Network,
     weights: &Weights,
     pixels_chw: &[f32],
@@ -69,50 +63,68 @@ fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Tensor {
         Op::Input => unreachable!("the input reads nothing"),
         Op::Conv { bias, .. } => {
             let bias = if bias { weight("bias") } else { Vec::new() };
-            convolve(node.op, input, &weight("weight"), &bias)
+            convolve(node, input, &weight("weight"), &bias)
         }
-        Op::BatchNorm { .. } => {
+        Op::BatchNorm { epsilon, .. } => {
             let (gain, shift) = (weight("weight"), weight("bias"));
             let (mean, variance) = (weight("running_mean"), weight("running_var"));
             let normal = |(i, x): (usize, &f64)| {
                 let c = i / area;
-                (x - mean[c]) / (variance[c] + BATCH_NORM_EPSILON).sqrt() * gain[c] + shift[c]
+                (x - mean[c]) / (variance[c] + epsilon).sqrt() * gain[c] + shift[c]
             };
             like_input(input.values.iter().enumerate().map(normal).collect())
         }
-        Op::Relu => like_input(input.values.iter().map(|x| x.max(0.0)).collect()),
+        Op::Activation(activation) => like_input(
+            input
+                .values
+                .iter()
+                .map(|&x| activate(activation, x))
+                .collect(),
+        ),
         Op::MaxPool {
             kernel,
             stride,
-            ceil,
-        } => max_pool(input, kernel, stride, ceil),
+            padding,
+            ..
+        } => {
+            let max = |window: &[f64]| window.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+            slide(input, [kernel, stride, padding], side_of(node, input), max)
+        }
+        Op::AveragePool {
+            kernel,
+            stride,
+            padding,
+        } => {
+            let n = (kernel * kernel) as f64;
+            let mean = |window: &[f64]| window.iter().sum::<f64>() / n;
+            slide(input, [kernel, stride, padding], side_of(node, input), mean)
+        }
         Op::Add => {
             let pairs = input.values.iter().zip(&inputs[1].values);
             like_input(pairs.map(|(a, b)| a + b).collect())
         }
         Op::Concat => like_input(inputs.iter().flat_map(|t| t.values.clone()).collect()),
-        Op::GlobalAveragePool => {
-            let planes = input.values.chunks_exact(area);
-            flat(
+        Op::SpatialMean => flat(input.values.chunks_exact(area).map(mean).collect()),
+        Op::ScaleChannels => {
+            let planes = input.values.chunks_exact(area).zip(&inputs[1].values);
+            like_input(
                 planes
-                    .map(|p| p.iter().sum::<f64>() / area as f64)
+                    .flat_map(|(plane, gate)| plane.iter().map(move |x| x * gate))
                     .collect(),
             )
         }
+        Op::GlobalPool(pooling) => {
+            let p = match pooling {
+                Pooling::Gem => weight("p")[0],
+                _ => 1.0,
+            };
+            let planes = input.values.chunks_exact(area);
+            flat(planes.map(|plane| pool(pooling, p, plane)).collect())
+        }
         Op::Linear { inputs: n, .. } => {
             let (rows, bias) = (weight("weight"), weight("bias"));
-            let dot = |row: &[f64]| {
-                row.iter()
-                    .zip(&input.values)
-                    .map(|(a, b)| a * b)
-                    .sum::<f64>()
-            };
-            flat(
-                rows.chunks_exact(n)
-                    .zip(bias)
-                    .map(|(row, b)| dot(row) + b)
-                    .collect(),
-            )
+            let rows = rows.chunks_exact(n).zip(bias);
+            flat(rows.map(|(row, b)| dot(row, &input.values) + b).collect())
         }
         Op::L2Normalize => {
             let norm = input.values.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -121,61 +133,136 @@ fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Tensor {
     }
 }
 
-fn convolve(op: Op, input: &Tensor, kernels: &[f64], bias: &[f64]) -> Tensor {
+fn mean(plane: &[f64]) -> f64 {
+    plane.iter().sum::<f64>() / plane.len() as f64
+}
+
+fn pool(pooling: Pooling, p: f64, plane: &[f64]) -> f64 {
+    let max = plane.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    match pooling {
+        Pooling::Average => mean(plane),
+        Pooling::Max => max,
+        Pooling::AverageMax => mean(plane) + max,
+        Pooling::Gem => {
+            let power = |x: &f64| x.max(f64::from(GEM_MIN)).powf(p);
+            mean(&plane.iter().map(power).collect::<Vec<_>>()).powf(1.0 / p)
+        }
+    }
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    let hard_sigmoid = (x + 3.0).clamp(0.0, 6.0) / 6.0;
+    let sigmoid = 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::Relu => x.max(0.0),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::HardSwish => x * hard_sigmoid,
+        Activation::HardSigmoid => hard_sigmoid,
+        Activation::Silu => x * sigmoid,
+        Activation::Sigmoid => sigmoid,
+    }
+}
+
+/// Height and width of what a node makes of this input.
+fn side_of(node: &Node, input: &Tensor) -> usize {
+    let image = Node {
+        name: "image".to_owned(),
+        op: Op::Input,
+        inputs: Vec::new(),
+    };
+    let node = Node {
+        inputs: vec![0],
+        ..node.clone()
+    };
+    let network = Network {
+        name: String::new(),
+        nodes: vec![image, node],
+    };
+    network.output_sides(input.side)[1]
+}
+
+/// Rows and columns of the input under the window at `at`; none where it is padding.
+fn window(
+    [kernel, stride, padding]: [usize; 3],
+    at: [usize; 2],
+    side: usize,
+) -> impl Iterator<Item = Option<usize>> {
+    (0..kernel * kernel).map(move |k| {
+        let row = (at[0] * stride + k / kernel).wrapping_sub(padding);
+        let column = (at[1] * stride + k % kernel).wrapping_sub(padding);
+        (row < side && column < side).then(|| row * side + column)
+    })
+}
+
+/// A function of every window, without what is padding.
+fn slide(
+    input: &Tensor,
+    geometry: [usize; 3],
+    side: usize,
+    of_window: impl Fn(&[f64]) -> f64,
+) -> Tensor {
+    let mut values = Vec::new();
+    for plane in input.values.chunks_exact(input.side * input.side) {
+        for at in 0..side * side {
+            let inside = window(geometry, [at / side, at % side], input.side).flatten();
+            let inside: Vec<f64> = inside.map(|idx| plane[idx]).collect();
+            values.push(of_window(&inside));
+        }
+    }
+    Tensor { side, values }
+}
+
+/// Every window is copied once and multiplied with all kernels of its group.
+fn convolve(node: &Node, input: &Tensor, kernels: &[f64], bias: &[f64]) -> Tensor {
     let Op::Conv {
         inputs,
         outputs,
         kernel,
         stride,
         padding,
+        groups,
         ..
-    } = op
+    } = node.op
     else {
         unreachable!("only convolutions come here")
     };
-    let side = (input.side + 2 * padding - kernel) / stride + 1;
-    let mut values = Vec::with_capacity(outputs * side * side);
-    for output in 0..outputs {
-        for (y, x) in (0..side * side).map(|at| (at / side, at % side)) {
-            let mut sum = bias.get(output).copied().unwrap_or(0.0);
-            for (ky, kx) in (0..kernel * kernel).map(|at| (at / kernel, at % kernel)) {
-                let row = (y * stride + ky).wrapping_sub(padding);
-                let column = (x * stride + kx).wrapping_sub(padding);
-                if row >= input.side || column >= input.side {
-                    continue;
-                }
-                for channel in 0..inputs {
-                    let weight = ((output * inputs + channel) * kernel + ky) * kernel + kx;
-                    let pixel = (channel * input.side + row) * input.side + column;
-                    sum += kernels[weight] * input.values[pixel];
-                }
+    let side = side_of(node, input);
+    let area = input.side * input.side;
+    let (n_inputs, n_outputs) = (inputs / groups, outputs / groups);
+    let n_taps = n_inputs * kernel * kernel;
+    let mut values = vec![0.0; outputs * side * side];
+    for at in 0..side * side {
+        let taps: Vec<Option<usize>> = window(
+            [kernel, stride, padding],
+            [at / side, at % side],
+            input.side,
+        )
+        .collect();
+        for group in 0..groups {
+            let planes = input.values[group * n_inputs * area..].chunks_exact(area);
+            let of_plane = |plane: &[f64]| -> Vec<f64> {
+                taps.iter()
+                    .map(|tap| tap.map_or(0.0, |idx| plane[idx]))
+                    .collect()
+            };
+            let patch: Vec<f64> = planes.take(n_inputs).flat_map(of_plane).collect();
+            for output in group * n_outputs..(group + 1) * n_outputs {
+                let weights = &kernels[output * n_taps..][..n_taps];
+                values[output * side * side + at] =
+                    dot(weights, &patch) + bias.get(output).copied().unwrap_or(0.0);
             }
-            values.push(sum);
         }
     }
     Tensor { side, values }
 }
 
-fn max_pool(input: &Tensor, kernel: usize, stride: usize, ceil: bool) -> Tensor {
-    let span = input.side - kernel;
-    let side = 1 + if ceil {
-        span.div_ceil(stride)
-    } else {
-        span / stride
-    };
-    let mut values = Vec::new();
-    for channel in 0..input.channels() {
-        for (y, x) in (0..side * side).map(|at| (at / side, at % side)) {
-            let rows = y * stride..(y * stride + kernel).min(input.side);
-            let largest = rows
-                .flat_map(|row| {
-                    let start = (channel * input.side + row) * input.side;
-                    let end = (x * stride + kernel).min(input.side);
-                    &input.values[start + x * stride..start + end]
-                })
-                .fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-            values.push(largest);
+/// In four sums side by side, so that the deep networks take no minutes.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 4];
+    for (a, b) in a.chunks(4).zip(b.chunks(4)) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
         }
     }
-    Tensor { side, values }
+    sums.iter().sum()
 }

@@ -24,7 +24,7 @@ pub(super) fn self_distances(rows: &Tensor) -> Tensor {
 }
 
 /// Ones with zeros on the diagonal, of the kind and device of `like`.
-fn off_diagonal(n: i64, like: &Tensor) -> Tensor {
+pub(super) fn off_diagonal(n: i64, like: &Tensor) -> Tensor {
     let options = (like.kind(), like.device());
     Tensor::ones([n, n], options) - Tensor::eye(n, options)
 }

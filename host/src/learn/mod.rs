@@ -10,20 +10,30 @@ pub mod golden;
 mod loss;
 mod objective;
 
+mod average;
+mod freeze;
+mod gradients;
+mod loss_scale;
 mod optimizer;
 mod schedule;
 
 mod augment;
 mod batches;
+mod sampler;
+mod targets;
 
 mod alignment;
+mod torchscript;
 
 mod checkpoint;
+mod experiment;
 mod run;
+mod state;
 mod trainer;
 
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;

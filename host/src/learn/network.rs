@@ -1,11 +1,11 @@
 //! A zoo network with gradients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::weights::{Weight, Weights, WeightsError};
-use crate::zoo::{self, BATCH_NORM_EPSILON, Op};
+use crate::zoo::{self, Activation, GEM_MIN, Op, Pooling};
 
 /// Share of the batch's statistics in the running ones.
 const BATCH_NORM_MOMENTUM: f64 = 0.1;
@@ -22,6 +22,25 @@ pub(super) struct TorchNetwork {
     pub(super) description: zoo::Network,
     /// By full name, such as `head.bias`.
     pub(super) tensors: BTreeMap<String, Tensor>,
+    /// How it computes in training.
+    pub(super) training: InTraining,
+}
+
+/// How a network computes in training; evaluation is always f32 with running statistics.
+pub(super) struct InTraining {
+    /// Kind of the convolutions and of what flows between them.
+    pub(super) kind: Kind,
+    /// Names of the batch norm layers that use and keep their running statistics.
+    pub(super) frozen_statistics: BTreeSet<String>,
+}
+
+impl Default for InTraining {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Float,
+            frozen_statistics: BTreeSet::new(),
+        }
+    }
 }
 
 /// A tensor of plain numbers.
@@ -56,6 +75,39 @@ pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(flat).expect("a flat f32 tensor on the CPU")
 }
 
+/// Height and width of N x C x H x W.
+const PLANE: [i64; 2] = [2, 3];
+
+fn activate(activation: Activation, input: &Tensor) -> Tensor {
+    match activation {
+        Activation::Relu => input.relu(),
+        Activation::Relu6 => input.relu6(),
+        Activation::HardSwish => input.hardswish(),
+        Activation::HardSigmoid => input.hardsigmoid(),
+        Activation::Silu => input.silu(),
+        Activation::Sigmoid => input.sigmoid(),
+    }
+}
+
+/// Global pooling without weights: N x C x H x W to N x C.
+fn pool(pooling: Pooling, input: &Tensor) -> Tensor {
+    let mean = || input.mean_dim(PLANE.as_slice(), false, Kind::Float);
+    let max = || input.amax(PLANE, false);
+    match pooling {
+        Pooling::Max => max(),
+        Pooling::AverageMax => mean() + max(),
+        Pooling::Average | Pooling::Gem => mean(),
+    }
+}
+
+/// Generalized mean with exponent `p`: N x C x H x W to N x C. Gradient flows through both.
+pub(super) fn gem(input: &Tensor, p: &Tensor) -> Tensor {
+    let powers = input.clamp_min(f64::from(GEM_MIN)).pow(p);
+    powers
+        .mean_dim(PLANE.as_slice(), false, powers.kind())
+        .pow(&p.reciprocal())
+}
+
 impl TorchNetwork {
     /// Takes over the weights that the network needs.
     pub(super) fn new(
@@ -72,6 +124,7 @@ impl TorchNetwork {
         Ok(Self {
             description,
             tensors,
+            training: InTraining::default(),
         })
     }
 
@@ -86,6 +139,12 @@ impl TorchNetwork {
 
     /// Output of the head for N x 3 x side x side images: N x dim, not normalized.
     pub(super) fn head_output(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let kind = match mode {
+            Mode::Train => self.training.kind,
+            Mode::Evaluate => Kind::Float,
+        };
+        // Weights and statistics stay f32; only what convolutions read is rounded.
+        let rounded = |tensor: &Tensor| tensor.to_kind(kind);
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.description.nodes.len());
         for node in &self.description.nodes {
             let input = || &outputs[node.inputs[0]];
@@ -95,43 +154,133 @@ impl TorchNetwork {
                 Op::Conv {
                     stride,
                     padding,
+                    groups,
                     bias,
                     ..
                 } => {
                     let (stride, padding) = ([stride as i64; 2], [padding as i64; 2]);
-                    let bias = bias.then(|| weight("bias"));
-                    input().conv2d(weight("weight"), bias, stride, padding, [1, 1], 1)
+                    let bias = bias.then(|| rounded(weight("bias")));
+                    let (weight, groups) = (rounded(weight("weight")), groups as i64);
+                    rounded(input()).conv2d(&weight, bias, stride, padding, [1, 1], groups)
                 }
-                Op::BatchNorm { .. } => input().batch_norm(
+                Op::BatchNorm { epsilon, .. } => input().batch_norm(
                     Some(weight("weight")),
                     Some(weight("bias")),
                     Some(weight("running_mean")),
                     Some(weight("running_var")),
-                    mode == Mode::Train,
+                    mode == Mode::Train && !self.training.frozen_statistics.contains(&node.name),
                     BATCH_NORM_MOMENTUM,
-                    BATCH_NORM_EPSILON,
+                    epsilon,
                     false,
                 ),
-                Op::Relu => input().relu(),
+                Op::Activation(activation) => activate(activation, input()),
                 Op::MaxPool {
                     kernel,
                     stride,
+                    padding,
                     ceil,
                 } => {
-                    let (kernel, stride) = ([kernel as i64; 2], [stride as i64; 2]);
-                    input().max_pool2d(kernel, stride, [0, 0], [1, 1], ceil)
+                    let [kernel, stride, padding] =
+                        [kernel, stride, padding].map(|x| [x as i64; 2]);
+                    input().max_pool2d(kernel, stride, padding, [1, 1], ceil)
+                }
+                Op::AveragePool {
+                    kernel,
+                    stride,
+                    padding,
+                } => {
+                    let [kernel, stride, padding] =
+                        [kernel, stride, padding].map(|x| [x as i64; 2]);
+                    input().avg_pool2d(kernel, stride, padding, false, true, None::<i64>)
                 }
                 Op::Add => input() + &outputs[node.inputs[1]],
                 Op::Concat => {
                     let parts: Vec<&Tensor> = node.inputs.iter().map(|&i| &outputs[i]).collect();
                     Tensor::cat(&parts, 1)
                 }
-                Op::GlobalAveragePool => input().mean_dim([2, 3].as_slice(), false, Kind::Float),
-                Op::Linear { .. } => input().linear(weight("weight"), Some(weight("bias"))),
+                Op::SpatialMean => input().mean_dim(PLANE.as_slice(), true, Kind::Float),
+                Op::ScaleChannels => input() * &outputs[node.inputs[1]],
+                Op::GlobalPool(Pooling::Gem) => gem(&input().to_kind(Kind::Float), weight("p")),
+                Op::GlobalPool(pooling) => pool(pooling, input()),
+                Op::Linear { .. } => input()
+                    .to_kind(Kind::Float)
+                    .linear(weight("weight"), Some(weight("bias"))),
                 Op::L2Normalize => break,
             };
             outputs.push(output);
         }
         outputs.pop().expect("a network has nodes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// f64 on both sides, other orders of addition.
+    const SAME_FORMULA: f64 = 1e-9;
+
+    /// f32 in libtorch against f64 sums, on components of a unit vector.
+    const SUMMATION: f32 = 2e-5;
+
+    #[test]
+    fn gem_agrees_with_the_published_implementation() {
+        let beside = "../../shared/golden/aml_a.npz";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(beside);
+        if !path.exists() {
+            eprintln!("skipped: {beside} does not lie beside the checkout");
+            return;
+        }
+        let stored = Tensor::read_npz(&path).unwrap();
+        let golden = |name: &str| {
+            let key = format!("gem_p3/{name}");
+            let found = stored.iter().find(|(found, _)| *found == key);
+            found.unwrap().1.to_kind(Kind::Double)
+        };
+        let input = golden("in_x").set_requires_grad(true);
+        let p = golden("in_p").set_requires_grad(true);
+        let pooled = gem(&input, &p);
+        (&pooled * golden("in_w").view_as(&pooled))
+            .sum(Kind::Double)
+            .backward();
+        for (name, found) in [
+            ("y", pooled),
+            ("grad_x", input.grad()),
+            ("grad_p", p.grad()),
+        ] {
+            let expected = golden(name);
+            let largest = expected.abs().max().double_value(&[]);
+            let apart = (found.view_as(&expected) - expected).abs().max();
+            assert!(apart.double_value(&[]) <= SAME_FORMULA * largest, "{name}");
+        }
+    }
+
+    #[test]
+    fn libtorch_computes_what_the_network_says() {
+        use crate::export::reference;
+        use eyas_shared::random::Random;
+        let side = 32;
+        for name in [
+            "mobilenet_v3_small",
+            "bninception",
+            "mobilenet_v2",
+            "eyas-xs",
+        ] {
+            for pooling in Pooling::ALL {
+                let network = zoo::by_name(name, 16).unwrap().with_pooling(pooling);
+                let weights = reference::random_weights(&network, 5);
+                let pixels = reference::random_pixels(side, &mut Random::new(4));
+                let expected = reference::embed(&network, &weights, &pixels, side);
+                let network = TorchNetwork::new(network, &weights, Device::Cpu).unwrap();
+                let images = Tensor::from_slice(&pixels).view([1, 3, side as i64, side as i64]);
+                let output = tch::no_grad(|| network.head_output(&images, Mode::Evaluate));
+                let mut found = values_of(&output);
+                eyas_shared::embedding::l2_normalize(&mut found);
+                for (a, b) in expected.iter().zip(&found) {
+                    assert!((a - b).abs() < SUMMATION, "{name} {pooling:?}: {a} and {b}");
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::loss::{self, Rows, Setting, Term};
-use super::optimizer::AdamW;
+use super::optimizer::{Group, Optimizer};
 use crate::recipe::Recipe;
 
 /// A recipe's losses.
@@ -20,7 +20,7 @@ impl Objective {
                 dim: recipe.dim,
                 n_labels,
                 n_images,
-                n_rows: recipe.batch.images * recipe.batch.views,
+                n_rows: recipe.batch.rows(),
                 device,
             };
             (term.weight, loss::term(&term.loss, &setting))
@@ -46,10 +46,15 @@ impl Objective {
     }
 
     /// Puts the losses' own weights under the optimizer.
-    pub(super) fn register(&self, optimizer: &mut AdamW) {
+    pub(super) fn register(&self, optimizer: &mut Optimizer) {
         for (name, owned) in self.owned() {
             if let Some(rate_factor) = owned.rate_factor {
-                optimizer.add(&name, owned.tensor, rate_factor, 0.0);
+                let group = Group {
+                    rate_factor,
+                    decays: false,
+                    rests_first: false,
+                };
+                optimizer.add(&name, owned.tensor, group);
             }
         }
     }

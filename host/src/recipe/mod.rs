@@ -4,7 +4,10 @@
 //! weights are given on the command line. There are no defaults: an unknown or missing key
 //! is an error, and what is run is what is written.
 
+mod batch;
 pub mod loss;
+mod optimizer;
+mod stabilize;
 
 use std::path::Path;
 
@@ -15,12 +18,18 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::zoo;
+pub use batch::{Augmentation, Batch, TeacherViews};
 pub use loss::{Loss, WeightedLoss};
+pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
+pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
 
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Far beyond any training, and far below where steps would overflow.
 const MAX_EPOCHS: usize = 1_000_000;
+
+/// Most embeddings that are kept of one image.
+const MAX_VIEWS: usize = 1024;
 
 /// One experiment: how a network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,10 +51,18 @@ pub struct Recipe {
     pub epochs: usize,
     /// What one step sees.
     pub batch: Batch,
+    /// Which of the teacher's embeddings are the target.
+    pub teacher_views: TeacherViews,
+    /// The rule that turns gradients into steps.
+    pub optimizer: Optimizer,
     /// Learning rate over the steps.
-    pub rate: Rate,
-    /// AdamW's decoupled weight decay; not applied to biases, batch norm and proxies.
-    pub weight_decay: f64,
+    pub schedule: Schedule,
+    /// Rates of some tensors in multiples of the schedule's.
+    pub rate_factors: RateFactors,
+    /// What keeps training steady.
+    pub stabilize: Stabilize,
+    /// Precision of the arithmetic.
+    pub precision: Precision,
     /// Share of the training images, 0 to below 1, held out of every class to watch recall.
     pub validation_fraction: f64,
     /// Random changes of training images.
@@ -56,6 +73,8 @@ pub struct Recipe {
     pub map: Map,
     /// Steps between two checkpoints.
     pub checkpoint_steps: usize,
+    /// Which weights are the result.
+    pub keep: Keep,
 }
 
 /// Where the first weights come from.
@@ -68,42 +87,14 @@ pub enum Start {
     Weights,
 }
 
-/// What one step sees.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Batch {
-    /// Different images.
-    pub images: usize,
-    /// Augmented views of each; the network sees `images * views` inputs.
-    pub views: usize,
-}
-
-/// Learning rate: linear warm-up, then half a cosine.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rate {
-    /// Highest rate, reached after the warm-up.
-    pub peak: f64,
-    /// Rate of the last step.
-    pub end: f64,
-    /// Steps of the warm-up.
-    pub warmup_steps: usize,
-    /// The head's rate in multiples of the others'.
-    pub head_factor: f64,
-}
-
-/// Random changes of training images.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Augmentation {
-    /// Smallest and largest share of the area that a random crop keeps, in (0, 1].
-    pub crop_area: [f64; 2],
-    /// Smallest and largest width / height of the crop.
-    pub crop_aspect: [f64; 2],
-    /// Whether half of the views are mirrored left to right.
-    pub mirror: bool,
-    /// Largest relative change of brightness, contrast and saturation.
-    pub jitter: f64,
+/// Which weights are the result of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Those of the last step.
+    Last,
+    /// Those of the epoch with the best recall on the held-out part; the first such epoch.
+    Best,
 }
 
 /// Closed-form map of a trained student into its teacher's space, folded into the head.
@@ -192,13 +183,16 @@ impl Recipe {
     }
 
     fn fault(&self, trainee: Trainee) -> Option<String> {
-        if zoo::by_name(&self.architecture, self.dim.max(1)).is_none() {
+        let Some(network) = zoo::by_name(&self.architecture, self.dim.max(1)) else {
             let names: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
             return Some(format!(
                 "architecture `{}` is not in the zoo; there are {}",
                 self.architecture,
                 names.join(", ")
             ));
+        };
+        if let Some(fault) = self.freeze_fault(&network) {
+            return Some(fault);
         }
         if let Some(fault) = self.input.fault() {
             return Some(format!("input: {fault}"));
@@ -209,9 +203,7 @@ impl Recipe {
                 zoo::MIN_SIDE
             ));
         }
-        let [small, large] = self.augmentation.crop_area;
-        let [narrow, broad] = self.augmentation.crop_aspect;
-        let faults = [
+        let wrong = [
             (
                 self.name.is_empty() || self.name.contains('/'),
                 "name is empty or holds a `/`",
@@ -225,44 +217,66 @@ impl Recipe {
                 "epochs is 0 or above a million",
             ),
             (
-                self.batch.images < 2 || self.batch.views == 0,
-                "batch needs 2 images and 1 view",
-            ),
-            (
-                !(is_positive(self.rate.peak) && is_zero_or_more(self.rate.end)),
-                "rate is not positive",
-            ),
-            (
-                !is_positive(self.rate.head_factor),
-                "rate.head_factor is not positive",
-            ),
-            (
-                !is_zero_or_more(self.weight_decay),
-                "weight_decay is negative",
-            ),
-            (
                 !(0.0..1.0).contains(&self.validation_fraction),
                 "validation_fraction is not in 0..1",
             ),
             (
-                !(0.0 < small && small <= large && large <= 1.0),
-                "crop_area is not in (0, 1]",
-            ),
-            (
-                !(0.0 < narrow && narrow <= broad && broad.is_finite()),
-                "crop_aspect is empty",
-            ),
-            (
-                !(0.0..1.0).contains(&self.augmentation.jitter),
-                "jitter is not in 0..1",
+                self.keep == Keep::Best && self.validation_fraction == 0.0,
+                "keep is best, but validation_fraction holds no image out to judge by",
             ),
             (self.loss.is_empty(), "no loss is given"),
             (self.checkpoint_steps == 0, "checkpoint_steps is 0"),
         ];
-        if let Some((_, what)) = faults.iter().find(|(wrong, _)| *wrong) {
-            return Some((*what).to_owned());
+        let own = wrong.iter().find(|(wrong, _)| *wrong);
+        let fault = own
+            .map(|(_, what)| *what)
+            .or_else(|| self.batch.fault())
+            .or_else(|| self.augmentation.fault())
+            .or_else(|| self.optimizer.fault())
+            .or_else(|| self.schedule.fault())
+            .or_else(|| self.rate_factors.fault())
+            .or_else(|| self.stabilize.fault())
+            .or_else(|| self.teacher_views_fault(trainee));
+        match fault {
+            Some(what) => Some(what.to_owned()),
+            None => self.loss_fault(trainee),
         }
-        self.loss_fault(trainee)
+    }
+
+    fn freeze_fault(&self, network: &zoo::Network) -> Option<String> {
+        let weights = network.weights();
+        let unmatched = self.stabilize.freeze.iter().find(|name| {
+            let alone = Stabilize {
+                freeze: vec![(*name).clone()],
+                ..self.stabilize.clone()
+            };
+            !weights.iter().any(|weight| alone.freezes(&weight.name))
+        });
+        if let Some(name) = unmatched {
+            return Some(format!(
+                "stabilize.freeze: `{}` has no layer `{name}`",
+                self.architecture
+            ));
+        }
+        let frozen = |name: &str| self.stabilize.freezes(name);
+        let all_frozen = weights.iter().all(|w| !w.trained || frozen(&w.name));
+        all_frozen.then(|| "stabilize.freeze leaves nothing to train".to_owned())
+    }
+
+    fn teacher_views_fault(&self, trainee: Trainee) -> Option<&'static str> {
+        match (trainee, self.teacher_views) {
+            (Trainee::Teacher, TeacherViews::None) => None,
+            (Trainee::Teacher, _) => {
+                Some("a teacher is trained without a teacher: set teacher_views to none")
+            }
+            (Trainee::Student, TeacherViews::None) => {
+                Some("a student learns from a teacher: teacher_views can not be none")
+            }
+            (Trainee::Student, TeacherViews::CachedViews(n)) if !(1..=MAX_VIEWS).contains(&n) => {
+                Some("teacher_views: cached-views is not in 1..=1024")
+            }
+            (Trainee::Student, _) => None,
+        }
     }
 
     fn loss_fault(&self, trainee: Trainee) -> Option<String> {
@@ -320,7 +334,7 @@ fn is_zero_or_more(x: f64) -> bool {
 }
 
 /// The known name nearest to the unknown one in serde's message.
-fn suggestion(message: &str) -> Option<String> {
+pub(crate) fn suggestion(message: &str) -> Option<String> {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (unknown, known) = quoted.split_first()?;
     if !message.starts_with("unknown") {
@@ -334,22 +348,33 @@ fn suggestion(message: &str) -> Option<String> {
         .map(|(_, name)| name.to_owned())
 }
 
+/// A student's recipe for tests.
+#[cfg(test)]
+pub(crate) fn example() -> Recipe {
+    Recipe::parse(tests::EXAMPLE, "example.toml", Trainee::Student).expect("it is a recipe")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = r#"
+    pub(super) const EXAMPLE: &str = r#"
         name = "example"
         seed = 1
         architecture = "eyas-s"
         dim = 64
         start = "scratch"
         epochs = 2
-        weight_decay = 0.01
+        precision = "f32"
         validation_fraction = 0.1
         checkpoint_steps = 10
-        batch = { images = 8, views = 1 }
-        rate = { peak = 1e-3, end = 0.0, warmup_steps = 5, head_factor = 1.0 }
+        keep = "last"
+        batch = { kind = "shuffled", images = 8, views = 1 }
+        teacher_views = "cached"
+        optimizer = { kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0.01 }
+        schedule = { kind = "cosine", peak = 1e-3, end = 0.0, warmup_steps = 5 }
+        rate_factors = { head = 1.0, pool = 1.0 }
+        stabilize = { clip = "none", average = "none", batch_norm = "train", freeze = [], head_steps = 0 }
         augmentation = { crop_area = [0.5, 1.0], crop_aspect = [0.75, 1.3], mirror = true, jitter = 0.2 }
         loss = [{ kind = "regression", weight = 1.0 }]
         map = { kind = "none" }
@@ -404,12 +429,97 @@ mod tests {
     }
 
     #[test]
+    fn every_recipe_of_the_models_folder_is_one() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipes");
+        let mut n_recipes = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let of_teacher = path.to_string_lossy().contains("teacher");
+            let trainee = if of_teacher {
+                Trainee::Teacher
+            } else {
+                Trainee::Student
+            };
+            if let Err(err) = Recipe::read(&path, trainee) {
+                panic!("{err}");
+            }
+            n_recipes += 1;
+        }
+        assert!(n_recipes > 0);
+    }
+
+    #[test]
+    fn every_way_to_train_can_be_written() {
+        let ways = [
+            (
+                r#"{ kind = "shuffled", images = 8, views = 1 }"#,
+                r#"{ kind = "per-label", labels = 4, images_per_label = 2, views = 2 }"#,
+            ),
+            (
+                r#"{ kind = "shuffled", images = 8, views = 1 }"#,
+                r#"{ kind = "balanced", images = 8, views = 1 }"#,
+            ),
+            (r#""cached""#, r#"{ cached-views = 4 }"#),
+            (r#""cached""#, r#""online""#),
+            (r#"kind = "adamw""#, r#"kind = "adam""#),
+            (
+                r#"kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8,"#,
+                r#"kind = "sgd", momentum = 0.9, nesterov = true,"#,
+            ),
+            (
+                r#"kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8,"#,
+                r#"kind = "lars", momentum = 0.9, trust = 1e-3,"#,
+            ),
+            (
+                r#"kind = "cosine", peak = 1e-3, end = 0.0,"#,
+                r#"kind = "warm-restarts", peak = 1e-3, end = 0.0, period_steps = 10, period_factor = 2.0,"#,
+            ),
+            (
+                r#"kind = "cosine", peak = 1e-3, end = 0.0,"#,
+                r#"kind = "step", peak = 1e-3, every_steps = 10, factor = 0.1,"#,
+            ),
+            (
+                r#"kind = "cosine", peak = 1e-3, end = 0.0,"#,
+                r#"kind = "exponential", peak = 1e-3, every_steps = 10, factor = 0.1,"#,
+            ),
+            (
+                r#"kind = "cosine", peak = 1e-3, end = 0.0,"#,
+                r#"kind = "constant", peak = 1e-3,"#,
+            ),
+            (r#"clip = "none""#, r#"clip = { norm = 10.0 }"#),
+            (r#"clip = "none""#, r#"clip = { value = 10.0 }"#),
+            (r#"average = "none""#, r#"average = { ema = 0.999 }"#),
+            (
+                r#"batch_norm = "train""#,
+                r#"batch_norm = "frozen-statistics""#,
+            ),
+            (r#"batch_norm = "train""#, r#"batch_norm = "frozen""#),
+            ("freeze = []", r#"freeze = ["stem"]"#),
+            (r#"precision = "f32""#, r#"precision = "bf16""#),
+            (r#"precision = "f32""#, r#"precision = "f16""#),
+            (r#"keep = "last""#, r#"keep = "best""#),
+        ];
+        for (from, to) in ways {
+            let text = EXAMPLE.replace(from, to);
+            assert_ne!(text, EXAMPLE, "{from}");
+            let recipe = parse(&text).unwrap_or_else(|err| panic!("{to}: {err}"));
+            assert_eq!(parse(&recipe.resolved()).unwrap(), recipe, "{to}");
+        }
+    }
+
+    #[test]
     fn senseless_values_are_named() {
         let message =
             |from: &str, to: &str| parse(&EXAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(message("eyas-s", "vgg").contains("architecture `vgg` is not in the zoo"));
         assert!(message("epochs = 2", "epochs = 0").contains("epochs is 0 or"));
-        assert!(message("peak = 1e-3", "peak = -1").contains("rate"));
+        assert!(message("peak = 1e-3", "peak = -1").contains("schedule.peak"));
+        assert!(message("images = 8", "images = 1").contains("batch needs 2"));
+        assert!(message("\"none\", average", "{ norm = 0.0 }, average").contains("clip"));
+        assert!(message("average = \"none\"", "average = { ema = 1.0 }").contains("average"));
+        assert!(message("\"cached\"", "\"none\"").contains("teacher_views"));
+        assert!(message("\"cached\"", "{ cached-views = 0 }").contains("cached-views"));
+        assert!(message("beta2 = 0.999", "beta2 = 1.0").contains("beta2"));
         assert!(message("crop = 64", "crop = 640").contains("crop"));
     }
 }

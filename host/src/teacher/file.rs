@@ -8,26 +8,28 @@ use eyas_shared::quant;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::projection::Projection;
+use super::projection::{Projection, Whitening};
 use super::{MAX_MEMBERS, Member, Teacher, TeacherError, contradiction};
 use crate::embeddings::EmbeddedImages;
 
 /// The newest teacher version, and the one that is written.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 const ONNX: Tag = *b"ONNX";
 const MEAN: Tag = *b"MEAN";
 const MATRIX: Tag = *b"PROJ";
 const IMPORTED: Tag = *b"EMBD";
 
+/// `W` says how the projection was whitened: since version 2 a [`Whitening`], before that
+/// the exponent alone.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct Header<W> {
     name: String,
     dim: u32,
     space: SpaceId,
     manifest: Option<Fingerprint>,
-    /// Exponent of the projection, if there is one.
-    whitening: Option<f32>,
+    /// Of the projection, if there is one.
+    whitening: Option<W>,
     members: Vec<MemberHeader>,
 }
 
@@ -86,7 +88,7 @@ impl Teacher {
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
         let container = Container::read(bytes, Kind::Teacher, VERSION)?;
         container.verify()?;
-        let header: Header = container::read_header(&container)?;
+        let header = read_header(&container)?;
         let networks: Vec<&[u8]> = container.sections_with(ONNX).collect();
         if networks.len() != header.members.len() || networks.len() > MAX_MEMBERS {
             let (named, found) = (header.members.len(), networks.len());
@@ -153,10 +155,25 @@ impl MemberHeader {
     }
 }
 
+fn read_header(container: &Container<'_>) -> Result<Header<Whitening>, ContainerError> {
+    if container.version >= 2 {
+        return container::read_header(container);
+    }
+    let old: Header<f32> = container::read_header(container)?;
+    Ok(Header {
+        whitening: old.whitening.map(Whitening::Variance),
+        name: old.name,
+        dim: old.dim,
+        space: old.space,
+        manifest: old.manifest,
+        members: old.members,
+    })
+}
+
 fn read_projection(
     container: &Container<'_>,
     dim: u32,
-    whitening: f32,
+    whitening: Whitening,
 ) -> Result<Projection, ReadError> {
     let mean = quant::f32_from_bytes(container.section(MEAN)?);
     let values = quant::f32_from_bytes(container.section(MATRIX)?);
@@ -187,7 +204,7 @@ mod tests {
         let map = Projection {
             mean: vec![0.0, 0.5, 0.0],
             matrix: Embeddings::from_values(3, vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0]).unwrap(),
-            whitening: 0.5,
+            whitening: Whitening::Variance(0.5),
         };
         Teacher::from_embeddings("elsewhere", images, Some(map), None).unwrap()
     }
@@ -201,6 +218,29 @@ mod tests {
         assert_eq!(again.to_bytes(), teacher.to_bytes());
         let features = again.imported().unwrap().get(&ImageId([1; 16])).unwrap();
         assert_eq!(again.embedding_of([features]).unwrap(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_read() {
+        let teacher = imported();
+        let header = Header {
+            name: teacher.name.clone(),
+            dim: teacher.dim as u32,
+            space: teacher.space,
+            manifest: None,
+            whitening: Some(0.5_f32),
+            members: Vec::new(),
+        };
+        let map = teacher.projection.as_ref().unwrap();
+        let sections = [
+            (MEAN, quant::f32_bytes(&map.mean)),
+            (MATRIX, quant::f32_bytes(map.matrix.values())),
+            (IMPORTED, teacher.imported.as_ref().unwrap().to_bytes()),
+        ];
+        let sections = sections.each_ref().map(|(tag, data)| (*tag, &data[..]));
+        let old = container::write(Kind::Teacher, 1, &header, &sections);
+        let read = Teacher::from_bytes(&old).unwrap();
+        assert_eq!(read.to_bytes(), teacher.to_bytes());
     }
 
     #[test]

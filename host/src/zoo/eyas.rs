@@ -1,7 +1,8 @@
 //! Students made for tract: a patchify stem and dense 3x3 and wide 1x1 convolutions at an
 //! eighth and a sixteenth of the input's side, ReLU, no depthwise layers, few nodes.
 
-use super::{Builder, Network};
+use super::builder::Builder;
+use super::{Network, Op};
 
 struct Size {
     stem: usize,
@@ -38,20 +39,20 @@ pub(super) fn network(name: &str, dim: usize) -> Network {
     let mut builder = Builder::new();
     let same = [3, 1, 1];
     let mut at = builder.input();
-    at = builder.conv_norm_relu("stem", [3, size.stem], [8, 8, 0], at);
+    at = builder.conv_norm_relu("stem", size.stem, [8, 8, 0], at);
     for block in 0..size.n_stem_blocks {
         let from = at;
-        let conv = builder.conv_norm(&format!("fine.{block}"), [size.stem; 2], same, from);
-        let sum = builder.push(format!("fine.{block}.add"), super::Op::Add, &[conv, from]);
+        let conv = builder.conv_norm(&format!("fine.{block}"), size.stem, same, from);
+        let sum = builder.push(format!("fine.{block}.add"), Op::Add, &[conv, from]);
         at = builder.relu(sum);
     }
-    at = builder.conv_norm_relu("reduce", [size.stem, size.body], [3, 2, 1], at);
+    at = builder.conv_norm_relu("reduce", size.body, [3, 2, 1], at);
     for block in 0..size.n_body_blocks {
         let from = at;
-        let conv = builder.conv_norm(&format!("body.{block}"), [size.body; 2], same, from);
-        let sum = builder.push(format!("body.{block}.add"), super::Op::Add, &[conv, from]);
+        let conv = builder.conv_norm(&format!("body.{block}"), size.body, same, from);
+        let sum = builder.push(format!("body.{block}.add"), Op::Add, &[conv, from]);
         at = builder.relu(sum);
     }
-    at = builder.conv_norm_relu("wide", [size.body, size.wide], [1, 1, 0], at);
-    builder.finish(name, size.wide, dim, at)
+    at = builder.conv_norm_relu("wide", size.wide, [1, 1, 0], at);
+    builder.finish(name, dim, at)
 }

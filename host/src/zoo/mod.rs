@@ -4,10 +4,21 @@
 //! batch norm and writes it as ONNX, and parameters and multiply-adds are counted from it:
 //! what ships is what was trained because both read the same list of nodes.
 
+use thiserror::Error;
+
+mod op;
+
+mod builder;
 mod eyas;
-pub mod init;
+mod inception;
+mod mobile;
 mod resnet;
 mod squeezenet;
+mod vgg;
+
+pub mod init;
+
+pub use op::{Activation, GEM_MIN, GEM_START, Op, Pooling};
 
 /// A network as a list of nodes in order of evaluation; the last one is the output.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,69 +44,14 @@ pub struct Node {
     pub inputs: Vec<NodeIdx>,
 }
 
-/// What a node computes. Tensors are N x C x H x W up to the pooling, N x C after it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Op {
-    /// The image, N x 3 x side x side.
-    Input,
-    /// 2-D convolution with square kernel, equal stride and zero padding on all sides;
-    /// weight `[outputs, inputs, kernel, kernel]`.
-    Conv {
-        /// Input channels.
-        inputs: usize,
-        /// Output channels.
-        outputs: usize,
-        /// Height and width of the kernel.
-        kernel: usize,
-        /// Step in both directions.
-        stride: usize,
-        /// Zeros on every side.
-        padding: usize,
-        /// Whether `NAME.bias` exists.
-        bias: bool,
-    },
-    /// Batch norm over channels, epsilon [`BATCH_NORM_EPSILON`].
-    BatchNorm {
-        /// Channels.
-        channels: usize,
-    },
-    /// max(x, 0).
-    Relu,
-    /// Maximum over a square window without padding; with `ceil` a window may hang over
-    /// the lower and right edge.
-    MaxPool {
-        /// Height and width of the window.
-        kernel: usize,
-        /// Step in both directions.
-        stride: usize,
-        /// Whether windows may hang over the edge.
-        ceil: bool,
-    },
-    /// Sum of two tensors.
-    Add,
-    /// Tensors one after the other along the channels.
-    Concat,
-    /// Mean over height and width: N x C x H x W to N x C.
-    GlobalAveragePool,
-    /// x W^T + b; weight `[outputs, inputs]`, bias `[outputs]`.
-    Linear {
-        /// Input components.
-        inputs: usize,
-        /// Output components.
-        outputs: usize,
-    },
-    /// x / max(|x|, 1e-12): the embedding.
-    L2Normalize,
-}
-
-/// Added to the variance in batch norm.
-pub const BATCH_NORM_EPSILON: f64 = 1e-5;
-
 /// Smallest side that every architecture accepts.
 pub const MIN_SIDE: u32 = 32;
 
 /// Name of the last linear layer, which puts out the embedding.
 pub const HEAD: &str = "head";
+
+/// Name of the global pooling.
+pub const POOL: &str = "pool";
 
 /// Shape of a weight and whether gradients move it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +65,10 @@ pub struct WeightShape {
 }
 
 /// Names of all architectures, with what they are for.
-pub const ARCHITECTURES: [(&str, &str); 5] = [
+///
+/// Counts of parameters are without the head. Names with an underscore, `resnetN` and
+/// `vgg16` carry torchvision's weight names.
+pub const ARCHITECTURES: [(&str, &str); 18] = [
     (
         "eyas-xs",
         "dense student for small inputs, about 0.3 M parameters",
@@ -118,23 +77,102 @@ pub const ARCHITECTURES: [(&str, &str); 5] = [
     ("eyas-m", "dense student, about 1.3 M parameters"),
     (
         "squeezenet1_1",
-        "SqueezeNet 1.1 trunk, torchvision's weight names, 0.8 M parameters",
+        "student with pretrained weights, no batch norm, 0.7 M parameters",
+    ),
+    (
+        "mobilenet_v3_small",
+        "student with pretrained weights, depthwise, 0.9 M parameters",
+    ),
+    (
+        "mobilenet_v2",
+        "student with pretrained weights, depthwise, 2.2 M parameters; AML's student",
+    ),
+    (
+        "mobilenet_v3_large",
+        "student with pretrained weights, depthwise, 3.0 M parameters",
+    ),
+    (
+        "efficientnet_b0",
+        "student or light teacher, depthwise, 4.0 M parameters",
+    ),
+    (
+        "efficientnet_b1",
+        "light teacher, depthwise, 6.5 M parameters",
+    ),
+    (
+        "efficientnet_b2",
+        "light teacher, depthwise, 7.7 M parameters",
+    ),
+    (
+        "efficientnet_b3",
+        "light teacher, depthwise, 10.7 M parameters; AML's second student",
     ),
     (
         "resnet-narrow",
-        "ResNet-18 at half width with a 3x3 stem: a teacher for small data",
+        "ResNet-18 at half width with a 4x4 stem: a teacher for small data",
+    ),
+    (
+        "bninception",
+        "teacher and student of RC, 10.3 M parameters; weight names of Cadene's port",
+    ),
+    ("resnet18", "student of RC, or teacher, 11.2 M parameters"),
+    ("resnet34", "teacher, 21.3 M parameters"),
+    ("resnet50", "teacher, 23.5 M parameters"),
+    ("resnet101", "teacher of AML, 42.5 M parameters"),
+    (
+        "vgg16",
+        "teacher of AML, 14.7 M parameters; without its last pooling, no batch norm",
     ),
 ];
 
-/// The architecture of this name with an embedding of `dim` components.
+/// The architecture of this name with an embedding of `dim` components. It pools by the
+/// mean; [`Network::with_pooling`] changes that.
 #[must_use]
 pub fn by_name(name: &str, dim: usize) -> Option<Network> {
     Some(match name {
         "eyas-xs" | "eyas-s" | "eyas-m" => eyas::network(name, dim),
         "squeezenet1_1" => squeezenet::network(dim),
-        "resnet-narrow" => resnet::network(dim),
+        "mobilenet_v2" => mobile::mobilenet_v2(dim),
+        "mobilenet_v3_small" | "mobilenet_v3_large" => mobile::mobilenet_v3(name, dim),
+        "efficientnet_b0" | "efficientnet_b1" | "efficientnet_b2" | "efficientnet_b3" => {
+            mobile::efficientnet(name, dim)
+        }
+        "resnet-narrow" => resnet::narrow(dim),
+        "resnet18" | "resnet34" | "resnet50" | "resnet101" => resnet::network(name, dim),
+        "bninception" => inception::network(dim),
+        "vgg16" => vgg::network(dim),
         _ => return None,
     })
+}
+
+/// Why a network can not read images of some side.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SideFault {
+    /// A node whose window does not fit into what it reads.
+    #[error("`{node}` has a window of {window}, but reads a picture of only {input} pixels a side")]
+    TooSmall {
+        /// The node.
+        node: String,
+        /// Side of its window.
+        window: usize,
+        /// Side of its input with padding.
+        input: usize,
+    },
+    /// A node that joins maps of different sizes.
+    #[error(
+        "`{node}` joins maps of {} and {} pixels a side for images of {image}; take a multiple of 32",
+        sides[0],
+        sides[1]
+    )]
+    Differ {
+        /// The node.
+        node: String,
+        /// Sides of two of its inputs.
+        sides: [usize; 2],
+        /// Side of the image.
+        image: usize,
+    },
 }
 
 impl Network {
@@ -144,16 +182,34 @@ impl Network {
         self.output_channels().pop().unwrap_or_default()
     }
 
+    fn pool_idx(&self) -> NodeIdx {
+        let pool = |node: &Node| matches!(node.op, Op::GlobalPool(_));
+        let pool_idx = self.nodes.iter().position(pool);
+        pool_idx.expect("networks of the zoo pool")
+    }
+
+    /// How its last map becomes one vector.
+    #[must_use]
+    pub fn pooling(&self) -> Pooling {
+        match self.nodes[self.pool_idx()].op {
+            Op::GlobalPool(pooling) => pooling,
+            _ => Pooling::default(),
+        }
+    }
+
+    /// The same network with another global pooling.
+    #[must_use]
+    pub fn with_pooling(mut self, pooling: Pooling) -> Self {
+        let pool_idx = self.pool_idx();
+        self.nodes[pool_idx].op = Op::GlobalPool(pooling);
+        self
+    }
+
     /// The network up to its pooled features, scaled to unit length: what a backbone gives
     /// without a head of its own.
     #[must_use]
     pub fn trunk(&self) -> Self {
-        let pool = |node: &Node| node.op == Op::GlobalAveragePool;
-        let pool_idx = self
-            .nodes
-            .iter()
-            .position(pool)
-            .expect("networks of the zoo pool");
+        let pool_idx = self.pool_idx();
         let mut nodes = self.nodes[..=pool_idx].to_vec();
         let embedding = "embedding".to_owned();
         nodes.push(Node {
@@ -171,14 +227,7 @@ impl Network {
     fn output_channels(&self) -> Vec<usize> {
         let mut channels: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let of_inputs = || node.inputs.iter().map(|&input| channels[input]);
-            let of_node = match node.op {
-                Op::Input => 3,
-                Op::Conv { outputs, .. } | Op::Linear { outputs, .. } => outputs,
-                Op::Concat => of_inputs().sum(),
-                _ => of_inputs().next().unwrap_or_default(),
-            };
-            channels.push(of_node);
+            channels.push(node.output_channels(&channels));
         }
         channels
     }
@@ -202,17 +251,41 @@ impl Network {
     #[must_use]
     pub fn multiply_adds(&self, side: usize) -> u64 {
         let sides = self.output_sides(side);
-        let of_node = |(node_idx, node): (usize, &Node)| match node.op {
-            Op::Conv {
-                inputs,
-                outputs,
-                kernel,
-                ..
-            } => inputs * outputs * kernel * kernel * sides[node_idx] * sides[node_idx],
-            Op::Linear { inputs, outputs } => inputs * outputs,
-            _ => 0,
-        };
-        self.nodes.iter().enumerate().map(of_node).sum::<usize>() as u64
+        let of_node = |(node, side): (&Node, usize)| node.op.multiply_adds(side) as u64;
+        self.nodes.iter().zip(sides).map(of_node).sum()
+    }
+
+    /// Whether it can read images of `side` x `side`: every window fits into what it slides
+    /// over, and maps that are joined have one size.
+    ///
+    /// # Errors
+    /// [`SideFault`] names the first node that can not work.
+    pub fn check_side(&self, side: usize) -> Result<(), SideFault> {
+        let sides = self.output_sides(side);
+        for node in &self.nodes {
+            let Some(&first) = node.inputs.first() else {
+                continue;
+            };
+            if let Some((window, padding)) = node.op.least_window()
+                && sides[first] + 2 * padding < window
+            {
+                return Err(SideFault::TooSmall {
+                    node: node.name.clone(),
+                    window,
+                    input: sides[first] + 2 * padding,
+                });
+            }
+            let joins = matches!(node.op, Op::Add | Op::Concat);
+            let other = node.inputs.iter().find(|&&idx| sides[idx] != sides[first]);
+            if let (true, Some(&other)) = (joins, other) {
+                return Err(SideFault::Differ {
+                    node: node.name.clone(),
+                    sides: [sides[first], sides[other]],
+                    image: side,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Height and width of every node's output for an image of `side` x `side`; 1 after
@@ -222,28 +295,7 @@ impl Network {
         let mut sides: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let input = node.inputs.first().map_or(side, |&input| sides[input]);
-            sides.push(match node.op {
-                Op::Conv {
-                    kernel,
-                    stride,
-                    padding,
-                    ..
-                } => (input + 2 * padding).saturating_sub(kernel) / stride + 1,
-                Op::MaxPool {
-                    kernel,
-                    stride,
-                    ceil,
-                } => {
-                    let span = input.saturating_sub(kernel);
-                    (if ceil {
-                        span.div_ceil(stride)
-                    } else {
-                        span / stride
-                    }) + 1
-                }
-                Op::GlobalAveragePool => 1,
-                _ => input,
-            });
+            sides.push(node.op.output_side(input));
         }
         sides
     }
@@ -253,141 +305,22 @@ impl Node {
     /// The weights that this node needs.
     #[must_use]
     pub fn weights(&self) -> Vec<WeightShape> {
-        let weight = |suffix: &str, shape: &[usize], trained| WeightShape {
+        let weight = |(suffix, shape, trained): (&str, _, _)| WeightShape {
             name: format!("{}.{suffix}", self.name),
-            shape: shape.to_vec(),
+            shape,
             trained,
         };
+        self.op.weights().into_iter().map(weight).collect()
+    }
+
+    /// Channels of its output, given those of the nodes before it.
+    fn output_channels(&self, before: &[usize]) -> usize {
+        let mut of_inputs = self.inputs.iter().map(|&input| before[input]);
         match self.op {
-            Op::Conv {
-                inputs,
-                outputs,
-                kernel,
-                bias,
-                ..
-            } => {
-                let mut weights = vec![weight("weight", &[outputs, inputs, kernel, kernel], true)];
-                if bias {
-                    weights.push(weight("bias", &[outputs], true));
-                }
-                weights
-            }
-            Op::BatchNorm { channels } => vec![
-                weight("weight", &[channels], true),
-                weight("bias", &[channels], true),
-                weight("running_mean", &[channels], false),
-                weight("running_var", &[channels], false),
-            ],
-            Op::Linear { inputs, outputs } => {
-                vec![
-                    weight("weight", &[outputs, inputs], true),
-                    weight("bias", &[outputs], true),
-                ]
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-/// Builds a [`Network`] node by node.
-struct Builder {
-    nodes: Vec<Node>,
-}
-
-impl Builder {
-    fn new() -> Self {
-        Self {
-            nodes: vec![Node {
-                name: "image".to_owned(),
-                op: Op::Input,
-                inputs: Vec::new(),
-            }],
-        }
-    }
-
-    fn input(&self) -> NodeIdx {
-        0
-    }
-
-    fn push(&mut self, name: impl Into<String>, op: Op, inputs: &[NodeIdx]) -> NodeIdx {
-        self.nodes.push(Node {
-            name: name.into(),
-            op,
-            inputs: inputs.to_vec(),
-        });
-        self.nodes.len() - 1
-    }
-
-    /// Convolution with padding that keeps the side at stride 1.
-    fn conv(
-        &mut self,
-        name: &str,
-        [inputs, outputs]: [usize; 2],
-        [kernel, stride, padding]: [usize; 3],
-        bias: bool,
-        from: NodeIdx,
-    ) -> NodeIdx {
-        let op = Op::Conv {
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            padding,
-            bias,
-        };
-        self.push(name, op, &[from])
-    }
-
-    fn relu(&mut self, from: NodeIdx) -> NodeIdx {
-        let name = format!("{}.relu", self.nodes[from].name);
-        self.push(name, Op::Relu, &[from])
-    }
-
-    /// Convolution without bias, batch norm.
-    fn conv_norm(
-        &mut self,
-        name: &str,
-        channels: [usize; 2],
-        geometry: [usize; 3],
-        from: NodeIdx,
-    ) -> NodeIdx {
-        let conv = self.conv(&format!("{name}.conv"), channels, geometry, false, from);
-        self.push(
-            format!("{name}.norm"),
-            Op::BatchNorm {
-                channels: channels[1],
-            },
-            &[conv],
-        )
-    }
-
-    /// Convolution, batch norm, ReLU.
-    fn conv_norm_relu(
-        &mut self,
-        name: &str,
-        channels: [usize; 2],
-        geometry: [usize; 3],
-        from: NodeIdx,
-    ) -> NodeIdx {
-        let norm = self.conv_norm(name, channels, geometry, from);
-        self.relu(norm)
-    }
-
-    /// Global average pool, linear head, unit length.
-    fn finish(mut self, name: &str, channels: usize, dim: usize, from: NodeIdx) -> Network {
-        let pooled = self.push("pool", Op::GlobalAveragePool, &[from]);
-        let head = self.push(
-            HEAD,
-            Op::Linear {
-                inputs: channels,
-                outputs: dim,
-            },
-            &[pooled],
-        );
-        self.push("embedding", Op::L2Normalize, &[head]);
-        Network {
-            name: name.to_owned(),
-            nodes: self.nodes,
+            Op::Input => 3,
+            Op::Conv { outputs, .. } | Op::Linear { outputs, .. } => outputs,
+            Op::Concat => of_inputs.sum(),
+            _ => of_inputs.next().unwrap_or_default(),
         }
     }
 }
@@ -422,10 +355,107 @@ mod tests {
 
     #[test]
     fn counts_agree_with_published_ones() {
-        // torchvision's SqueezeNet 1.1 without classifier: 722,496 parameters.
-        let network = by_name("squeezenet1_1", 128).unwrap();
-        assert_eq!(network.n_parameters(), 722_496 + 512 * 128 + 128);
-        assert_eq!(network.trunk().n_parameters(), 722_496);
-        assert_eq!(network.trunk().dim(), 512);
+        // Parameters and input components of the published classifier, as torchvision's
+        // documentation of its weights lists the former; Cadene's port for BN-Inception.
+        let published: [(&str, u64, &[u64]); 14] = [
+            ("squeezenet1_1", 1_235_496, &[512, 1000]),
+            ("mobilenet_v2", 3_504_872, &[1280, 1000]),
+            ("mobilenet_v3_small", 2_542_856, &[576, 1024, 1000]),
+            ("mobilenet_v3_large", 5_483_032, &[960, 1280, 1000]),
+            ("efficientnet_b0", 5_288_548, &[1280, 1000]),
+            ("efficientnet_b1", 7_794_184, &[1280, 1000]),
+            ("efficientnet_b2", 9_109_994, &[1408, 1000]),
+            ("efficientnet_b3", 12_233_232, &[1536, 1000]),
+            ("resnet18", 11_689_512, &[512, 1000]),
+            ("resnet34", 21_797_672, &[512, 1000]),
+            ("resnet50", 25_557_032, &[2048, 1000]),
+            ("resnet101", 44_549_160, &[2048, 1000]),
+            ("vgg16", 138_357_544, &[512 * 7 * 7, 4096, 4096, 1000]),
+            ("bninception", 11_295_240, &[1024, 1000]),
+        ];
+        for (name, all, classifier) in published {
+            let layers = classifier.windows(2);
+            let of_classifier: u64 = layers.map(|sides| (sides[0] + 1) * sides[1]).sum();
+            let network = by_name(name, 128).unwrap();
+            let trunk = network.trunk();
+            assert_eq!(trunk.n_parameters(), all - of_classifier, "{name}");
+            let head = (trunk.dim() as u64 + 1) * 128;
+            assert_eq!(network.n_parameters(), all - of_classifier + head);
+        }
+    }
+
+    #[test]
+    fn multiply_adds_agree_with_published_ones() {
+        // Billions at the side of the published weights, classifier included, as
+        // torchvision's documentation lists them (two decimals at most).
+        let published = [
+            ("mobilenet_v2", 224, 0.30),
+            ("mobilenet_v3_small", 224, 0.06),
+            ("mobilenet_v3_large", 224, 0.22),
+            ("efficientnet_b0", 224, 0.39),
+            ("resnet18", 224, 1.81),
+            ("resnet50", 224, 4.09),
+            ("resnet101", 224, 7.80),
+        ];
+        for (name, side, billions) in published {
+            let found = by_name(name, 1000).unwrap().multiply_adds(side) as f64 / 1e9;
+            assert!((found - billions).abs() < 0.0101, "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn pooling_is_chosen_for_any_architecture() {
+        for (name, _) in ARCHITECTURES {
+            let network = by_name(name, 8).unwrap();
+            assert_eq!(network.pooling(), Pooling::Average);
+            let n_weights = network.weights().len();
+            for pooling in Pooling::ALL {
+                let network = network.clone().with_pooling(pooling);
+                assert_eq!(network.pooling(), pooling);
+                let n_more = usize::from(pooling == Pooling::Gem);
+                assert_eq!(network.weights().len(), n_weights + n_more, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn pooling_is_written_in_kebab_case() {
+        let names = Pooling::ALL.map(|pooling| serde_json::to_string(&pooling).unwrap());
+        let expected = [r#""average""#, r#""max""#, r#""average-max""#, r#""gem""#];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn every_architecture_reads_the_smallest_and_the_usual_sides() {
+        for (name, _) in ARCHITECTURES {
+            let network = by_name(name, 8).unwrap();
+            for side in [MIN_SIDE as usize, 64, 96, 128, 160, 192, 224, 256, 448] {
+                assert_eq!(network.check_side(side), Ok(()), "{name} {side}");
+            }
+        }
+        let network = by_name("bninception", 8).unwrap();
+        let message = network.check_side(40).unwrap_err().to_string();
+        let parts = ["`inception_3c_output`", "3 and 2", "multiple of 32"];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+
+    #[test]
+    fn windows_that_hang_over_are_counted_as_libtorch_does() {
+        // Rounded up, but without a window that would begin behind the map.
+        let pool = |kernel, stride, padding| Op::MaxPool {
+            kernel,
+            stride,
+            padding,
+            ceil: true,
+        };
+        for (op, side, expected) in [
+            (pool(3, 2, 0), 112, 56),
+            (pool(3, 2, 0), 111, 55),
+            (pool(3, 2, 0), 2, 1),
+            (pool(2, 2, 1), 3, 2),
+            (pool(2, 2, 1), 4, 3),
+        ] {
+            assert_eq!(op.output_side(side), expected, "{op:?} of {side}");
+        }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) fn random_weights(network: &crate::zoo::Network, seed: u64) -> crate:
             ("weight", 1) => random.range(0.5, 1.5),
             ("weight", _) => he * random.normal(),
             ("running_var", _) => random.range(0.3, 3.0),
+            ("p", _) => random.range(2.0, 4.0),
             _ => 0.1 * random.normal(),
         };
         crate::weights::Weight {

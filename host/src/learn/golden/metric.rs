@@ -13,8 +13,8 @@ use crate::learn::loss::{
 };
 use crate::recipe::loss::{
     Circle, Contrastive, CosineContrastive, Distance, GeneralizedLifted, Lifted, Margin, Memory,
-    Miner, Mining, MultiSimilarity, NPair, NtXent, OneSided, Pairs, Positives, ProxyAnchor,
-    ProxyNca, Reducer, References, Similarity, SoftTriple, Triplet, TupleContrastive,
+    Miner, Mining, MultiSimilarity, NPair, NtXent, OneSided, PairReferences, Pairs, Positives,
+    ProxyAnchor, ProxyNca, Reducer, Similarity, SoftTriple, Triplet, TupleContrastive,
     TupleMultiSimilarity, TupleReferences, TupleTriplet, Tuples, TupletMargin,
 };
 
@@ -43,7 +43,7 @@ fn anything() -> Random {
 /// What is compared does not depend on it: entries bring their own references.
 fn pairs(miner: Miner, reducer: Reducer) -> Pairs {
     Pairs {
-        references: References::Batch,
+        references: PairReferences::Batch,
         miner,
         reducer,
     }
@@ -223,7 +223,7 @@ fn by_cosine(case: &Case<'_>, class: &str, compared: &mut Comparison, mean: Pair
                 } else {
                     Similarity::Cosine
                 },
-                references: References::Batch,
+                references: PairReferences::Batch,
             };
             n_pair(compared, &settings)
         }
@@ -340,7 +340,7 @@ fn of_authors(case: &Case<'_>) -> Found {
                 Comparison::with(&student, labels, memory, memory_labels, None).of_unit_vectors();
             let settings = CosineContrastive {
                 margin: case.number("margin")?,
-                references: References::Memory(Memory {
+                references: PairReferences::Memory(Memory {
                     size: 1,
                     start_step: 0,
                 }),

@@ -4,20 +4,16 @@
 //! Rows are images or views of them: `student` and `teacher` are N x D. Formulas follow
 //! gradients wherever tensors ask for them: a teacher's embeddings do not ask.
 
-mod memory_contrast;
 mod metric;
-mod regression;
-mod relaxed_contrastive;
+mod transfer;
 mod tuple;
 
-pub(super) use memory_contrast::{Memory, memory_contrast};
 pub(super) use metric::{
     Comparison, PairTerm, ProxyAnchorTerm, ProxyNcaTerm, SoftTripleTerm, circle, contrastive,
     cosine_contrastive, generalized_lifted, lifted, margin, multi_similarity, n_pair, nt_xent,
     proxy_anchor, proxy_nca, soft_triple, triplet, tuplet_margin,
 };
-pub(super) use regression::regression;
-pub(super) use relaxed_contrastive::relaxed_contrastive;
+pub(super) use transfer::*;
 
 pub(super) use tuple::{
     TupleRows, TupleTerm, shifted_normalize, tuple_contrastive, tuple_distance_regression,
@@ -27,7 +23,9 @@ pub(super) use tuple::{
 use eyas_shared::random::Random;
 use tch::{Device, Tensor};
 
+use super::distance::l2_normalize;
 use crate::recipe::Loss;
+use crate::recipe::loss::References;
 
 /// What the losses of a step compare; rows are views of images.
 pub(super) struct Rows<'a> {
@@ -132,6 +130,52 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
             memory_contrast(student, rows.labels, own_rows, rows.memory(), temperature)
         }),
         Loss::ProxyAnchor(settings) => Box::new(ProxyAnchorTerm::new(settings, setting)),
+
+        // Relations within each space.
+        Loss::RelaxedMultiSimilarity(settings) => stateless(move |rows| {
+            relaxed_multi_similarity(rows.student, rows.teacher(), rows.n_views, &settings)
+        }),
+        Loss::RkdDistance(_) => stateless(|rows| rkd_distance(rows.student, rows.teacher())),
+        Loss::RkdAngle(_) => stateless(|rows| rkd_angle(rows.student, rows.teacher())),
+        Loss::DarkRank(settings) => {
+            unit_rows(move |student, teacher| dark_rank(student, teacher, &settings))
+        }
+        Loss::ProbabilisticTransfer(_) => unit_rows(probabilistic_transfer),
+        Loss::RelativeTeacher(_) => unit_rows(relative_teacher),
+        Loss::SimilarityPreserving(_) => {
+            stateless(|rows| similarity_preserving(rows.student, rows.teacher()))
+        }
+        Loss::CorrelationCongruence(settings) => {
+            stateless(move |rows| correlation_congruence(rows.student, rows.teacher(), &settings))
+        }
+        // The own teacher embedding.
+        Loss::AbsoluteTeacher(_) => unit_rows(absolute_teacher),
+        Loss::Hint(_) => stateless(|rows| hint(rows.student, rows.teacher())),
+        Loss::SuccessiveDifferences(_) => {
+            stateless(|rows| successive_differences(rows.student, rows.teacher()))
+        }
+        Loss::SecondOrder(settings) => {
+            unit_rows(move |student, teacher| second_order(student, teacher, &settings))
+        }
+        // References in the teacher's space.
+        Loss::ContextualSimilarity(settings) => stateless(move |rows| {
+            let references = match settings.references {
+                References::Batch => rows.teacher(),
+                References::Gallery => rows.memory().teacher,
+            };
+            contextual_similarity(rows.student, rows.teacher(), references, &settings)
+        }),
+        Loss::RankOrder(settings) => {
+            stateless(move |rows| rank_order(rows.student, rows.teacher(), &settings))
+        }
+        Loss::DecoupledDifferential(settings) => {
+            stateless(move |rows| decoupled_differential(rows.student, rows.teacher(), &settings))
+        }
+        Loss::StructureSimilarity(settings) => {
+            Box::new(StructureSimilarityTerm::new(settings, setting))
+        }
+
+        // Metric learning.
         Loss::ProxyNca(settings) => Box::new(ProxyNcaTerm::new(settings, setting)),
         Loss::SoftTriple(settings) => Box::new(SoftTripleTerm::new(settings, setting)),
         Loss::Contrastive(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
@@ -173,6 +217,11 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
             TupleTerm::boxed(l.tuples, setting, move |t| tuple_multi_similarity(t, &l))
         }
     }
+}
+
+/// A loss of unit rows, student and teacher.
+fn unit_rows(value: impl Fn(&Tensor, &Tensor) -> Tensor + 'static) -> Box<dyn Term> {
+    stateless(move |rows| value(&l2_normalize(rows.student), &l2_normalize(rows.teacher())))
 }
 
 /// log(1 + sum of exp) over `dim` of the entries that `keep` marks: nothing overflows, and

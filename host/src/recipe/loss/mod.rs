@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::{CATALOG, Description};
 pub use metric::*;
-pub use transfer::{MemoryContrast, Regression, RelaxedContrastive};
+pub use transfer::*;
 
 /// One term of the weighted sum that a recipe minimizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,40 @@ pub enum Loss {
     MemoryContrast(MemoryContrast),
     /// Proxy Anchor.
     ProxyAnchor(ProxyAnchor),
+
+    /// Relaxed multi-similarity.
+    RelaxedMultiSimilarity(RelaxedMultiSimilarity),
+    /// RKD-D.
+    RkdDistance(RkdDistance),
+    /// RKD-A.
+    RkdAngle(RkdAngle),
+    /// Hard DarkRank.
+    DarkRank(DarkRank),
+    /// PKT.
+    ProbabilisticTransfer(ProbabilisticTransfer),
+    /// LMT, relative teacher.
+    RelativeTeacher(RelativeTeacher),
+    /// SP.
+    SimilarityPreserving(SimilarityPreserving),
+    /// CC.
+    CorrelationCongruence(CorrelationCongruence),
+    /// LMT, absolute teacher.
+    AbsoluteTeacher(AbsoluteTeacher),
+    /// FitNets' hint on embeddings.
+    Hint(Hint),
+    /// RepDistiller's form of CC.
+    SuccessiveDifferences(SuccessiveDifferences),
+    /// RAML.
+    SecondOrder(SecondOrder),
+    /// CSD.
+    ContextualSimilarity(ContextualSimilarity),
+    /// ROP.
+    RankOrder(RankOrder),
+    /// D3.
+    DecoupledDifferential(DecoupledDifferential),
+    /// SSP.
+    StructureSimilarity(StructureSimilarity),
+
     /// Proxy NCA.
     ProxyNca(ProxyNca),
     /// SoftTriple.
@@ -90,6 +124,24 @@ impl Loss {
             Self::RelaxedContrastive(settings) => settings,
             Self::MemoryContrast(settings) => settings,
             Self::ProxyAnchor(settings) => settings,
+
+            Self::RelaxedMultiSimilarity(settings) => settings,
+            Self::RkdDistance(settings) => settings,
+            Self::RkdAngle(settings) => settings,
+            Self::DarkRank(settings) => settings,
+            Self::ProbabilisticTransfer(settings) => settings,
+            Self::RelativeTeacher(settings) => settings,
+            Self::SimilarityPreserving(settings) => settings,
+            Self::CorrelationCongruence(settings) => settings,
+            Self::AbsoluteTeacher(settings) => settings,
+            Self::Hint(settings) => settings,
+            Self::SuccessiveDifferences(settings) => settings,
+            Self::SecondOrder(settings) => settings,
+            Self::ContextualSimilarity(settings) => settings,
+            Self::RankOrder(settings) => settings,
+            Self::DecoupledDifferential(settings) => settings,
+            Self::StructureSimilarity(settings) => settings,
+
             Self::ProxyNca(settings) => settings,
             Self::SoftTriple(settings) => settings,
             Self::Contrastive(settings) => settings,
@@ -135,7 +187,7 @@ impl WeightedLoss {
 }
 
 /// The message of the first condition that does not hold.
-fn first_fault(conditions: &[(bool, &'static str)]) -> Option<&'static str> {
+pub(super) fn first_fault(conditions: &[(bool, &'static str)]) -> Option<&'static str> {
     let broken = conditions.iter().find(|(holds, _)| !holds);
     broken.map(|(_, message)| *message)
 }

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Comparison, no_loss};
 use crate::learn::loss::{Owned, Rows, Setting, Term};
-use crate::recipe::loss::{Gallery, Memory, OwnImage, References};
+use crate::recipe::loss::{Gallery, Memory, OwnImage, PairReferences};
 
 /// Marks a slot of a [`Ring`] that nothing has been written to.
 const EMPTY: f64 = -1.0;
@@ -15,20 +15,20 @@ type Formula = Box<dyn Fn(&mut Comparison, &mut Random) -> Tensor>;
 /// A loss over pairs or triplets with what it compares the batch with.
 pub(in crate::learn) struct PairTerm {
     formula: Formula,
-    references: References,
+    references: PairReferences,
     random: Random,
-    /// With [`References::Memory`].
+    /// With [`PairReferences::Memory`].
     ring: Option<Ring>,
 }
 
 impl PairTerm {
     pub(in crate::learn) fn boxed(
-        references: References,
+        references: PairReferences,
         setting: &Setting,
         formula: impl Fn(&mut Comparison, &mut Random) -> Tensor + 'static,
     ) -> Box<dyn Term> {
         let ring = match references {
-            References::Memory(memory) => Some(Ring::new(memory, setting)),
+            PairReferences::Memory(memory) => Some(Ring::new(memory, setting)),
             _ => None,
         };
         Box::new(Self {
@@ -45,10 +45,10 @@ impl Term for PairTerm {
         let mut random = self.random.at(rows.step as u64);
         let (student, labels) = (rows.student, rows.labels);
         let mut comparison = match self.references {
-            References::Batch => Comparison::within(student, labels),
-            References::Teacher => Comparison::with_teacher(student, rows.teacher(), labels),
-            References::Gallery(gallery) => with_gallery(rows, gallery, &mut random),
-            References::Memory(memory) => {
+            PairReferences::Batch => Comparison::within(student, labels),
+            PairReferences::Teacher => Comparison::with_teacher(student, rows.teacher(), labels),
+            PairReferences::Gallery(gallery) => with_gallery(rows, gallery, &mut random),
+            PairReferences::Memory(memory) => {
                 let ring = self.ring.as_mut().expect("a memory has a ring");
                 let comparison = ring.compare(student, labels);
                 if rows.step < memory.start_step {

@@ -106,7 +106,7 @@ pub enum Reducer {
 /// What the student's embeddings of a batch are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum References {
+pub enum PairReferences {
     /// Each other.
     Batch,
     /// The teacher's embeddings of the batch; a row's own is a positive.
@@ -151,7 +151,7 @@ pub struct Memory {
 /// Largest memory or pool: each row of a batch is compared with all of it.
 const MAX_REFERENCES: usize = 1 << 20;
 
-impl References {
+impl PairReferences {
     pub(super) fn needs_teacher(self) -> bool {
         matches!(self, Self::Teacher | Self::Gallery(_))
     }
@@ -180,7 +180,7 @@ impl References {
 #[serde(deny_unknown_fields)]
 pub struct Pairs {
     /// What the student's embeddings are compared with.
-    pub references: References,
+    pub references: PairReferences,
     /// Which pairs or triplets count.
     pub miner: Miner,
     /// How their losses become one number.

@@ -1,6 +1,6 @@
 //! Settings of losses that learn from labels.
 //!
-//! Pair and triplet losses compose: a [`Distance`], a [`Miner`] and [`References`] choose
+//! Pair and triplet losses compose: a [`Distance`], a [`Miner`] and [`PairReferences`] choose
 //! what is compared, the loss rates it, a [`Reducer`] makes one number of it.
 
 mod compose;
@@ -8,7 +8,7 @@ mod pairs;
 mod proxies;
 mod tuples;
 
-pub use compose::{Distance, Gallery, Memory, Miner, OwnImage, Pairs, Reducer, References};
+pub use compose::{Distance, Gallery, Memory, Miner, OwnImage, PairReferences, Pairs, Reducer};
 pub use pairs::{
     Circle, Contrastive, CosineContrastive, GeneralizedLifted, Lifted, Margin, MultiSimilarity,
     NPair, NtXent, OneSided, Similarity, Triplet, TupletMargin,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compose::{Distance, Pairs, References};
+use super::compose::{Distance, PairReferences, Pairs};
 use crate::recipe::loss::{Settings, first_fault};
 use crate::recipe::{is_positive, is_zero_or_more};
 
@@ -27,7 +27,7 @@ pub struct CosineContrastive {
     /// Negatives of a lower cosine cost nothing.
     pub margin: f64,
     /// What is compared.
-    pub references: References,
+    pub references: PairReferences,
 }
 
 /// Triplet loss (Schroff et al., CVPR 2015).
@@ -75,7 +75,7 @@ pub struct NPair {
     /// Of anchors and positives.
     pub similarity: Similarity,
     /// Where the positives come from.
-    pub references: References,
+    pub references: PairReferences,
 }
 
 /// Lifted structure (Song et al., CVPR 2016).
@@ -167,7 +167,7 @@ pub struct Circle {
     pub pairs: Pairs,
 }
 
-/// A loss that has [`References`] asks of a teacher what they do.
+/// A loss that has [`PairReferences`] asks of a teacher what they do.
 macro_rules! settings {
     ($loss:ty, $references:expr, $fault:expr) => {
         impl Settings for $loss {
@@ -177,7 +177,7 @@ macro_rules! settings {
             }
 
             fn needs_teacher(&self) -> bool {
-                let references: fn(&$loss) -> References = $references;
+                let references: fn(&$loss) -> PairReferences = $references;
                 references(self).needs_teacher()
             }
 

@@ -1,0 +1,242 @@
+//! What a node can compute.
+
+use serde::{Deserialize, Serialize};
+
+/// What a node computes. Tensors are N x C x H x W up to the global pooling, N x C after
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// The image, N x 3 x side x side.
+    Input,
+    /// 2-D convolution with square kernel, equal stride and zero padding on all sides;
+    /// weight `[outputs, inputs / groups, kernel, kernel]`.
+    Conv {
+        /// Input channels.
+        inputs: usize,
+        /// Output channels.
+        outputs: usize,
+        /// Height and width of the kernel.
+        kernel: usize,
+        /// Step in both directions.
+        stride: usize,
+        /// Zeros on every side.
+        padding: usize,
+        /// Equal parts of the channels that do not see each other; divides inputs and
+        /// outputs. As many as there are inputs is a depthwise convolution.
+        groups: usize,
+        /// Whether `NAME.bias` exists.
+        bias: bool,
+    },
+    /// Batch norm over channels.
+    BatchNorm {
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// A function of every value on its own.
+    Activation(Activation),
+    /// Maximum over a square window; what is padded never is the maximum.
+    MaxPool {
+        /// Height and width of the window.
+        kernel: usize,
+        /// Step in both directions, at most `kernel`.
+        stride: usize,
+        /// Rows and columns added on every side, at most half of `kernel`.
+        padding: usize,
+        /// Whether windows may hang over the lower and right edge.
+        ceil: bool,
+    },
+    /// Mean over a square window; padding counts, as zeros.
+    AveragePool {
+        /// Height and width of the window.
+        kernel: usize,
+        /// Step in both directions.
+        stride: usize,
+        /// Zeros on every side.
+        padding: usize,
+    },
+    /// Sum of two tensors.
+    Add,
+    /// Tensors one after the other along the channels.
+    Concat,
+    /// Mean over height and width: N x C x H x W to N x C x 1 x 1.
+    SpatialMean,
+    /// N x C x H x W times N x C x 1 x 1: every channel scaled by a number of its own.
+    ScaleChannels,
+    /// From a map to one vector: N x C x H x W to N x C.
+    GlobalPool(Pooling),
+    /// x W^T + b; weight `[outputs, inputs]`, bias `[outputs]`.
+    Linear {
+        /// Input components.
+        inputs: usize,
+        /// Output components.
+        outputs: usize,
+    },
+    /// x / max(|x|, 1e-12): the embedding.
+    L2Normalize,
+}
+
+/// Functions of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// x times [`HardSigmoid`](Self::HardSigmoid) (Howard et al., ICCV 2019).
+    HardSwish,
+    /// min(max(x + 3, 0), 6) / 6.
+    HardSigmoid,
+    /// x times [`Sigmoid`](Self::Sigmoid).
+    Silu,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+}
+
+impl Activation {
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::Relu6 => "relu6",
+            Self::HardSwish => "hard_swish",
+            Self::HardSigmoid => "hard_sigmoid",
+            Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
+        }
+    }
+}
+
+/// How the last map becomes one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Mean over height and width.
+    #[default]
+    Average,
+    /// Maximum over height and width.
+    Max,
+    /// Mean plus maximum (Kim et al., CVPR 2021).
+    AverageMax,
+    /// Generalized mean (Radenović, Tolias, Chum; TPAMI 2019): (mean max(x, 1e-6)^p)^(1/p)
+    /// with one trained exponent, weight `NAME.p` of shape `[1]`, which starts at 3.
+    Gem,
+}
+
+impl Pooling {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Average, Self::Max, Self::AverageMax, Self::Gem];
+}
+
+/// Smaller values count as this in [`Pooling::Gem`].
+pub const GEM_MIN: f32 = 1e-6;
+
+/// Where the exponent of [`Pooling::Gem`] starts.
+pub const GEM_START: f32 = 3.0;
+
+impl Op {
+    /// Height and width of the output for an input of `side` x `side`.
+    pub(super) fn output_side(self, side: usize) -> usize {
+        match self {
+            Self::Conv {
+                kernel,
+                stride,
+                padding,
+                ..
+            }
+            | Self::AveragePool {
+                kernel,
+                stride,
+                padding,
+            } => (side + 2 * padding).saturating_sub(kernel) / stride + 1,
+            Self::MaxPool {
+                kernel,
+                stride,
+                padding,
+                ceil,
+            } => {
+                let span = (side + 2 * padding).saturating_sub(kernel);
+                if ceil {
+                    // A window that begins in the padding behind the map is left out.
+                    let most = (side + padding).div_ceil(stride);
+                    (span.div_ceil(stride) + 1).min(most)
+                } else {
+                    span / stride + 1
+                }
+            }
+            Self::SpatialMean | Self::GlobalPool(_) => 1,
+            _ => side,
+        }
+    }
+
+    /// The smallest padded side that the operation's window slides over, and the padding.
+    pub(super) fn least_window(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Conv {
+                kernel, padding, ..
+            }
+            | Self::AveragePool {
+                kernel, padding, ..
+            } => Some((kernel, padding)),
+            Self::MaxPool {
+                kernel,
+                stride,
+                padding,
+                ceil,
+            } => {
+                let overhang = if ceil { stride - 1 } else { 0 };
+                Some((kernel - overhang, padding))
+            }
+            _ => None,
+        }
+    }
+
+    /// Multiply-adds for an output of `side` x `side`: those of convolutions and linear
+    /// layers.
+    pub(super) fn multiply_adds(self, side: usize) -> usize {
+        match self {
+            Self::Conv {
+                inputs,
+                outputs,
+                kernel,
+                groups,
+                ..
+            } => inputs / groups * outputs * kernel * kernel * side * side,
+            Self::Linear { inputs, outputs } => inputs * outputs,
+            _ => 0,
+        }
+    }
+
+    /// The weights that the operation needs: suffix, shape, whether gradients move it.
+    pub(super) fn weights(self) -> Vec<(&'static str, Vec<usize>, bool)> {
+        match self {
+            Self::Conv {
+                inputs,
+                outputs,
+                kernel,
+                groups,
+                bias,
+                ..
+            } => {
+                let shape = vec![outputs, inputs / groups, kernel, kernel];
+                let mut weights = vec![("weight", shape, true)];
+                if bias {
+                    weights.push(("bias", vec![outputs], true));
+                }
+                weights
+            }
+            Self::BatchNorm { channels, .. } => vec![
+                ("weight", vec![channels], true),
+                ("bias", vec![channels], true),
+                ("running_mean", vec![channels], false),
+                ("running_var", vec![channels], false),
+            ],
+            Self::Linear { inputs, outputs } => vec![
+                ("weight", vec![outputs, inputs], true),
+                ("bias", vec![outputs], true),
+            ],
+            Self::GlobalPool(Pooling::Gem) => vec![("p", vec![1], true)],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+"""Pooled features of a torchvision network with random weights, and the weights.
+
+On the command line: NAME IMAGES.f32 SIDE WEIGHTS.safetensors. IMAGES.f32 holds n x 3 x SIDE x
+SIDE little-endian f32 values. Writes the state dict to WEIGHTS.safetensors and, for every
+image, four vectors to standard output as f32: the last map's mean, its maximum, their sum,
+and its generalized mean with exponent 3. Without arguments it only says whether it could.
+"""
+
+import json
+import sys
+
+import numpy
+import torch
+import torchvision
+
+
+def randomize(model):
+    """Batch norm that does something: fresh networks have the identity there."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.1)
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0.0, 0.1)
+        elif isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+            module.bias.normal_(0.0, 0.1)
+
+
+def last_map(name, model, images):
+    if name.startswith("resnet"):
+        layers = list(model.children())[:-2]
+    elif name == "vgg16":
+        layers = list(model.features)[:-1]
+    else:
+        layers = [model.features]
+    return torch.nn.Sequential(*layers)(images)
+
+
+def save(tensors, path):
+    """The safetensors format: length of the header, header, values."""
+    header, data = {}, []
+    end = 0
+    for name, tensor in tensors.items():
+        values = tensor.contiguous().numpy().tobytes()
+        dtype = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
+        span = [end, end + len(values)]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": span}
+        data.append(values)
+        end += len(values)
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        file.write(b"".join(data))
+
+
+@torch.no_grad()
+def main(name, images, side, weights):
+    torch.manual_seed(7)
+    torch.set_num_threads(1)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    randomize(model)
+    save(model.state_dict(), weights)
+    images = numpy.fromfile(images, "<f4").reshape(-1, 3, int(side), int(side))
+    found = last_map(name, model, torch.from_numpy(images))
+    mean, largest = found.mean((2, 3)), found.amax((2, 3))
+    gem = found.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+    pooled = torch.stack([mean, largest, mean + largest, gem], 1)
+    sys.stdout.buffer.write(pooled.numpy().astype("<f4").tobytes())
+
+
+if len(sys.argv) > 1:
+    main(*sys.argv[1:])
