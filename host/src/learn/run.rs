@@ -266,7 +266,8 @@ fn train(
 /// The network with the weights that it starts from.
 pub(super) fn first_network(inputs: &Inputs<'_>) -> Result<(TorchNetwork, Weights), LearnError> {
     let recipe = &inputs.recipe;
-    let description = zoo::by_name(&recipe.architecture, recipe.dim)
+    let description = recipe
+        .network()
         .expect("a checked recipe names an architecture of the zoo");
     let start = start_weights(inputs, &description)?;
     let mut network = TorchNetwork::new(description, &start, inputs.compute.device)?;
