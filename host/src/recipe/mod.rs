@@ -4,9 +4,9 @@
 //! weights are given on the command line. There are no defaults: an unknown or missing key
 //! is an error, and what is run is what is written.
 
-mod batch;
 pub mod loss;
 mod optimizer;
+mod sampling;
 mod stabilize;
 
 use std::path::Path;
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::zoo;
-pub use batch::{Augmentation, Batch, TeacherViews};
 pub use loss::{Loss, WeightedLoss};
 pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
+pub use sampling::{Augmentation, Batch, TeacherViews};
 pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
 
 const MAX_BYTES: u64 = 1 << 20;
