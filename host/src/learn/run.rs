@@ -195,7 +195,8 @@ fn train(
     watch: &mut dyn Watch,
 ) -> Result<Trained, LearnError> {
     let recipe = &inputs.recipe;
-    let description = zoo::by_name(&recipe.architecture, recipe.dim)
+    let description = recipe
+        .network()
         .expect("a checked recipe names an architecture of the zoo");
     let start = start_weights(inputs, &description)?;
     let experiment = experiment(inputs, set, target, &start);
