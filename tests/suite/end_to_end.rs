@@ -69,12 +69,11 @@ impl World {
     }
 
     pub(super) fn train_words(&self, run: &str) -> Vec<String> {
-        let words = [
-            "train",
-            &self.at("student.toml"),
-            "--data",
-            &self.at("shelves"),
-        ];
+        self.train_words_of("student.toml", run)
+    }
+
+    pub(super) fn train_words_of(&self, recipe: &str, run: &str) -> Vec<String> {
+        let words = ["train", &self.at(recipe), "--data", &self.at("shelves")];
         let teacher = [
             "--teacher",
             &self.at("small.teacher"),
@@ -169,11 +168,12 @@ fn the_same_recipe_and_seed_give_the_same_bundle_bytes() {
 }
 
 /// Steps of a run directory's checkpoint.
-fn checkpoint_step(run: &Path) -> Option<usize> {
+pub(super) fn checkpoint_step(run: &Path) -> Option<usize> {
     let bytes = fs::read(run.join("checkpoint.safetensors")).ok()?;
     let text = String::from_utf8_lossy(&bytes[8..bytes.len().min(400)]).into_owned();
-    let rest = text.split(r#""step":""#).nth(1)?;
-    rest.split('"').next()?.parse().ok()
+    // JSON in the JSON of the file's head.
+    let rest = text.split(r#"\"step\":"#).nth(1)?;
+    rest.split(',').next()?.parse().ok()
 }
 
 #[test]
@@ -244,6 +244,7 @@ fn another_recipe_does_not_go_on_with_this_run() {
         "{}",
         said.err
     );
+    assert!(said.err.contains("recipe.seed: 3 -> 4"), "{}", said.err);
 }
 
 fn evaluate(world: &World, more: &[&str]) -> Value {

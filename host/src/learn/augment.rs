@@ -3,7 +3,7 @@
 //! The pixels still come from `eyas_shared::preprocess`: the same decoder, the same
 //! resampling, the same normalization; only the box that is cut out and the colours vary.
 
-use eyas_shared::preprocess::{self, PreprocessSpec, RgbImage, SourceBox};
+use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage, SourceBox};
 use eyas_shared::random::Random;
 
 use crate::recipe::Augmentation;
@@ -11,22 +11,40 @@ use crate::recipe::Augmentation;
 /// Tries to find a box of the wanted area and shape inside the image before it is clamped.
 const CROP_TRIES: usize = 10;
 
-/// A random view as 3 x crop x crop values.
-pub(super) fn random_view(
-    image: &RgbImage,
-    spec: &PreprocessSpec,
-    augmentation: &Augmentation,
-    random: &mut Random,
-) -> Vec<f32> {
-    let source = random_box(image, augmentation, random);
-    let mut view = preprocess::resize(image, source, spec.crop, spec.crop, spec.filter);
-    if augmentation.mirror && random.chance(0.5) {
-        view = view.mirrored();
+/// A random view of an image, drawn but not yet computed: student and teacher can each see
+/// it at their own resolution.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    source: SourceBox,
+    mirrored: bool,
+    /// Factors of brightness, contrast and saturation.
+    colors: Option<[f32; 3]>,
+}
+
+impl View {
+    pub(super) fn draw(image: &RgbImage, augmentation: &Augmentation, random: &mut Random) -> Self {
+        let source = random_box(image, augmentation, random);
+        let mirrored = augmentation.mirror && random.chance(0.5);
+        let amount = augmentation.jitter;
+        let mut factor = |_| random.range(1.0 - amount, 1.0 + amount) as f32;
+        Self {
+            source,
+            mirrored,
+            colors: (amount > 0.0).then(|| std::array::from_fn(&mut factor)),
+        }
     }
-    if augmentation.jitter > 0.0 {
-        jitter(&mut view, augmentation.jitter, random);
+
+    /// The view as a network with these pixels reads it: all of the box, crop x crop.
+    pub(super) fn pixels(&self, image: &RgbImage, spec: &PreprocessSpec) -> Pixels {
+        let mut view = preprocess::resize(image, self.source, spec.crop, spec.crop, spec.filter);
+        if self.mirrored {
+            view = view.mirrored();
+        }
+        if let Some(factors) = self.colors {
+            change_colors(&mut view, factors);
+        }
+        preprocess::normalize(&view, spec)
     }
-    preprocess::normalize(&view, spec).values_chw
 }
 
 fn random_box(image: &RgbImage, augmentation: &Augmentation, random: &mut Random) -> SourceBox {
@@ -58,10 +76,8 @@ fn random_box(image: &RgbImage, augmentation: &Augmentation, random: &mut Random
 }
 
 /// Scales brightness, contrast (around the mean brightness) and saturation (around each
-/// pixel's brightness), each by a factor within 1 +- `amount`.
-fn jitter(image: &mut RgbImage, amount: f64, random: &mut Random) {
-    let [brightness, contrast, saturation] =
-        std::array::from_fn(|_| random.range(1.0 - amount, 1.0 + amount) as f32);
+/// pixel's brightness).
+fn change_colors(image: &mut RgbImage, [brightness, contrast, saturation]: [f32; 3]) {
     let luma = |rgb: &[u8; 3]| {
         0.299 * f32::from(rgb[0]) + 0.587 * f32::from(rgb[1]) + 0.114 * f32::from(rgb[2])
     };
@@ -75,5 +91,48 @@ fn jitter(image: &mut RgbImage, amount: f64, random: &mut Random) {
             let contrasted = mean + (saturated - mean) * contrast;
             *sample = (contrasted * brightness + 0.5).clamp(0.0, 255.0) as u8;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Means over blocks of two kinds of pixels, in units of the normalized values; the
+    /// coarse view rounds to 8 bits after another resampling.
+    const SAME_SCENE: f32 = 0.35;
+
+    #[test]
+    fn two_resolutions_of_a_view_show_the_same_scene() {
+        let image = eyas_shared::bundle::probe_image(0);
+        let recipe = crate::recipe::example();
+        let spec = |crop| PreprocessSpec {
+            crop,
+            resize_shorter: crop,
+            ..recipe.input.clone()
+        };
+        for seed in 0..10 {
+            let view = View::draw(&image, &recipe.augmentation, &mut Random::new(seed));
+            let (fine, coarse) = (
+                view.pixels(&image, &spec(64)),
+                view.pixels(&image, &spec(32)),
+            );
+            for (at, value) in coarse.values_chw.iter().enumerate() {
+                let (channel, y, x) = (at / 1024, at / 32 % 32, at % 32);
+                let fine =
+                    |dy, dx| fine.values_chw[channel * 4096 + (2 * y + dy) * 64 + 2 * x + dx];
+                let mean = (fine(0, 0) + fine(0, 1) + fine(1, 0) + fine(1, 1)) / 4.0;
+                assert!((mean - value).abs() < SAME_SCENE, "{seed}: {mean} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_follows_from_its_random_numbers() {
+        let image = eyas_shared::bundle::probe_image(1);
+        let augmentation = crate::recipe::example().augmentation;
+        let draw = |seed| View::draw(&image, &augmentation, &mut Random::new(seed));
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
     }
 }

@@ -12,9 +12,9 @@ use eyas_shared::embedding::Embeddings;
 use eyas_shared::files;
 use eyas_shared::fingerprint::ImageId;
 use eyas_shared::preprocess::{self, Limits, RgbImage};
-use eyas_shared::random::Random;
 
-use super::augment::random_view;
+use super::sampler::Sampler;
+use super::targets::{Place, Targets};
 use crate::recipe::Recipe;
 
 /// Decoded images are kept up to this many bytes; others are decoded every time.
@@ -51,6 +51,9 @@ pub(super) struct Batch {
     pub(super) pixels: Vec<f32>,
     /// Positions in [`TrainingSet::images`].
     pub(super) image_idx: Vec<usize>,
+    /// The teacher's embeddings of these very views, (views * images) x dim; empty if the
+    /// images' own embeddings are the target.
+    pub(super) teacher: Vec<f32>,
 }
 
 /// Images of a set, decoded when first needed.
@@ -98,41 +101,50 @@ fn load(image: &TrainingImage) -> Result<RgbImage, String> {
         .map_err(|err| format!("`{}`: {err}", image.path.display()))
 }
 
-/// Steps of one epoch: a rest smaller than a batch waits for another epoch's order.
-pub(super) fn steps_per_epoch(n_images: usize, recipe: &Recipe) -> usize {
-    (n_images / recipe.batch.images()).max(1)
+/// Makes the batch of any step.
+#[derive(Clone)]
+pub(super) struct BatchMaker {
+    pub(super) store: Arc<ImageStore>,
+    pub(super) recipe: Arc<Recipe>,
+    pub(super) targets: Targets,
 }
 
-/// The images of a step, counted from 0 over all epochs.
-pub(super) fn images_of_step(n_images: usize, recipe: &Recipe, step: usize) -> Vec<usize> {
-    let per_epoch = steps_per_epoch(n_images, recipe);
-    let (epoch, step) = (step / per_epoch, step % per_epoch);
-    let mut order: Vec<usize> = (0..n_images).collect();
-    Random::new(recipe.seed)
-        .fork("order")
-        .at(epoch as u64)
-        .shuffle(&mut order);
-    let start = step * recipe.batch.images();
-    order[start..(start + recipe.batch.images()).min(n_images)].to_vec()
-}
-
-fn batch_of_step(store: &ImageStore, recipe: &Recipe, step: usize) -> Result<Batch, String> {
-    let image_idx = images_of_step(store.images.len(), recipe, step);
-    let place = Random::new(recipe.seed).fork("augment").at(step as u64);
-    let mut pixels = Vec::new();
-    for view in 0..recipe.batch.views() {
-        for (position, &idx) in image_idx.iter().enumerate() {
-            let image = store.get(idx)?;
-            let mut random = place.at(position as u64).at(view as u64);
-            pixels.extend(random_view(
-                &image,
-                &recipe.input,
-                &recipe.augmentation,
-                &mut random,
-            ));
-        }
+impl BatchMaker {
+    /// Plans over the images of the store.
+    pub(super) fn sampler(&self) -> Sampler {
+        let labels = self.store.images.iter().map(|image| image.label);
+        Sampler::new(&self.recipe, labels)
     }
-    Ok(Batch { pixels, image_idx })
+
+    /// Where the images of a step lie.
+    pub(super) fn paths(&self, image_idx: &[usize]) -> Vec<String> {
+        let path = |&idx: &usize| self.store.images[idx].path.display().to_string();
+        image_idx.iter().map(path).collect()
+    }
+
+    pub(super) fn batch(&self, sampler: &mut Sampler, step: usize) -> Result<Batch, String> {
+        let image_idx = sampler.images_of_step(step).to_vec();
+        let mut batch = Batch {
+            pixels: Vec::new(),
+            image_idx,
+            teacher: Vec::new(),
+        };
+        for view_idx in 0..self.recipe.batch.views() {
+            for (position, &image_idx) in batch.image_idx.iter().enumerate() {
+                let image = self.store.get(image_idx)?;
+                let place = Place {
+                    step,
+                    position,
+                    view_idx,
+                };
+                let (view, target) = self.targets.view(&self.recipe, &image, image_idx, place)?;
+                let pixels = view.pixels(&image, &self.recipe.input);
+                batch.pixels.extend(pixels.values_chw);
+                batch.teacher.extend(target.as_deref().unwrap_or_default());
+            }
+        }
+        Ok(batch)
+    }
 }
 
 /// Batches in order of their steps, made by threads that end when this is dropped.
@@ -144,8 +156,7 @@ pub(super) struct Loader {
 impl Loader {
     /// Prepares the steps `first_step..n_steps`.
     pub(super) fn start(
-        store: &Arc<ImageStore>,
-        recipe: &Arc<Recipe>,
+        maker: &BatchMaker,
         first_step: usize,
         n_steps: usize,
         n_workers: usize,
@@ -153,10 +164,10 @@ impl Loader {
         let receivers = (0..n_workers)
             .map(|worker| {
                 let (sender, receiver) = sync_channel(AHEAD);
-                let (store, recipe) = (Arc::clone(store), Arc::clone(recipe));
+                let maker = maker.clone();
                 std::thread::spawn(move || {
                     let steps = (first_step + worker..n_steps).step_by(n_workers);
-                    send_batches(&store, &recipe, steps, &sender);
+                    send_batches(&maker, steps, &sender);
                 });
                 receiver
             })
@@ -180,13 +191,13 @@ impl Loader {
 }
 
 fn send_batches(
-    store: &ImageStore,
-    recipe: &Recipe,
+    maker: &BatchMaker,
     steps: impl Iterator<Item = usize>,
     sender: &SyncSender<Result<Batch, String>>,
 ) {
+    let mut sampler = maker.sampler();
     for step in steps {
-        let batch = batch_of_step(store, recipe, step);
+        let batch = maker.batch(&mut sampler, step);
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;

@@ -1,24 +1,29 @@
-//! Everything that training needs to go on where it was: weights, running statistics,
-//! moments and the step. Random numbers follow from the step and need no state.
+//! Everything that training needs to go on where it was. Random numbers follow from the
+//! step and need no state.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use eyas_shared::files::{self, FileError};
-use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::quant;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Tensor, no_grad};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use tch::no_grad;
 use thiserror::Error;
 
-use super::network::{TorchNetwork, tensor_of, values_of};
-use super::objective::Objective;
-use super::optimizer::Optimizer;
+use super::experiment::Experiment;
+use super::network::{tensor_of, values_of};
+use super::state::{Progress, State};
 use crate::weights::Weight;
 
 const MAX_BYTES: u64 = 16 << 30;
 
-/// Why a checkpoint can not be gone on from.
+/// The one key of the file's metadata: a second one would come in random order.
+const KEY: &str = "eyas";
+
+const SCHEMA: &str = "eyas.checkpoint/2";
+
+/// Why a checkpoint can not be gone on from, or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -35,77 +40,86 @@ pub enum CheckpointError {
     },
     /// It belongs to another experiment.
     #[error(
-        "checkpoint `{path}` belongs to another experiment: recipe, data, teacher or starting weights differ"
+        "checkpoint `{path}` belongs to another experiment:\n{}",
+        changes.join("\n")
     )]
     OtherExperiment {
         /// Which file.
         path: String,
+        /// One line per changed key, `key: old -> new`.
+        changes: Vec<String>,
+    },
+    /// A number is infinite or not a number: it would be lost in the file.
+    #[error("`{tensor}` is no longer finite after step {step}, and no checkpoint was written")]
+    NotFinite {
+        /// The first tensor that is not.
+        tensor: String,
+        /// Finished steps.
+        step: usize,
     },
 }
 
-/// What a checkpoint holds: names of tensors, each with what it is.
-fn tensors<'a>(
-    network: &'a TorchNetwork,
-    objective: &'a Objective,
-    optimizer: &'a Optimizer,
-) -> Vec<(String, &'a Tensor)> {
-    let mut tensors = Vec::new();
-    for (name, tensor) in &network.tensors {
-        tensors.push((format!("value/{name}"), tensor));
-    }
-    for (name, tensor) in objective.tensors() {
-        tensors.push((format!("value/{name}"), tensor));
-    }
-    for (name, parameter) in &optimizer.parameters {
-        for (kind, tensor) in &parameter.state {
-            tensors.push((format!("{kind}/{name}"), tensor));
-        }
-    }
-    tensors
+/// The text in a checkpoint's metadata.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    schema: String,
+    progress: Progress,
+    experiment: Experiment,
 }
 
-/// Writes a checkpoint after `step` finished steps. `experiment` names recipe, data,
-/// teacher and start.
+/// Writes a checkpoint in place of the last one, or nothing if a number is not finite.
 pub(super) fn save(
     path: &Path,
-    experiment: Fingerprint,
-    step: usize,
-    network: &TorchNetwork,
-    objective: &Objective,
-    optimizer: &Optimizer,
+    experiment: &Experiment,
+    state: &State<'_>,
 ) -> Result<(), CheckpointError> {
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(network, objective, optimizer)
-        .into_iter()
-        .map(|(name, tensor)| {
-            let shape = tensor
-                .size()
-                .iter()
-                .map(|&extent| extent as usize)
-                .collect();
-            (name, shape, quant::f32_bytes(&values_of(tensor)))
-        })
-        .collect();
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, tensor) in state.tensors() {
+        let values = values_of(tensor);
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(CheckpointError::NotFinite {
+                tensor: name,
+                step: state.progress.step,
+            });
+        }
+        let extents = tensor.size();
+        let shape = extents.iter().map(|&extent| extent as usize).collect();
+        tensors.push((name, shape, quant::f32_bytes(&values)));
+    }
     let views = tensors.iter().map(|(name, shape, data)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), data);
         (name.as_str(), view.expect("values fill the shape"))
     });
-    let metadata = HashMap::from([
-        ("step".to_owned(), step.to_string()),
-        ("experiment".to_owned(), experiment.to_string()),
-    ]);
-    let bytes = safetensors::serialize(views, Some(metadata))
+    let note = Note {
+        schema: SCHEMA.to_owned(),
+        progress: Progress {
+            optimizer: state.optimizer.counts,
+            ..state.progress.clone()
+        },
+        experiment: experiment.clone(),
+    };
+    let note = serde_json::to_string(&note).expect("names and numbers have a JSON form");
+    let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), note)])))
         .expect("names, shapes and metadata have a JSON form");
     Ok(files::replace(path, &bytes)?)
 }
 
-/// Restores what [`save`] wrote and returns the number of finished steps.
+fn note_of(metadata: &Metadata) -> Result<Note, String> {
+    let text = metadata.metadata().as_ref().and_then(|all| all.get(KEY));
+    let text = text.ok_or("it was written by another version of eyas, or something else")?;
+    let note: Note = serde_json::from_str(text).map_err(|err| err.to_string())?;
+    if note.schema != SCHEMA {
+        return Err(format!("it is `{}`, not `{SCHEMA}`", note.schema));
+    }
+    Ok(note)
+}
+
+/// Restores what [`save`] wrote.
 pub(super) fn restore(
     path: &Path,
-    experiment: Fingerprint,
-    network: &TorchNetwork,
-    objective: &Objective,
-    optimizer: &Optimizer,
-) -> Result<usize, CheckpointError> {
+    experiment: &Experiment,
+    state: &mut State<'_>,
+) -> Result<(), CheckpointError> {
     let shown = || path.display().to_string();
     let damaged = |what: String| CheckpointError::Damaged {
         path: shown(),
@@ -115,13 +129,15 @@ pub(super) fn restore(
     let (_, metadata) =
         SafeTensors::read_metadata(&bytes).map_err(|err| damaged(err.to_string()))?;
     let stored = SafeTensors::deserialize(&bytes).map_err(|err| damaged(err.to_string()))?;
-    let entry = |key: &str| metadata.metadata().as_ref()?.get(key).cloned();
-    if entry("experiment") != Some(experiment.to_string()) {
-        return Err(CheckpointError::OtherExperiment { path: shown() });
+    let note = note_of(&metadata).map_err(damaged)?;
+    let changes = note.experiment.changes_to(experiment);
+    if !changes.is_empty() {
+        return Err(CheckpointError::OtherExperiment {
+            path: shown(),
+            changes,
+        });
     }
-    let step = entry("step").and_then(|step| step.parse().ok());
-    let step = step.ok_or_else(|| damaged("it names no step".to_owned()))?;
-    for (name, tensor) in tensors(network, objective, optimizer) {
+    for (name, tensor) in state.tensors() {
         let view = stored
             .tensor(&name)
             .map_err(|err| damaged(err.to_string()))?;
@@ -139,5 +155,7 @@ pub(super) fn restore(
                 .copy_(&tensor_of(&weight, tensor.device()))
         });
     }
-    Ok(step)
+    state.optimizer.counts = note.progress.optimizer;
+    state.progress = note.progress;
+    Ok(())
 }

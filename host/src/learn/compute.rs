@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind};
+
+use super::run::LearnError;
+use crate::recipe::Precision;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +51,23 @@ impl Compute {
         } else {
             Device::Cpu
         };
+        // Kernels that are chosen by timing them differ from run to run.
+        Cuda::cudnn_set_benchmark(false);
         Ok(Self { device, n_threads })
+    }
+}
+
+impl Compute {
+    /// The kind of number in which convolutions compute.
+    ///
+    /// # Errors
+    /// If this device has no such arithmetic.
+    pub(super) fn kind_for(self, precision: Precision) -> Result<Kind, LearnError> {
+        match (precision, self.device) {
+            (Precision::F32, _) => Ok(Kind::Float),
+            (Precision::Bf16, _) => Ok(Kind::BFloat16),
+            (Precision::F16, _) => Ok(Kind::Half),
+        }
     }
 }
 

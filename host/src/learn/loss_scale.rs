@@ -5,22 +5,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::recipe::Precision;
 
-const FIRST: f64 = 65536.0;
+/// Exponent of the first scale: 65536.
+const FIRST: i32 = 16;
 
 /// Good steps after which the scale is doubled.
 const GROWTH_STEPS: u32 = 2000;
 
 /// Below it gradients overflow for another reason than their scale.
-const SMALLEST: f64 = 1.0 / 65536.0;
+const SMALLEST: i32 = -16;
 
-/// Beyond it f32 itself would overflow first.
-const LARGEST: f64 = 16_777_216.0;
+/// Beyond it no gradient of use is left to save.
+const LARGEST: i32 = 24;
 
 /// Factor of the loss before its backward pass; always a power of two, so that dividing
 /// by it is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct LossScale {
-    scale: f64,
+    exponent: i32,
     good_steps: u32,
     /// Whether it changes: only half precision needs it.
     dynamic: bool,
@@ -41,7 +42,7 @@ impl LossScale {
     pub(super) fn new(precision: Precision) -> Self {
         let dynamic = precision == Precision::F16;
         Self {
-            scale: if dynamic { FIRST } else { 1.0 },
+            exponent: if dynamic { FIRST } else { 0 },
             good_steps: 0,
             dynamic,
         }
@@ -49,7 +50,7 @@ impl LossScale {
 
     /// Factor of the loss; 1 in other precisions.
     pub(super) fn scale(&self) -> f64 {
-        self.scale
+        2.0_f64.powi(self.exponent)
     }
 
     /// Judges a step by whether its gradients are finite, and sets the next scale.
@@ -63,8 +64,8 @@ impl LossScale {
         }
         if !is_finite {
             self.good_steps = 0;
-            self.scale *= 0.5;
-            return if self.scale < SMALLEST {
+            self.exponent -= 1;
+            return if self.exponent < SMALLEST {
                 Verdict::Stop
             } else {
                 Verdict::Skip
@@ -73,7 +74,7 @@ impl LossScale {
         self.good_steps += 1;
         if self.good_steps == GROWTH_STEPS {
             self.good_steps = 0;
-            self.scale = (self.scale * 2.0).min(LARGEST);
+            self.exponent = (self.exponent + 1).min(LARGEST);
         }
         Verdict::Take
     }
@@ -97,20 +98,20 @@ mod tests {
     fn an_overflow_halves_and_many_good_steps_double() {
         let mut scale = LossScale::new(Precision::F16);
         assert_eq!(scale.judge(false), Verdict::Skip);
-        assert_eq!(scale.scale(), FIRST / 2.0);
+        assert_eq!(scale.scale(), 32768.0);
         for _ in 1..GROWTH_STEPS {
             assert_eq!(scale.judge(true), Verdict::Take);
         }
-        assert_eq!(scale.scale(), FIRST / 2.0);
+        assert_eq!(scale.scale(), 32768.0);
         assert_eq!(scale.judge(true), Verdict::Take);
-        assert_eq!(scale.scale(), FIRST);
+        assert_eq!(scale.scale(), 65536.0);
         // An overflow begins the count anew.
         for _ in 1..GROWTH_STEPS {
             scale.judge(true);
         }
         scale.judge(false);
         scale.judge(true);
-        assert_eq!(scale.scale(), FIRST / 2.0);
+        assert_eq!(scale.scale(), 32768.0);
     }
 
     #[test]
@@ -126,6 +127,6 @@ mod tests {
         for _ in 0..100 * GROWTH_STEPS {
             scale.judge(true);
         }
-        assert_eq!(scale.scale(), LARGEST);
+        assert_eq!(scale.scale(), 16_777_216.0);
     }
 }

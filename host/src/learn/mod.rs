@@ -10,6 +10,8 @@ pub mod golden;
 mod loss;
 mod objective;
 
+mod average;
+mod freeze;
 mod gradients;
 mod loss_scale;
 mod optimizer;
@@ -18,17 +20,22 @@ mod schedule;
 mod augment;
 mod batches;
 mod sampler;
+mod targets;
 
 mod alignment;
 mod torchscript;
 
 mod checkpoint;
+mod experiment;
+mod measure;
 mod run;
+mod state;
 mod trainer;
 
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
+pub use measure::{Speed, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
 pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;

@@ -1,6 +1,6 @@
 //! A zoo network with gradients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor};
 
@@ -22,6 +22,25 @@ pub(super) struct TorchNetwork {
     pub(super) description: zoo::Network,
     /// By full name, such as `head.bias`.
     pub(super) tensors: BTreeMap<String, Tensor>,
+    /// How it computes in training.
+    pub(super) training: InTraining,
+}
+
+/// How a network computes in training; evaluation is always f32 with running statistics.
+pub(super) struct InTraining {
+    /// Kind of the convolutions and of what flows between them.
+    pub(super) kind: Kind,
+    /// Names of the batch norm layers that use and keep their running statistics.
+    pub(super) frozen_statistics: BTreeSet<String>,
+}
+
+impl Default for InTraining {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Float,
+            frozen_statistics: BTreeSet::new(),
+        }
+    }
 }
 
 /// A tensor of plain numbers.
@@ -105,6 +124,7 @@ impl TorchNetwork {
         Ok(Self {
             description,
             tensors,
+            training: InTraining::default(),
         })
     }
 
@@ -119,6 +139,12 @@ impl TorchNetwork {
 
     /// Output of the head for N x 3 x side x side images: N x dim, not normalized.
     pub(super) fn head_output(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let kind = match mode {
+            Mode::Train => self.training.kind,
+            Mode::Evaluate => Kind::Float,
+        };
+        // Weights and statistics stay f32; only what convolutions read is rounded.
+        let rounded = |tensor: &Tensor| tensor.to_kind(kind);
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.description.nodes.len());
         for node in &self.description.nodes {
             let input = || &outputs[node.inputs[0]];
@@ -133,16 +159,16 @@ impl TorchNetwork {
                     ..
                 } => {
                     let (stride, padding) = ([stride as i64; 2], [padding as i64; 2]);
-                    let bias = bias.then(|| weight("bias"));
-                    let groups = groups as i64;
-                    input().conv2d(weight("weight"), bias, stride, padding, [1, 1], groups)
+                    let bias = bias.then(|| rounded(weight("bias")));
+                    let (weight, groups) = (rounded(weight("weight")), groups as i64);
+                    rounded(input()).conv2d(&weight, bias, stride, padding, [1, 1], groups)
                 }
                 Op::BatchNorm { epsilon, .. } => input().batch_norm(
                     Some(weight("weight")),
                     Some(weight("bias")),
                     Some(weight("running_mean")),
                     Some(weight("running_var")),
-                    mode == Mode::Train,
+                    mode == Mode::Train && !self.training.frozen_statistics.contains(&node.name),
                     BATCH_NORM_MOMENTUM,
                     epsilon,
                     false,
@@ -174,9 +200,11 @@ impl TorchNetwork {
                 }
                 Op::SpatialMean => input().mean_dim(PLANE.as_slice(), true, Kind::Float),
                 Op::ScaleChannels => input() * &outputs[node.inputs[1]],
-                Op::GlobalPool(Pooling::Gem) => gem(input(), weight("p")),
+                Op::GlobalPool(Pooling::Gem) => gem(&input().to_kind(Kind::Float), weight("p")),
                 Op::GlobalPool(pooling) => pool(pooling, input()),
-                Op::Linear { .. } => input().linear(weight("weight"), Some(weight("bias"))),
+                Op::Linear { .. } => input()
+                    .to_kind(Kind::Float)
+                    .linear(weight("weight"), Some(weight("bias"))),
                 Op::L2Normalize => break,
             };
             outputs.push(output);

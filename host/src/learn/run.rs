@@ -6,21 +6,25 @@ use std::sync::Arc;
 
 use eyas_shared::bundle::probe_image;
 use eyas_shared::embedding::{self, Embeddings};
-use eyas_shared::fingerprint::{Fingerprint, Fingerprinter, SpaceId};
+use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
 use tch::{Tensor, no_grad};
 use thiserror::Error;
 
 use super::alignment;
-use super::batches::{ImageStore, TrainingImage, TrainingSet};
+use super::batches::{BatchMaker, ImageStore, TrainingImage, TrainingSet};
 use super::checkpoint::CheckpointError;
 use super::compute::Compute;
 use super::distance::l2_normalize;
-use super::network::{Mode, TorchNetwork, values_of};
+use super::experiment::Experiment;
+use super::freeze;
+use super::network::{InTraining, Mode, TorchNetwork, values_of};
+use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::Manifest;
-use crate::recipe::{Map, Recipe};
+use crate::recipe::{Keep, Map, Recipe};
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
+use crate::teacher::Teacher;
 use crate::weights::{Weights, WeightsError};
 use crate::zoo;
 
@@ -43,16 +47,39 @@ pub enum LearnError {
     /// The checkpoint can not be used or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The precision can not be had here.
+    #[error("{0}")]
+    Precision(String),
     /// The data can not be trained on.
     #[error("{0}")]
     Data(String),
     /// The loss is infinite or not a number.
-    #[error("the loss is {loss} at step {step}: lower the learning rate or lengthen the warm-up")]
+    #[error(
+        "the loss is {loss} at step {step}: lower the learning rate, lengthen the warm-up or \
+         clip the gradients; the batch was {}",
+        images.join(", ")
+    )]
     Diverged {
         /// Step, from 0.
         step: usize,
         /// Its value.
         loss: f64,
+        /// Files of the batch.
+        images: Vec<String>,
+    },
+    /// A gradient is infinite or not a number, and no loss scale helps.
+    #[error(
+        "the gradient of `{name}` is not finite at step {step}: lower the learning rate, \
+         lengthen the warm-up or clip the gradients; the batch was {}",
+        images.join(", ")
+    )]
+    BrokenGradient {
+        /// Step, from 0.
+        step: usize,
+        /// Name of the weight.
+        name: String,
+        /// Files of the batch.
+        images: Vec<String>,
     },
     /// A weight is infinite or not a number.
     #[error("weight `{name}` is no longer finite after step {step}: lower the learning rate")]
@@ -82,15 +109,14 @@ pub struct Inputs<'a> {
 
 /// The teacher of a student.
 pub struct TeacherOf<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// The space of its embeddings.
-    pub space: SpaceId,
+    /// The teacher; its networks are run only for `teacher_views` that are embedded while
+    /// training.
+    pub teacher: &'a Arc<Teacher>,
     /// Its unit embeddings of the training images, in order.
     pub training: Embeddings,
 }
 
-fn training_set(
+pub(super) fn training_set(
     manifest: &Manifest,
     teacher: Option<Embeddings>,
 ) -> Result<TrainingSet, LearnError> {
@@ -136,14 +162,14 @@ pub fn train_student(
 ) -> Result<TrainedStudent, LearnError> {
     let manifest = inputs.training.fingerprint();
     let set = training_set(inputs.training, Some(teacher.training))?;
-    let trained = train(inputs, &set, &teacher.space.0.0, watch)?;
+    let trained = train(inputs, &set, Some(teacher.teacher), watch)?;
     let weights = match set.teacher.as_ref() {
         Some(embeddings) => {
             let student = head_outputs(&trained.network, &trained.store, &set, inputs)?;
             let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
-            let teacher = Tensor::from_slice(embeddings.values()).view(size);
-            let teacher = teacher.to_device(inputs.compute.device);
-            alignment::align(&trained.network, &student, &teacher, inputs.recipe.map)
+            let target = Tensor::from_slice(embeddings.values()).view(size);
+            let target = target.to_device(inputs.compute.device);
+            alignment::align(&trained.network, &student, &target, inputs.recipe.map)
         }
         None => trained.network.weights(),
     };
@@ -155,8 +181,8 @@ pub fn train_student(
         network,
         weights,
         preprocess: inputs.recipe.input.clone(),
-        space: teacher.space,
-        teacher: teacher.name.to_owned(),
+        space: teacher.teacher.space(),
+        teacher: teacher.teacher.name().to_owned(),
         recipe: inputs.recipe.fingerprint(),
         seed: inputs.recipe.seed,
         manifest,
@@ -178,7 +204,7 @@ pub fn train_teacher(
             inputs.training.images[0].label
         )));
     }
-    let trained = train(inputs, &set, b"labels", watch)?;
+    let trained = train(inputs, &set, None, watch)?;
     let weights = trained.network.weights();
     Ok((trained.network.description, weights))
 }
@@ -191,47 +217,78 @@ struct Trained {
 fn train(
     inputs: &Inputs<'_>,
     set: &TrainingSet,
-    target: &[u8],
+    teacher: Option<&Arc<Teacher>>,
     watch: &mut dyn Watch,
 ) -> Result<Trained, LearnError> {
+    let recipe = Arc::new(inputs.recipe.clone());
+    if recipe.keep == Keep::Best && inputs.validation.images.is_empty() {
+        return Err(LearnError::Data(
+            "keep is best, but no image is held out to judge by: every label has too few"
+                .to_owned(),
+        ));
+    }
+    let device = inputs.compute.device;
+    let (network, start) = first_network(inputs)?;
+    let batches = batch_maker(&recipe, set, teacher)?;
+    let store = Arc::clone(&batches.store);
+    let training = Training {
+        recipe: &recipe,
+        set,
+        batches: &batches,
+        network: &network,
+        compute: inputs.compute,
+        experiment: experiment(inputs, set, teacher, &start),
+        checkpoint: &inputs.checkpoint,
+    };
+    let held_out = training_set(inputs.validation, None).ok();
+    let held_out = held_out.map(|set| (ImageStore::new(&set.images), set));
+    let mut validate = |network: &TorchNetwork| {
+        let Some((held_out_store, held_out)) = &held_out else {
+            return Ok(None);
+        };
+        let queries = head_outputs(network, held_out_store, held_out, inputs)?;
+        // Before its map a student only knows its own frame.
+        let gallery = match &set.teacher {
+            Some(teacher) if recipe.map == Map::None => {
+                let size = [teacher.n_rows() as i64, teacher.dim() as i64];
+                let rows = Tensor::from_slice(teacher.values()).view(size);
+                rows.to_device(device)
+            }
+            _ => head_outputs(network, &store, set, inputs)?,
+        };
+        Ok(Some(recall_at_1(inputs, &queries, &gallery)))
+    };
+    let kept = trainer::train(&training, &mut validate, watch)?;
+    let network = TorchNetwork::new(network.description.clone(), &kept, device)?;
+    Ok(Trained { network, store })
+}
+
+/// The network with the weights that it starts from.
+pub(super) fn first_network(inputs: &Inputs<'_>) -> Result<(TorchNetwork, Weights), LearnError> {
     let recipe = &inputs.recipe;
     let description = recipe
         .network()
         .expect("a checked recipe names an architecture of the zoo");
     let start = start_weights(inputs, &description)?;
-    let experiment = experiment(inputs, set, target, &start);
-    let network = TorchNetwork::new(description, &start, inputs.compute.device)?;
-    let store = Arc::new(ImageStore::new(&set.images));
-    let training = Training {
-        recipe: &Arc::new(recipe.clone()),
-        set,
-        store: &store,
-        network: &network,
-        compute: inputs.compute,
-        experiment,
-        checkpoint: &inputs.checkpoint,
+    let mut network = TorchNetwork::new(description, &start, inputs.compute.device)?;
+    network.training = InTraining {
+        kind: inputs.compute.kind_for(recipe.precision)?,
+        frozen_statistics: freeze::frozen_statistics(&network, &recipe.stabilize),
     };
-    let held_out = training_set(inputs.validation, None).ok();
-    let held_out_store = held_out.as_ref().map(|set| ImageStore::new(&set.images));
-    let mut validate = || match (&held_out, &held_out_store) {
-        (Some(held_out), Some(held_out_store)) => {
-            let queries = head_outputs(&network, held_out_store, held_out, inputs)?;
-            // Before its map a student only knows its own frame.
-            let gallery = match &set.teacher {
-                Some(teacher) if recipe.map == Map::None => {
-                    let size = [teacher.n_rows() as i64, teacher.dim() as i64];
-                    Tensor::from_slice(teacher.values())
-                        .view(size)
-                        .to_device(queries.device())
-                }
-                _ => head_outputs(&network, &store, set, inputs)?,
-            };
-            Ok(Some(recall_at_1(inputs, &queries, &gallery)))
-        }
-        _ => Ok(None),
-    };
-    trainer::train(&training, &mut validate, watch)?;
-    Ok(Trained { network, store })
+    Ok((network, start))
+}
+
+pub(super) fn batch_maker(
+    recipe: &Arc<Recipe>,
+    set: &TrainingSet,
+    teacher: Option<&Arc<Teacher>>,
+) -> Result<BatchMaker, LearnError> {
+    let targets = Targets::new(recipe.teacher_views, teacher, set.images.len());
+    Ok(BatchMaker {
+        store: Arc::new(ImageStore::new(&set.images)),
+        recipe: Arc::clone(recipe),
+        targets: targets.map_err(LearnError::Data)?,
+    })
 }
 
 /// Names all that the result follows from; other hardware or another number of threads
@@ -239,20 +296,27 @@ fn train(
 fn experiment(
     inputs: &Inputs<'_>,
     set: &TrainingSet,
-    target: &[u8],
+    teacher: Option<&Arc<Teacher>>,
     start: &Weights,
-) -> Fingerprint {
-    let mut print = Fingerprinter::new("eyas experiment 1")
-        .field("recipe", &inputs.recipe.fingerprint().0)
-        .field("training", &inputs.training.fingerprint().0)
-        .field("compute", inputs.compute.to_string().as_bytes())
-        .field("target", target)
-        .field("start", &start.fingerprint().0);
-    if let Some(teacher) = &set.teacher {
-        let bytes = eyas_shared::quant::f32_bytes(teacher.values());
-        print = print.field("embeddings", &bytes);
+) -> Experiment {
+    let named = |manifest: &Manifest| {
+        let n_images = manifest.images.len();
+        format!("{n_images} images, {}", manifest.fingerprint())
+    };
+    let experiment = Experiment::of_recipe(&inputs.recipe)
+        .with("training images", named(inputs.training))
+        .with("held-out images", named(inputs.validation))
+        .with("compute", inputs.compute)
+        .with("starting weights", start.fingerprint());
+    match (teacher, &set.teacher) {
+        (Some(teacher), Some(embeddings)) => {
+            let bytes = eyas_shared::quant::f32_bytes(embeddings.values());
+            experiment
+                .with("teacher's space", teacher.space())
+                .with("teacher's embeddings", Fingerprint::of_bytes(&bytes))
+        }
+        _ => experiment,
     }
-    print.finish()
 }
 
 /// Share of held-out images whose nearest training image has their label.

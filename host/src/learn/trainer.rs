@@ -1,21 +1,26 @@
 //! The training loop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use eyas_shared::fingerprint::Fingerprint;
+use eyas_shared::files;
 use tch::{Kind, Tensor};
 
-use super::batches::{Batch, ImageStore, Loader, TrainingSet, steps_per_epoch};
+use super::average::MovingAverage;
+use super::batches::{Batch, BatchMaker, Loader, TrainingSet};
 use super::compute::Compute;
+use super::experiment::Experiment;
 use super::loss::{Memory, Rows};
+use super::loss_scale::{LossScale, Verdict};
 use super::network::{Mode, TorchNetwork};
 use super::objective::Objective;
 use super::optimizer::{Group, Optimizer};
 use super::run::LearnError;
-use super::{checkpoint, schedule};
-use crate::recipe::Recipe;
+use super::state::{Best, Mean, Progress, State};
+use super::{checkpoint, freeze, gradients, schedule};
+use crate::recipe::{Average, Keep, Recipe};
+use crate::weights::Weights;
 
 /// Who is told of progress; the trainer prints nothing itself.
 pub trait Watch {
@@ -23,7 +28,9 @@ pub trait Watch {
     fn started(&mut self, step: usize, n_steps: usize, per_epoch: usize);
     /// A step is done; `loss` is the batch's.
     fn stepped(&mut self, step: usize, loss: f64, rate: f64);
-    /// An epoch is done: mean loss, recall_at_1 on the held-out part if there is one, seconds.
+    /// An epoch is done: mean loss of all its steps, also those before an interruption,
+    /// recall_at_1 on the held-out part if there is one, seconds since the epoch or this
+    /// process began.
     fn epoch_ended(
         &mut self,
         epoch: usize,
@@ -37,103 +44,106 @@ pub trait Watch {
 pub(super) struct Training<'a> {
     pub(super) recipe: &'a Arc<Recipe>,
     pub(super) set: &'a TrainingSet,
-    pub(super) store: &'a Arc<ImageStore>,
+    pub(super) batches: &'a BatchMaker,
     pub(super) network: &'a TorchNetwork,
     pub(super) compute: Compute,
     /// Names recipe, data, teacher and start.
-    pub(super) experiment: Fingerprint,
+    pub(super) experiment: Experiment,
     pub(super) checkpoint: &'a Path,
 }
 
-/// Trains to the end, from the checkpoint if there is one. `validate` scores the network
-/// after an epoch.
+/// Scores a network on the held-out part, if there is one.
+pub(super) type Validate<'a> = dyn FnMut(&TorchNetwork) -> Result<Option<f64>, LearnError> + 'a;
+
+/// What a step compares with, on the device that computes.
+pub(super) struct Known {
+    /// The teacher's embeddings of all images.
+    teacher: Option<Tensor>,
+    labels: Tensor,
+}
+
+/// Trains to the end, from the checkpoint if there is one, and returns the weights that
+/// the recipe keeps.
 pub(super) fn train(
     training: &Training<'_>,
-    validate: &mut dyn FnMut() -> Result<Option<f64>, LearnError>,
+    validate: &mut Validate<'_>,
     watch: &mut dyn Watch,
-) -> Result<(), LearnError> {
-    let Training {
-        recipe,
-        set,
-        network,
-        compute,
-        ..
-    } = training;
-    let (n_labels, n_images) = (set.n_labels, set.images.len());
-    let mut objective = Objective::new(recipe, n_labels, n_images, compute.device);
-    let mut optimizer = optimizer_for(recipe, network, &objective);
-    let per_epoch = steps_per_epoch(set.images.len(), recipe);
-    let n_steps = per_epoch * recipe.epochs;
-    let mut first_step = 0;
-    if training.checkpoint.exists() {
-        let path = training.checkpoint;
-        first_step =
-            checkpoint::restore(path, training.experiment, network, &objective, &optimizer)?
-                .min(n_steps);
+) -> Result<Weights, LearnError> {
+    let Training { recipe, .. } = training;
+    let sampler = training.batches.sampler();
+    if let Some(fault) = sampler.fault() {
+        return Err(LearnError::Data(fault));
     }
+    let per_epoch = sampler.steps_per_epoch();
+    let n_steps = per_epoch * recipe.epochs;
+    let mut state = first_state(training);
+    if training.checkpoint.exists() {
+        checkpoint::restore(training.checkpoint, &training.experiment, &mut state)?;
+    }
+    let first_step = state.progress.step;
     watch.started(first_step, n_steps, per_epoch);
 
-    let n_workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(8);
-    let mut loader = Loader::start(training.store, recipe, first_step, n_steps, n_workers);
-    let teacher = set.teacher.as_ref().map(|embeddings| {
-        let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
-        Tensor::from_slice(embeddings.values())
-            .view(size)
-            .to_device(compute.device)
-    });
-    let labels: Vec<i64> = set.images.iter().map(|image| image.label).collect();
-    let labels = Tensor::from_slice(&labels).to_device(compute.device);
-    let memory = teacher.as_ref().map(|teacher| Memory {
-        teacher,
-        labels: &labels,
-    });
-    let (mut loss_sum, mut losses, mut since) = (0.0, 0, Instant::now());
+    let known = Known::new(training);
+    let mut loader = Loader::start(training.batches, first_step, n_steps, n_workers());
+    let mut since = Instant::now();
     for step in first_step..n_steps {
+        if step == first_step || step == recipe.stabilize.head_steps {
+            let only_head = step < recipe.stabilize.head_steps;
+            freeze::ask_for_gradients(training.network, &recipe.stabilize, only_head);
+        }
         let batch = loader.next().map_err(LearnError::Image)?;
         let rate = schedule::rate_at(&recipe.schedule, step, n_steps);
-        optimizer.zero_gradients();
-        let loss = batch_loss(training, &mut objective, &labels, memory.as_ref(), &batch);
-        loss.backward();
-        let loss = loss.double_value(&[]);
-        if !loss.is_finite() {
-            return Err(LearnError::Diverged { step, loss });
-        }
-        optimizer.step(rate, step < recipe.stabilize.head_steps);
+        let loss = one_step(training, &mut state, &known, &batch, rate)?;
         watch.stepped(step, loss, rate);
-        (loss_sum, losses) = (loss_sum + loss, losses + 1);
-
         let done = step + 1;
         if done % per_epoch == 0 {
-            if let Some(name) = optimizer.first_broken() {
-                return Err(LearnError::BrokenWeight {
-                    step,
-                    name: name.to_owned(),
-                });
-            }
+            let loss = std::mem::take(&mut state.progress.epoch_loss).value();
+            let recall = end_epoch(training, &mut state, done / per_epoch, validate)?;
             let seconds = since.elapsed().as_secs_f64();
-            watch.epoch_ended(
-                done / per_epoch,
-                loss_sum / f64::from(losses),
-                validate()?,
-                seconds,
-            );
-            (loss_sum, losses, since) = (0.0, 0, Instant::now());
+            watch.epoch_ended(done / per_epoch, loss, recall, seconds);
+            since = Instant::now();
         }
         if done % recipe.checkpoint_steps == 0 || done == n_steps {
-            let path = training.checkpoint;
-            checkpoint::save(
-                path,
-                training.experiment,
-                done,
-                network,
-                &objective,
-                &optimizer,
-            )?;
+            checkpoint::save(training.checkpoint, &training.experiment, &state)?;
         }
     }
-    Ok(())
+    match recipe.keep {
+        Keep::Last => Ok(current_weights(&state)),
+        Keep::Best => Ok(Weights::read(&best_path(training.checkpoint))?),
+    }
+}
+
+/// Threads that prepare batches.
+pub(super) fn n_workers() -> usize {
+    let cores = std::thread::available_parallelism();
+    cores.map_or(1, usize::from).min(8)
+}
+
+/// The best weights lie beside the checkpoint.
+fn best_path(checkpoint: &Path) -> PathBuf {
+    checkpoint.with_file_name("best.safetensors")
+}
+
+pub(super) fn first_state<'a>(training: &Training<'a>) -> State<'a> {
+    let (recipe, set, network) = (training.recipe, training.set, training.network);
+    let device = training.compute.device;
+    let objective = Objective::new(recipe, set.n_labels, set.images.len(), device);
+    State {
+        network,
+        optimizer: optimizer_for(recipe, network, &objective),
+        objective,
+        average: match recipe.stabilize.average {
+            Average::None => None,
+            Average::Ema(kept) => Some(MovingAverage::new(network, kept)),
+        },
+        progress: Progress {
+            step: 0,
+            optimizer: super::optimizer::Counts::default(),
+            loss_scale: LossScale::new(recipe.precision),
+            epoch_loss: Mean::default(),
+            best: None,
+        },
+    }
 }
 
 fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective) -> Optimizer {
@@ -160,11 +170,59 @@ fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective)
     optimizer
 }
 
+/// One step with a batch; returns its loss. Nothing moves if a number is not finite.
+pub(super) fn one_step(
+    training: &Training<'_>,
+    state: &mut State<'_>,
+    known: &Known,
+    batch: &Batch,
+    rate: f64,
+) -> Result<f64, LearnError> {
+    let (stabilize, step) = (&training.recipe.stabilize, state.progress.step);
+    let images = || training.batches.paths(&batch.image_idx);
+    state.optimizer.zero_gradients();
+    let loss_tensor = batch_loss(training, &mut state.objective, known, batch);
+    let scale = state.progress.loss_scale.scale();
+    (&loss_tensor * scale).backward();
+    let loss = loss_tensor.double_value(&[]);
+    if !loss.is_finite() {
+        return Err(LearnError::Diverged {
+            step,
+            loss,
+            images: images(),
+        });
+    }
+    let parameters = &state.optimizer.parameters;
+    if scale != 1.0 {
+        gradients::scale(parameters, 1.0 / scale);
+    }
+    let broken = gradients::first_broken(parameters);
+    match state.progress.loss_scale.judge(broken.is_none()) {
+        Verdict::Take => {
+            gradients::clip(parameters, stabilize.clip);
+            state.optimizer.step(rate, step < stabilize.head_steps);
+            if let Some(average) = &mut state.average {
+                average.add(state.network, state.optimizer.counts.of_head);
+            }
+        }
+        Verdict::Skip => {}
+        Verdict::Stop => {
+            return Err(LearnError::BrokenGradient {
+                step,
+                name: broken.unwrap_or_default(),
+                images: images(),
+            });
+        }
+    }
+    state.progress.step += 1;
+    state.progress.epoch_loss.add(loss);
+    Ok(loss)
+}
+
 fn batch_loss(
     training: &Training<'_>,
     objective: &mut Objective,
-    labels: &Tensor,
-    memory: Option<&Memory<'_>>,
+    known: &Known,
     batch: &Batch,
 ) -> Tensor {
     let Training {
@@ -177,20 +235,94 @@ fn batch_loss(
     let images = Tensor::from_slice(&batch.pixels)
         .view([-1, 3, side, side])
         .to_device(compute.device);
-    let student = network.head_output(&images, Mode::Train);
+    let student = network
+        .head_output(&images, Mode::Train)
+        .to_kind(Kind::Float);
 
     let image_idx: Vec<i64> = batch.image_idx.iter().map(|&idx| idx as i64).collect();
     let image_idx = Tensor::from_slice(&image_idx)
         .repeat([recipe.batch.views() as i64])
         .to_device(compute.device);
-    let teacher = memory.map(|memory| memory.teacher.index_select(0, &image_idx));
+    let of_rows = known.teacher.as_ref().map(|teacher| {
+        if batch.teacher.is_empty() {
+            teacher.index_select(0, &image_idx)
+        } else {
+            Tensor::from_slice(&batch.teacher)
+                .view([-1, teacher.size()[1]])
+                .to_device(compute.device)
+        }
+    });
+    let memory = known.teacher.as_ref().map(|teacher| Memory {
+        teacher,
+        labels: &known.labels,
+    });
     let rows = Rows {
         student: &student,
-        teacher: teacher.as_ref(),
-        labels: &labels.index_select(0, &image_idx),
+        teacher: of_rows.as_ref(),
+        labels: &known.labels.index_select(0, &image_idx),
         image_idx: &image_idx,
         n_views: recipe.batch.views(),
-        memory,
+        memory: memory.as_ref(),
     };
     objective.value(&rows).to_kind(Kind::Float)
+}
+
+impl Known {
+    pub(super) fn new(training: &Training<'_>) -> Self {
+        let device = training.compute.device;
+        let teacher = training.set.teacher.as_ref().map(|embeddings| {
+            let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
+            Tensor::from_slice(embeddings.values())
+                .view(size)
+                .to_device(device)
+        });
+        let images = training.set.images.iter();
+        let labels: Vec<i64> = images.map(|image| image.label).collect();
+        Self {
+            teacher,
+            labels: Tensor::from_slice(&labels).to_device(device),
+        }
+    }
+}
+
+/// The weights that are validated and exported now.
+fn current_weights(state: &State<'_>) -> Weights {
+    match &state.average {
+        Some(average) => average.weights(),
+        None => state.network.weights(),
+    }
+}
+
+/// Validates, and keeps the weights if they are the best so far.
+fn end_epoch(
+    training: &Training<'_>,
+    state: &mut State<'_>,
+    epoch: usize,
+    validate: &mut Validate<'_>,
+) -> Result<Option<f64>, LearnError> {
+    if let Some(name) = state.optimizer.first_broken() {
+        return Err(LearnError::BrokenWeight {
+            step: state.progress.step - 1,
+            name: name.to_owned(),
+        });
+    }
+    let recall = match &state.average {
+        None => validate(training.network)?,
+        Some(average) => {
+            let description = training.network.description.clone();
+            let device = training.compute.device;
+            validate(&TorchNetwork::new(description, &average.weights(), device)?)?
+        }
+    };
+    let Some(recall_at_1) = recall else {
+        return Ok(None);
+    };
+    let best = state.progress.best.map(|best| best.recall_at_1);
+    if training.recipe.keep == Keep::Best && best.is_none_or(|best| recall_at_1 > best) {
+        let bytes = current_weights(state).to_bytes();
+        files::replace(&best_path(training.checkpoint), &bytes)
+            .map_err(checkpoint::CheckpointError::from)?;
+        state.progress.best = Some(Best { epoch, recall_at_1 });
+    }
+    Ok(recall)
 }

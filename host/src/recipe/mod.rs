@@ -346,7 +346,7 @@ fn is_zero_or_more(x: f64) -> bool {
 }
 
 /// The known name nearest to the unknown one in serde's message.
-fn suggestion(message: &str) -> Option<String> {
+pub(crate) fn suggestion(message: &str) -> Option<String> {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (unknown, known) = quoted.split_first()?;
     if !message.starts_with("unknown") {

@@ -20,7 +20,7 @@ use eyas_shared::container::ContainerError;
 use eyas_shared::embedding::{MAX_DIM, MIN_NORM, l2_normalize};
 use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::{Fingerprint, Fingerprinter, SpaceId};
-use eyas_shared::preprocess::{self, PreprocessSpec, RgbImage};
+use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
 use eyas_shared::quant;
 use thiserror::Error;
 
@@ -421,10 +421,18 @@ impl Teacher {
     /// # Panics
     /// If there is no such member.
     pub fn features(&self, member_idx: usize, image: &RgbImage) -> Result<Vec<f32>, TeacherError> {
+        let pixels = preprocess::prepare(image, &self.members[member_idx].preprocess);
+        self.features_of_pixels(member_idx, &pixels)
+    }
+
+    fn features_of_pixels(
+        &self,
+        member_idx: usize,
+        pixels: &Pixels,
+    ) -> Result<Vec<f32>, TeacherError> {
         let (network, member) = (&self.networks()?[member_idx], &self.members[member_idx]);
-        let pixels = preprocess::prepare(image, &member.preprocess);
         let features = network
-            .run(&pixels)
+            .run(pixels)
             .map_err(|source| TeacherError::Network {
                 member: member.name.clone(),
                 source,
@@ -473,6 +481,25 @@ impl Teacher {
         self.networks()?;
         let features: Vec<Vec<f32>> = (0..self.members.len())
             .map(|member_idx| self.features(member_idx, image))
+            .collect::<Result<_, _>>()?;
+        self.embedding_of(features.iter().map(Vec::as_slice))
+    }
+
+    /// The embedding, of length 1, of something that is no whole image: `pixels` gives what
+    /// each network reads of it.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn embed_pixels(
+        &self,
+        pixels: &dyn Fn(&PreprocessSpec) -> Pixels,
+    ) -> Result<Vec<f32>, TeacherError> {
+        self.networks()?;
+        let features: Vec<Vec<f32>> = self
+            .members
+            .iter()
+            .enumerate()
+            .map(|(idx, member)| self.features_of_pixels(idx, &pixels(&member.preprocess)))
             .collect::<Result<_, _>>()?;
         self.embedding_of(features.iter().map(Vec::as_slice))
     }

@@ -153,6 +153,13 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
         Loss::StructureSimilarity(settings) => {
             Box::new(StructureSimilarityTerm::new(settings, setting))
         }
+        Loss::KnowledgeDistillation(settings) => {
+            Box::new(KnowledgeDistillationTerm::new(settings, setting))
+        }
+        // Projections of both sides.
+        Loss::ContrastiveRepresentation(settings) => {
+            Box::new(ContrastiveRepresentationTerm::new(settings, setting))
+        }
     }
 }
 

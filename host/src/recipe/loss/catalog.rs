@@ -157,4 +157,18 @@ pub const CATALOG: &[Description] = &[
         source: "Wu et al., arXiv 2403.00648",
         example: r#"{ kind = "structure-similarity", weight = 1.0, sub_spaces = 32, centroids = 256, scale = 10.0, iterations = 10 }"#,
     },
+    Description {
+        kind: "knowledge-distillation",
+        summary: "softmax over the labels as the teacher's (KD); logits are cosines with the teacher's mean embedding of each label",
+        formula: "T^2/N sum_i KL(softmax(z^t_i / T) | softmax(z_i / T)), z_iy = scale c(s_i, C_y), C_y = mean of the teacher's embeddings of label y",
+        source: "Hinton et al., 2015, T of RepDistiller; its logits come from trained classifiers, the scale is ours",
+        example: r#"{ kind = "knowledge-distillation", weight = 1.0, temperature = 4.0, scale = 32.0 }"#,
+    },
+    Description {
+        kind: "contrastive-representation",
+        summary: "a projected student finds its image among remembered projected teachers, and the other way round (CRD)",
+        formula: "-1/N sum_i [log(o_i0 / (o_i0 + K/n)) + sum_k log((K/n) / (o_ik + K/n))], o = exp(<p(s_i), m_k> / T) / Z, and the same for the teacher among students; Z of the first step",
+        source: "Tian et al., ICLR 2020; negatives of RC's authors, RepDistiller takes 16384; weight 0.8 there",
+        example: r#"{ kind = "contrastive-representation", weight = 1.0, features = 128, negatives = 4096, temperature = 0.07, momentum = 0.5, rate_factor = 1.0 }"#,
+    },
 ];

@@ -67,6 +67,10 @@ pub enum Loss {
     DecoupledDifferential(DecoupledDifferential),
     /// SSP.
     StructureSimilarity(StructureSimilarity),
+    /// KD.
+    KnowledgeDistillation(KnowledgeDistillation),
+    /// CRD.
+    ContrastiveRepresentation(ContrastiveRepresentation),
 }
 
 /// What is the same for every loss.
@@ -108,6 +112,8 @@ impl Loss {
             Self::RankOrder(settings) => settings,
             Self::DecoupledDifferential(settings) => settings,
             Self::StructureSimilarity(settings) => settings,
+            Self::KnowledgeDistillation(settings) => settings,
+            Self::ContrastiveRepresentation(settings) => settings,
         }
     }
 

@@ -1,0 +1,154 @@
+//! A run that is killed again and again ends with the bytes of one that was not; one that
+//! diverges leaves nothing broken; a second one in the same directory is refused.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use eyas_shared::random::Random;
+use eyas_tests::{program, run, run_ok};
+use serde_json::Value;
+
+use super::end_to_end::{World, checkpoint_step, student_recipe, world};
+
+/// Kills of one run.
+const N_KILLS: usize = 50;
+
+/// A student with all that has a state: moments, an average, an unfinished epoch, the best
+/// weights so far, steps of the head alone, kept views.
+fn recipe() -> String {
+    let replaced = student_recipe()
+        .replace("epochs = 8", "epochs = 40")
+        .replace("checkpoint_steps = 3", "checkpoint_steps = 1")
+        .replace(r#"keep = "last""#, r#"keep = "best""#)
+        .replace(r#"average = "none""#, "average = { ema = 0.9 }")
+        .replace(r#"clip = "none""#, "clip = { norm = 1.0 }")
+        .replace("head_steps = 0", "head_steps = 10")
+        .replace(
+            r#"teacher_views = "cached""#,
+            "teacher_views = { cached-views = 2 }",
+        )
+        .replace(
+            r#"kind = "shuffled", images = 8"#,
+            r#"kind = "per-label", labels = 4, images_per_label = 2"#,
+        );
+    for changed in [
+        "checkpoint_steps = 1\n",
+        "ema",
+        "norm = 1.0",
+        "head_steps = 10",
+        "cached-views",
+        "per-label",
+        "best",
+    ] {
+        assert!(replaced.contains(changed), "{changed}");
+    }
+    replaced
+}
+
+fn start(world: &World, recipe: &str, folder: &str) -> Child {
+    program("eyas")
+        .args(world.train_words_of(recipe, folder))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The lines of metrics.jsonl without their seconds.
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut()
+            .unwrap()
+            .retain(|key, _| !key.contains("second"));
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
+    let world = world();
+    fs::write(world.path("resume.toml"), recipe()).unwrap();
+    run_ok("eyas", world.train_words_of("resume.toml", "whole"));
+    let n_steps = checkpoint_step(&world.path("whole")).unwrap();
+
+    let folder = world.path("often-killed");
+    let mut random = Random::new(11);
+    for kill_idx in 0..N_KILLS {
+        let before = checkpoint_step(&folder).unwrap_or(0);
+        assert!(before < n_steps, "it was over before kill {kill_idx}");
+        let mut child = start(world, "resume.toml", "often-killed");
+        // Up to three steps further on, and then somewhere within a step.
+        let wanted = before + random.below(4);
+        while checkpoint_step(&folder).unwrap_or(0) < wanted && child.try_wait().unwrap().is_none()
+        {
+            std::thread::yield_now();
+        }
+        for _ in 0..random.below(3000) {
+            std::thread::yield_now();
+        }
+        kill(child);
+    }
+    run_ok("eyas", world.train_words_of("resume.toml", "often-killed"));
+    for name in [
+        "checkpoint.safetensors",
+        "best.safetensors",
+        "student.safetensors",
+    ] {
+        let whole = fs::read(world.path("whole").join(name)).unwrap();
+        let killed = fs::read(folder.join(name)).unwrap();
+        assert!(whole == killed, "{name} differs");
+    }
+    assert_eq!(metrics(&folder), metrics(&world.path("whole")));
+}
+
+#[test]
+fn a_run_that_diverges_names_its_batch_and_leaves_no_broken_checkpoint() {
+    let world = world();
+    let recipe = student_recipe()
+        .replace("peak = 1e-3", "peak = 1e30")
+        .replace("checkpoint_steps = 3", "checkpoint_steps = 1");
+    fs::write(world.path("diverges.toml"), recipe).unwrap();
+    let said = run("eyas", world.train_words_of("diverges.toml", "diverges"));
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("at step"), "{}", said.err);
+    assert!(said.err.contains("shelves/train/"), "{}", said.err);
+    let folder = world.path("diverges");
+    assert!(!folder.join("student.json").exists());
+    // Steps before it may have left one; no number in it is broken.
+    if let Ok(bytes) = fs::read(folder.join("checkpoint.safetensors")) {
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let values = bytes[8 + header..].as_chunks::<4>().0.iter();
+        assert!(values.copied().map(f32::from_le_bytes).all(f32::is_finite));
+    }
+}
+
+#[test]
+fn a_second_run_in_one_directory_is_refused() {
+    let world = world();
+    let recipe = recipe().replace("epochs = 40", "epochs = 4000");
+    fs::write(world.path("long.toml"), recipe).unwrap();
+    let mut first = start(world, "long.toml", "shared-run");
+    while checkpoint_step(&world.path("shared-run")).is_none()
+        && first.try_wait().unwrap().is_none()
+    {
+        std::thread::yield_now();
+    }
+    let said = run("eyas", world.train_words_of("long.toml", "shared-run"));
+    kill(first);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(
+        said.err.contains("another process trains in"),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("shared-run/lock"), "{}", said.err);
+}

@@ -1,0 +1,87 @@
+//! Every way to train that a recipe can ask for trains a student to its end.
+
+use std::fs;
+
+use eyas_tests::run_ok;
+
+use super::end_to_end::{student_recipe, world};
+
+const ADAMW: &str = r#"kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8,"#;
+
+/// Trains with some of the recipe's text replaced, and returns the run's name.
+#[track_caller]
+fn trains_with(name: &str, changes: &[(&str, &str)]) -> String {
+    let world = world();
+    let mut recipe = student_recipe().replace("epochs = 8", "epochs = 2");
+    for (from, to) in changes {
+        assert!(recipe.contains(from), "{from}");
+        recipe = recipe.replace(from, to);
+    }
+    let file = format!("{name}.toml");
+    fs::write(world.path(&file), recipe).unwrap();
+    let run = format!("trained-{name}");
+    run_ok("eyas", world.train_words_of(&file, &run));
+    run
+}
+
+#[test]
+fn on_views_that_the_teacher_embeds_while_training() {
+    let online = [(r#"teacher_views = "cached""#, r#"teacher_views = "online""#)];
+    let run = trains_with("online", &online);
+    // Other targets than the whole images' embeddings give another student.
+    let cached = trains_with("cached", &[]);
+    let weights = |run: &str| fs::read(world().path(run).join("student.safetensors")).unwrap();
+    assert_ne!(weights(&run), weights(&cached));
+}
+
+#[test]
+fn in_bfloat16() {
+    trains_with("bf16", &[(r#""f32""#, r#""bf16""#)]);
+}
+
+#[test]
+fn in_half_precision_with_a_scaled_loss() {
+    trains_with("f16", &[(r#""f32""#, r#""f16""#)]);
+}
+
+#[test]
+fn with_every_optimizer_schedule_and_sampler() {
+    let cosine = r#"kind = "cosine", peak = 1e-3, end = 0.0,"#;
+    let shuffled = r#"kind = "shuffled", images = 8"#;
+    trains_with(
+        "sgd",
+        &[
+            (ADAMW, r#"kind = "sgd", momentum = 0.9, nesterov = true,"#),
+            (
+                cosine,
+                r#"kind = "step", peak = 1e-3, every_steps = 3, factor = 0.5,"#,
+            ),
+            (shuffled, r#"kind = "balanced", images = 8"#),
+        ],
+    );
+    trains_with(
+        "lars",
+        &[
+            (ADAMW, r#"kind = "lars", momentum = 0.9, trust = 1e-2,"#),
+            (
+                cosine,
+                r#"kind = "warm-restarts", peak = 1e-1, end = 0.0, period_steps = 3, period_factor = 2.0,"#,
+            ),
+            (
+                r#"batch_norm = "train""#,
+                r#"batch_norm = "frozen-statistics""#,
+            ),
+        ],
+    );
+    trains_with(
+        "adam",
+        &[
+            (r#"kind = "adamw""#, r#"kind = "adam""#),
+            (
+                cosine,
+                r#"kind = "exponential", peak = 1e-3, every_steps = 3, factor = 0.5,"#,
+            ),
+            ("freeze = []", r#"freeze = ["stem"]"#),
+        ],
+    );
+}
