@@ -181,7 +181,7 @@ pub(super) fn one_step(
     let (stabilize, step) = (&training.recipe.stabilize, state.progress.step);
     let images = || training.batches.paths(&batch.image_idx);
     state.optimizer.zero_gradients();
-    let loss_tensor = batch_loss(training, &mut state.objective, known, batch);
+    let loss_tensor = batch_loss(training, &mut state.objective, known, batch, step);
     let scale = state.progress.loss_scale.scale();
     (&loss_tensor * scale).backward();
     let loss = loss_tensor.double_value(&[]);
@@ -224,6 +224,7 @@ fn batch_loss(
     objective: &mut Objective,
     known: &Known,
     batch: &Batch,
+    step: usize,
 ) -> Tensor {
     let Training {
         recipe,
@@ -261,6 +262,7 @@ fn batch_loss(
         teacher: of_rows.as_ref(),
         labels: &known.labels.index_select(0, &image_idx),
         image_idx: &image_idx,
+        step,
         n_views: recipe.batch.views(),
         memory: memory.as_ref(),
     };
