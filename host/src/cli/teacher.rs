@@ -113,7 +113,7 @@ pub(super) struct ImportArgs {
     #[arg(long)]
     output: Option<String>,
     #[command(flatten)]
-    compute: super::train::ComputeArgs,
+    compute: super::training::ComputeArgs,
 }
 
 #[derive(clap::Args)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use eyas_shared::preprocess::PreprocessSpec;
 
-use super::train::ComputeArgs;
+use super::training::ComputeArgs;
 use crate::data::manifest::Manifest;
 use crate::embeddings::EmbeddedImages;
 
@@ -35,7 +35,7 @@ pub(super) fn embed(
     use eyas_shared::preprocess;
 
     use super::Progress;
-    use super::train::with_torch::choose_compute;
+    use super::training::choose_compute;
     use crate::embeddings::images::read_image;
     use crate::learn::ScriptNetwork;
 

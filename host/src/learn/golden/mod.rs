@@ -4,6 +4,7 @@
 //! An entry names an implementation (`repo`, `cls`), its arguments, input arrays and
 //! expected outputs. It is run in f64 (value, gradients, other outputs) and in f32 (value).
 
+mod features;
 mod metric;
 mod tolerance;
 mod transfer;
@@ -270,7 +271,7 @@ fn compare(
 }
 
 fn evaluate(case: &Case<'_>) -> Evaluated {
-    for family in [transfer::evaluate, metric::evaluate] {
+    for family in [transfer::evaluate, features::evaluate, metric::evaluate] {
         if let Some(computed) = family(case)? {
             return Ok(Some(computed));
         }
