@@ -6,6 +6,11 @@
 //! Runs where the interpreter named by `EYAS_PYTHON`, or else `python3`, has torch and
 //! torchvision.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are not functions with #[test]"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
