@@ -278,7 +278,7 @@ fn with_teacher(
             teacher.space()
         );
     }
-    let progress = Progress::new("embedding queries", asked.images.len());
+    let progress = Progress::of_images("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
     Ok((embedded.images, embedded.faults))
@@ -333,7 +333,7 @@ fn encode(
     manifest: &Manifest,
     embed: impl FnOnce(&Manifest, &dyn Fn()) -> (EmbeddedImages, Vec<Fault>),
 ) -> (EmbeddedImages, Vec<Fault>) {
-    let progress = Progress::new(work, manifest.images.len());
+    let progress = Progress::of_images(work, manifest.images.len());
     embed(manifest, &|| progress.step())
 }
 

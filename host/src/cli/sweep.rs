@@ -235,7 +235,7 @@ impl Ready {
     /// Builds the teacher's galleries and scores the teacher in them.
     fn ceilings(&self) -> anyhow::Result<Vec<Ceiling>> {
         let n_images = self.grounds.iter().map(Ground::n_images).sum();
-        let progress = Progress::new("embedding with the teacher", n_images);
+        let progress = Progress::of_images("embedding with the teacher", n_images);
         let (cache, out) = (&self.file.cache, &self.file.out);
         let prepare = |ground: &Ground| {
             ground
@@ -314,7 +314,7 @@ impl Ready {
         record: &mut CellRecord,
     ) -> anyhow::Result<()> {
         let n_images = ground::all_images(&self.grounds).images.len();
-        let progress = Progress::new(&format!("scoring {precision}"), n_images);
+        let progress = Progress::of_images(&format!("scoring {precision}"), n_images);
         let out = &self.file.out;
         let (header, scores) = ground::score_bundle(path, &self.grounds, out, || progress.step())?;
         record.n_parameters = header.n_parameters;
