@@ -192,3 +192,51 @@ impl Watch for RunLog {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Trainee;
+
+    const RECIPE: &str = include_str!("../../../models/recipes/shelf-student.toml");
+    const PER_EPOCH: usize = 15;
+
+    /// Tells a log of the steps from `first` to before `end`, as the trainer does.
+    fn train(folder: &Path, first: usize, end: usize) -> RunLog {
+        let recipe = Recipe::parse(RECIPE, "r", Trainee::Student).unwrap();
+        let mut log = RunLog::open(folder, &recipe, &[("seed", "7".to_owned())]).unwrap();
+        log.started(first, 60, PER_EPOCH);
+        for step in first..end {
+            log.stepped(step, step as f64, 0.5);
+            if (step + 1).is_multiple_of(PER_EPOCH) {
+                log.epoch_ended((step + 1) / PER_EPOCH, 1.0, Some(0.25), 2.0);
+            }
+        }
+        log
+    }
+
+    fn curves(folder: &Path) -> (Vec<(u64, String, f32)>, Vec<EpochMetrics>) {
+        let events = std::fs::read(folder.join(EVENT_FILE)).unwrap();
+        let scalars = events::scalars(&events).into_iter();
+        let plain = scalars.map(|scalar| (scalar.step, scalar.tag, scalar.value));
+        (plain.collect(), metrics::read(folder).unwrap())
+    }
+
+    #[test]
+    fn a_resumed_run_writes_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+        train(&whole, 0, 60).finish().unwrap();
+        // Killed at step 47, with its last checkpoint at step 40.
+        drop(train(&cut, 0, 47));
+        train(&cut, 40, 60).finish().unwrap();
+        let (scalars, epochs) = curves(&whole);
+        assert_eq!((scalars.len(), epochs.len()), (2 * 6 + 2 * 4, 4));
+        assert_eq!(curves(&cut), (scalars, epochs));
+        let log = std::fs::read_to_string(cut.join(LOG_FILE)).unwrap();
+        assert!(
+            log.contains("start: step 40 of 60") && log.ends_with("finished\n"),
+            "{log}"
+        );
+    }
+}
