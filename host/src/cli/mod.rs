@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod bench_training;
 mod data;
 mod demo;
 mod embed;
@@ -12,6 +13,7 @@ mod losses;
 mod runs;
 mod sweep;
 mod teacher;
+mod teacher_script;
 mod teacher_train;
 mod train;
 
@@ -61,6 +63,8 @@ enum Command {
     Embed(embed::Args),
     /// Train a student from a recipe.
     Train(train::Args),
+    /// Measure how fast a recipe trains.
+    BenchTraining(bench_training::Args),
     /// Explain the losses, or check them against published implementations.
     #[command(subcommand)]
     Losses(losses::Command),
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Teacher(command) => teacher::run(command),
         Command::Embed(args) => embed::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::BenchTraining(args) => bench_training::run(&args),
         Command::Losses(command) => losses::run(command),
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),

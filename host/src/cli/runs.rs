@@ -70,7 +70,7 @@ fn open(folder: &Path) -> anyhow::Result<Run> {
     match Run::open(folder)? {
         Some(run) => Ok(run),
         None => bail!(
-            "`{}` is no run directory: it lacks a readable `recipe.toml` or a `train.log`",
+            "`{}` is no run directory: it lacks a readable `recipe.toml` or `metrics.jsonl`",
             folder.display()
         ),
     }

@@ -16,6 +16,7 @@ use super::{Answer, Progress, note, say};
 use crate::data;
 use crate::data::manifest::{Manifest, Selection};
 use crate::export::{self, Reference};
+use crate::runs::RECIPE_FILE;
 use crate::student::{StoredStudent, TrainedStudent};
 use crate::sweep::{Ceiling, Cell, CellRecord, Ground, Sweep, SweepFile, ground};
 use crate::teacher::Teacher;
@@ -204,7 +205,9 @@ impl Ready {
 
     fn list(&self) {
         let records = self.known();
-        let states = records.iter().map(|record| match record {
+        let is_begun = |cell_idx| self.folder(cell_idx).join(RECIPE_FILE).exists();
+        let states = records.iter().enumerate().map(|(i, record)| match record {
+            None if is_begun(i) => "begun",
             None => "to do",
             Some(record) if record.is_done() => "done",
             Some(_) => "failed",

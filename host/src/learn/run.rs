@@ -116,7 +116,7 @@ pub struct TeacherOf<'a> {
     pub training: Embeddings,
 }
 
-fn training_set(
+pub(super) fn training_set(
     manifest: &Manifest,
     teacher: Option<Embeddings>,
 ) -> Result<TrainingSet, LearnError> {
@@ -228,21 +228,9 @@ fn train(
         ));
     }
     let device = inputs.compute.device;
-    let description = zoo::by_name(&recipe.architecture, recipe.dim)
-        .expect("a checked recipe names an architecture of the zoo");
-    let start = start_weights(inputs, &description)?;
-    let mut network = TorchNetwork::new(description, &start, device)?;
-    network.training = InTraining {
-        kind: inputs.compute.kind_for(recipe.precision)?,
-        frozen_statistics: freeze::frozen_statistics(&network, &recipe.stabilize),
-    };
-    let store = Arc::new(ImageStore::new(&set.images));
-    let targets = Targets::new(recipe.teacher_views, teacher, set.images.len());
-    let batches = BatchMaker {
-        store: Arc::clone(&store),
-        recipe: Arc::clone(&recipe),
-        targets: targets.map_err(LearnError::Data)?,
-    };
+    let (network, start) = first_network(inputs)?;
+    let batches = batch_maker(&recipe, set, teacher)?;
+    let store = Arc::clone(&batches.store);
     let training = Training {
         recipe: &recipe,
         set,
@@ -273,6 +261,34 @@ fn train(
     let kept = trainer::train(&training, &mut validate, watch)?;
     let network = TorchNetwork::new(network.description.clone(), &kept, device)?;
     Ok(Trained { network, store })
+}
+
+/// The network with the weights that it starts from.
+pub(super) fn first_network(inputs: &Inputs<'_>) -> Result<(TorchNetwork, Weights), LearnError> {
+    let recipe = &inputs.recipe;
+    let description = recipe
+        .network()
+        .expect("a checked recipe names an architecture of the zoo");
+    let start = start_weights(inputs, &description)?;
+    let mut network = TorchNetwork::new(description, &start, inputs.compute.device)?;
+    network.training = InTraining {
+        kind: inputs.compute.kind_for(recipe.precision)?,
+        frozen_statistics: freeze::frozen_statistics(&network, &recipe.stabilize),
+    };
+    Ok((network, start))
+}
+
+pub(super) fn batch_maker(
+    recipe: &Arc<Recipe>,
+    set: &TrainingSet,
+    teacher: Option<&Arc<Teacher>>,
+) -> Result<BatchMaker, LearnError> {
+    let targets = Targets::new(recipe.teacher_views, teacher, set.images.len());
+    Ok(BatchMaker {
+        store: Arc::new(ImageStore::new(&set.images)),
+        recipe: Arc::clone(recipe),
+        targets: targets.map_err(LearnError::Data)?,
+    })
 }
 
 /// Names all that the result follows from; other hardware or another number of threads

@@ -4,9 +4,9 @@
 //! weights are given on the command line. There are no defaults: an unknown or missing key
 //! is an error, and what is run is what is written.
 
-mod batch;
 pub mod loss;
 mod optimizer;
+mod sampling;
 mod stabilize;
 
 use std::path::Path;
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::zoo;
-pub use batch::{Augmentation, Batch, TeacherViews};
 pub use loss::{Loss, WeightedLoss};
 pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
+pub use sampling::{Augmentation, Batch, TeacherViews};
 pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
 
 const MAX_BYTES: u64 = 1 << 20;
@@ -41,6 +41,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Name in the zoo.
     pub architecture: String,
+    /// How the last map becomes one vector.
+    pub pooling: zoo::Pooling,
     /// Components of the embedding; a student's are its teacher's.
     pub dim: usize,
     /// Where the weights come from.
@@ -182,8 +184,15 @@ impl Recipe {
         }
     }
 
+    /// The network that is trained; `None` if its architecture is not in the zoo.
+    #[must_use]
+    pub fn network(&self) -> Option<zoo::Network> {
+        let network = zoo::by_name(&self.architecture, self.dim.max(1))?;
+        Some(network.with_pooling(self.pooling))
+    }
+
     fn fault(&self, trainee: Trainee) -> Option<String> {
-        let Some(network) = zoo::by_name(&self.architecture, self.dim.max(1)) else {
+        let Some(network) = self.network() else {
             let names: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
             return Some(format!(
                 "architecture `{}` is not in the zoo; there are {}",
@@ -202,6 +211,9 @@ impl Recipe {
                 "input: the crop is smaller than {} pixels",
                 zoo::MIN_SIDE
             ));
+        }
+        if let Err(fault) = network.check_side(self.input.crop as usize) {
+            return Some(format!("input: crop: {fault}"));
         }
         let wrong = [
             (
@@ -362,6 +374,7 @@ mod tests {
         name = "example"
         seed = 1
         architecture = "eyas-s"
+        pooling = "average"
         dim = 64
         start = "scratch"
         epochs = 2
@@ -498,6 +511,8 @@ mod tests {
             (r#"precision = "f32""#, r#"precision = "bf16""#),
             (r#"precision = "f32""#, r#"precision = "f16""#),
             (r#"keep = "last""#, r#"keep = "best""#),
+            (r#"pooling = "average""#, r#"pooling = "average-max""#),
+            (r#"pooling = "average""#, r#"pooling = "gem""#),
         ];
         for (from, to) in ways {
             let text = EXAMPLE.replace(from, to);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use eyas_shared::files::{self, FileError};
 use toml::{Table, Value};
 
-use super::metrics::{self, EpochMetrics};
+use super::metrics::{self, EpochMetrics, METRICS_FILE};
 use super::{FINISHED, LOCK_FILE, LOG_FILE, MAX_FILE_BYTES, RECIPE_FILE};
 use crate::student::STUDENT_FILE;
 
@@ -82,14 +82,14 @@ fn walk(folder: &Path, depth: usize, runs: &mut Vec<Run>) -> Result<(), FileErro
 }
 
 impl Run {
-    /// Reads a run directory; `None` if the folder is none: it lacks a resolved recipe or a
-    /// log.
+    /// Reads a run directory; `None` if the folder is none: it lacks a resolved recipe or
+    /// metrics.
     ///
     /// # Errors
     /// If a file can not be read.
     pub fn open(folder: &Path) -> Result<Option<Self>, FileError> {
-        let (recipe, log) = (folder.join(RECIPE_FILE), folder.join(LOG_FILE));
-        if !recipe.is_file() || !log.is_file() {
+        let recipe = folder.join(RECIPE_FILE);
+        if !recipe.is_file() || !folder.join(METRICS_FILE).is_file() {
             return Ok(None);
         }
         let text = |path: &Path| -> Result<String, FileError> {
@@ -99,7 +99,12 @@ impl Run {
         let Ok(recipe) = toml::from_str(&text(&recipe)?) else {
             return Ok(None);
         };
-        let log = text(&log)?;
+        let log = folder.join(LOG_FILE);
+        let log = if log.is_file() {
+            text(&log)?
+        } else {
+            String::new()
+        };
         let is_finished =
             log.lines().last() == Some(FINISHED) || folder.join(STUDENT_FILE).exists();
         let state = match (is_locked(folder), is_finished) {
@@ -226,7 +231,7 @@ mod tests {
         let recipe = "name = \"r\"\nseed = 3\nepochs = 4\n[[loss]]\nkind = \"regression\"\n";
         fs::write(folder.join(RECIPE_FILE), recipe).unwrap();
         fs::write(folder.join(LOG_FILE), log).unwrap();
-        fs::write(folder.join(metrics::METRICS_FILE), metrics).unwrap();
+        fs::write(folder.join(METRICS_FILE), metrics).unwrap();
     }
 
     #[test]

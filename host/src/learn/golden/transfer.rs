@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Case, Evaluated};
+use super::{Case, Computed, Evaluated};
 use crate::learn::distance::l2_normalize;
 use crate::learn::loss;
 use crate::recipe::loss::{
@@ -17,7 +17,7 @@ const DARK_RANK_TRIPLET_MARGIN: f64 = 0.2;
 const RELAXED_ALPHA_BETA: (f64, f64) = (1.0, 2.0);
 
 pub(super) fn evaluate(case: &Case<'_>) -> Evaluated {
-    for family in [relational, absolute, neighbors] {
+    for family in [relational, absolute, neighbors, representation] {
         if let Some(computed) = family(case)? {
             return Ok(Some(computed));
         }
@@ -128,6 +128,10 @@ fn absolute(case: &Case<'_>) -> Evaluated {
             let (student, teacher) = pair(case)?;
             loss::successive_differences(student, teacher)
         }
+        "DistillKL" => {
+            let (student, teacher) = pair(case)?;
+            loss::distill(student, teacher, case.number("T")?)
+        }
         "HintLoss" => {
             let (student, teacher) = pair(case)?;
             loss::hint(student, teacher)
@@ -180,4 +184,41 @@ fn neighbors(case: &Case<'_>) -> Evaluated {
         _ => return Ok(None),
     };
     Ok(Some(value.into()))
+}
+
+/// Contrastive representation distillation, run for the entry's number of steps.
+fn representation(case: &Case<'_>) -> Evaluated {
+    if case.entry.cls != "CRDLoss" {
+        return Ok(None);
+    }
+    let (student, teacher) = pair(case)?;
+    let linear = |rows: &Tensor, weight: &str, bias: &str| {
+        let (weight, bias) = (case.tensor(weight)?, case.tensor(bias)?);
+        Ok::<_, String>(rows.linear(weight, Some(bias)))
+    };
+    let student = linear(student, "Ws", "bs")?;
+    let teacher = linear(teacher, "Wt", "bt")?;
+    let mut memories = loss::ImageMemories {
+        student: case.tensor("m1")?.detach().copy(),
+        teacher: case.tensor("m2")?.detach().copy(),
+        scales: Tensor::zeros([2], (student.kind(), student.device())),
+    };
+    let drawn = loss::Drawn {
+        own: case.tensor("idx")?,
+        compared: case.tensor("cidx")?,
+    };
+    let (temperature, momentum) = (case.number("nce_t")?, case.number("nce_m")?);
+    let mut loss = None;
+    for _ in 0..case.number_or("steps", 1.0) as usize {
+        loss = Some(memories.step(&student, &teacher, &drawn, temperature, momentum));
+    }
+    Ok(Some(Computed {
+        loss: loss.ok_or("the entry has no steps")?,
+        others: vec![
+            ("Z1", memories.scales.narrow(0, 0, 1)),
+            ("Z2", memories.scales.narrow(0, 1, 1)),
+            ("mem1_after", memories.student),
+            ("mem2_after", memories.teacher),
+        ],
+    }))
 }

@@ -4,12 +4,23 @@
 //! Rows are images or views of them: `student` and `teacher` are N x D. Formulas follow
 //! gradients wherever tensors ask for them: a teacher's embeddings do not ask.
 
-mod proxy_anchor;
+mod metric;
 mod transfer;
+mod tuple;
 
-pub(super) use proxy_anchor::{ProxyAnchorTerm, proxy_anchor};
+pub(super) use metric::{
+    Comparison, PairTerm, ProxyAnchorTerm, ProxyNcaTerm, SoftTripleTerm, circle, contrastive,
+    cosine_contrastive, generalized_lifted, lifted, margin, multi_similarity, n_pair, nt_xent,
+    proxy_anchor, proxy_nca, soft_triple, triplet, tuplet_margin,
+};
 pub(super) use transfer::*;
 
+pub(super) use tuple::{
+    TupleRows, TupleTerm, shifted_normalize, tuple_contrastive, tuple_distance_regression,
+    tuple_multi_similarity, tuple_triplet,
+};
+
+use eyas_shared::random::Random;
 use tch::{Device, Tensor};
 
 use super::distance::l2_normalize;
@@ -26,6 +37,8 @@ pub(super) struct Rows<'a> {
     pub(super) labels: &'a Tensor,
     /// N positions of the images in the training set.
     pub(super) image_idx: &'a Tensor,
+    /// Steps before this one.
+    pub(super) step: usize,
     /// Views of each image; row `view * images + i` is a view of image `i` of the batch.
     pub(super) n_views: usize,
     /// The teacher's embeddings of the whole training set.
@@ -81,6 +94,14 @@ pub(super) struct Setting {
     /// Rows of a step.
     pub(super) n_rows: usize,
     pub(super) device: Device,
+}
+
+impl Setting {
+    /// The stream of a purpose of this term; fork it by step.
+    fn random(&self, purpose: &str) -> Random {
+        let of_losses = Random::new(self.seed).fork("loss");
+        of_losses.at(self.term_idx as u64).fork(purpose)
+    }
 }
 
 /// A loss without tensors of its own.
@@ -152,6 +173,55 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
         }
         Loss::StructureSimilarity(settings) => {
             Box::new(StructureSimilarityTerm::new(settings, setting))
+        }
+        Loss::KnowledgeDistillation(settings) => {
+            Box::new(KnowledgeDistillationTerm::new(settings, setting))
+        }
+        // Projections of both sides.
+        Loss::ContrastiveRepresentation(settings) => {
+            Box::new(ContrastiveRepresentationTerm::new(settings, setting))
+        }
+
+        // Metric learning.
+        Loss::ProxyNca(settings) => Box::new(ProxyNcaTerm::new(settings, setting)),
+        Loss::SoftTriple(settings) => Box::new(SoftTripleTerm::new(settings, setting)),
+        Loss::Contrastive(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            contrastive(c, &l, r)
+        }),
+        Loss::CosineContrastive(l) => {
+            PairTerm::boxed(l.references, setting, move |c, _| cosine_contrastive(c, &l))
+        }
+        Loss::Triplet(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| triplet(c, &l, r))
+        }
+        Loss::Margin(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| margin(c, &l, r))
+        }
+        Loss::NPair(l) => PairTerm::boxed(l.references, setting, move |c, _| n_pair(c, &l)),
+        Loss::Lifted(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| lifted(c, &l, r))
+        }
+        Loss::GeneralizedLifted(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            generalized_lifted(c, &l, r)
+        }),
+        Loss::TupletMargin(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            tuplet_margin(c, &l, r)
+        }),
+        Loss::MultiSimilarity(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            multi_similarity(c, &l, r)
+        }),
+        Loss::NtXent(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| nt_xent(c, &l, r))
+        }
+        Loss::Circle(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| circle(c, &l, r))
+        }
+        Loss::TupleContrastive(l) => {
+            TupleTerm::boxed(l.tuples, setting, move |t| tuple_contrastive(t, &l))
+        }
+        Loss::TupleTriplet(l) => TupleTerm::boxed(l.tuples, setting, move |t| tuple_triplet(t, &l)),
+        Loss::TupleMultiSimilarity(l) => {
+            TupleTerm::boxed(l.tuples, setting, move |t| tuple_multi_similarity(t, &l))
         }
     }
 }

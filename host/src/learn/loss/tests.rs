@@ -54,7 +54,8 @@ fn example(description: &Description) -> WeightedLoss {
     line.loss
 }
 
-/// The value of two steps, with the gradients of the second in `student`.
+/// The value of two steps, far enough apart that a memory is full, with the gradients of
+/// the second in `student`.
 fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
     let loss = example(description).loss;
     let setting = Setting {
@@ -72,16 +73,18 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         teacher: &gallery,
         labels: &Tensor::from_slice(&gallery_labels),
     };
-    let rows = Rows {
+    let mut rows = Rows {
         student: &batch.student,
         teacher: Some(&batch.teacher),
         labels: &Tensor::from_slice(&batch.labels),
         image_idx: &Tensor::from_slice(&batch.image_idx),
+        step: 0,
         n_views: 2,
         memory: Some(&memory),
     };
     let mut term = term(&loss, &setting);
-    [0, 1].map(|_| {
+    [0, 5000].map(|step| {
+        rows.step = step;
         let value = term.value(&rows);
         assert_eq!(value.numel(), 1, "{}", description.kind);
         batch.student.shallow_clone().zero_grad();
@@ -115,11 +118,17 @@ fn every_loss_of_the_catalog_has_finite_values_and_gradients_on_any_batch() {
         batch.teacher = Tensor::ones([8, DIM], (kind, Device::Cpu)) * 0.25;
         batch
     };
+    let as_teacher = |kind| {
+        let mut batch = Batch::of(&[0, 1, 4, 5], kind);
+        batch.student = batch.teacher.copy();
+        batch
+    };
     let kind = Kind::Float;
     let batches = [
         ("random", Batch::of(&[0, 1, 4, 5, 8, 9, 2, 3], kind)),
         ("equal rows", equal_rows(kind)),
         ("equal teachers", equal_teachers(kind)),
+        ("what the teacher makes of it", as_teacher(kind)),
         ("one label", Batch::of(&[0, 4, 8, 12], kind)),
         ("all labels different", Batch::of(&[0, 1, 2, 3], kind)),
         ("two rows", Batch::of(&[5], kind)),

@@ -108,3 +108,18 @@ settings!(StructureSimilarity, aligns: true, |loss| [
     (is_positive(loss.scale), "scale is not positive"),
     (loss.iterations <= 1000, "iterations is above 1000"),
 ]);
+
+/// Knowledge distillation (Hinton et al., 2015) over labels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnowledgeDistillation {
+    /// Logits are divided by it.
+    pub temperature: f64,
+    /// Logits are cosines with label centers times it.
+    pub scale: f64,
+}
+
+settings!(KnowledgeDistillation, aligns: true, |loss| [
+    (is_positive(loss.temperature), "temperature is not positive"),
+    (is_positive(loss.scale), "scale is not positive"),
+]);

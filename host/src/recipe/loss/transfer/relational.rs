@@ -99,3 +99,28 @@ settings!(CorrelationCongruence, aligns: false, |loss| [
     (is_positive(loss.gamma), "gamma is not positive"),
     ((1..=64).contains(&loss.order), "order is not in 1..=64"),
 ]);
+
+/// Contrastive representation distillation (Tian et al., ICLR 2020). Both sides are
+/// compared through projections of their own, which says nothing of the student's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastiveRepresentation {
+    /// Components of a projection.
+    pub features: usize,
+    /// Images of other labels that a row is contrasted with.
+    pub negatives: usize,
+    /// Products of projections are divided by it.
+    pub temperature: f64,
+    /// Share of a remembered projection that stays in a step, 0 to below 1.
+    pub momentum: f64,
+    /// The projections' rate in multiples of the network's.
+    pub rate_factor: f64,
+}
+
+settings!(ContrastiveRepresentation, aligns: false, |loss| [
+    ((1..=65_536).contains(&loss.features), "features is not in 1..=65536"),
+    ((1..=65_536).contains(&loss.negatives), "negatives is not in 1..=65536"),
+    (is_positive(loss.temperature), "temperature is not positive"),
+    ((0.0..1.0).contains(&loss.momentum), "momentum is not in 0..1"),
+    (is_positive(loss.rate_factor), "rate_factor is not positive"),
+]);
