@@ -9,6 +9,7 @@ mod end_to_end;
 mod golden;
 mod hostile;
 mod resume;
+mod runs;
 mod sweep;
 mod teachers;
 mod tidy;

@@ -100,7 +100,7 @@ mod with_torch {
 
     /// The teacher's embeddings of all images, or the first that has none.
     fn embed(teacher: &Teacher, images: &Manifest, cache: &Path) -> anyhow::Result<EmbeddedImages> {
-        let progress = crate::cli::Progress::new("embedding", images.images.len());
+        let progress = crate::cli::Progress::of_images("embedding", images.images.len());
         let embedded = embed_images(teacher, images, Some(cache), &|| progress.step())
             .context("embedding the training images")?;
         match embedded.faults.first() {
