@@ -6,6 +6,7 @@
 
 mod batch;
 pub mod loss;
+mod maps;
 mod optimizer;
 mod stabilize;
 
@@ -41,6 +42,10 @@ pub struct Recipe {
     pub seed: u64,
     /// Name in the zoo.
     pub architecture: String,
+    /// Name in the zoo of the network whose maps losses compare with the student's; given
+    /// only with such losses. It reads the very pixels that the student reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher_network: Option<String>,
     /// Components of the embedding; a student's are its teacher's.
     pub dim: usize,
     /// Where the weights come from.
@@ -239,7 +244,9 @@ impl Recipe {
             .or_else(|| self.teacher_views_fault(trainee));
         match fault {
             Some(what) => Some(what.to_owned()),
-            None => self.loss_fault(trainee),
+            None => self
+                .loss_fault(trainee)
+                .or_else(|| self.maps_fault(&network)),
         }
     }
 

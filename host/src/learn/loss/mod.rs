@@ -10,6 +10,8 @@ mod transfer;
 pub(super) use proxy_anchor::{ProxyAnchorTerm, proxy_anchor};
 pub(super) use transfer::*;
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Tensor};
 
 use super::distance::l2_normalize;
@@ -30,6 +32,25 @@ pub(super) struct Rows<'a> {
     pub(super) n_views: usize,
     /// The teacher's embeddings of the whole training set.
     pub(super) memory: Option<&'a Memory<'a>>,
+    /// Maps of the rows within the networks.
+    pub(super) maps: Option<&'a Maps>,
+}
+
+/// Outputs of nodes, N x C x H x W each, by the node's name.
+#[derive(Default)]
+pub(super) struct Maps {
+    pub(super) student: BTreeMap<String, Tensor>,
+    pub(super) teacher: BTreeMap<String, Tensor>,
+}
+
+impl Maps {
+    fn student(&self, node: &str) -> &Tensor {
+        &self.student[node]
+    }
+
+    fn teacher(&self, node: &str) -> &Tensor {
+        &self.teacher[node]
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -42,6 +63,12 @@ impl<'a> Rows<'a> {
     /// The teacher's embeddings of the whole training set.
     pub(super) fn memory(&self) -> &'a Memory<'a> {
         self.memory.expect("a teacher comes with its memory")
+    }
+
+    /// Maps within the networks.
+    fn maps(&self) -> &'a Maps {
+        self.maps
+            .expect("a recipe with losses of maps is given a teacher's network")
     }
 }
 
@@ -67,7 +94,7 @@ pub(super) trait Term {
 }
 
 /// What the tensors of a loss are made from.
-pub(super) struct Setting {
+pub(super) struct Setting<'a> {
     /// Root of all randomness.
     pub(super) seed: u64,
     /// Position of the term in its recipe: equal losses start with other numbers.
@@ -80,7 +107,17 @@ pub(super) struct Setting {
     pub(super) n_images: usize,
     /// Rows of a step.
     pub(super) n_rows: usize,
+    /// Channels of the maps that the recipe's losses compare, by node: student, teacher.
+    pub(super) channels: &'a [BTreeMap<String, usize>; 2],
     pub(super) device: Device,
+}
+
+impl Setting<'_> {
+    /// Channels of a node of the student and of one of the teacher's network.
+    fn channels(&self, student: &str, teacher: &str) -> [usize; 2] {
+        let [of_student, of_teacher] = self.channels;
+        [of_student[student], of_teacher[teacher]]
+    }
 }
 
 /// A loss without tensors of its own.
@@ -97,7 +134,7 @@ fn stateless(value: impl Fn(&Rows<'_>) -> Tensor + 'static) -> Box<dyn Term> {
 }
 
 /// The loss that a recipe names.
-pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
+pub(super) fn term(loss: &Loss, setting: &Setting<'_>) -> Box<dyn Term> {
     match *loss {
         Loss::Regression(_) => stateless(|rows| regression(rows.student, rows.teacher())),
         Loss::RelaxedContrastive(settings) => {
@@ -160,7 +197,44 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
         Loss::ContrastiveRepresentation(settings) => {
             Box::new(ContrastiveRepresentationTerm::new(settings, setting))
         }
+        // Maps within the networks.
+        Loss::MapHint(ref settings) => Box::new(MapHintTerm::new(settings, setting)),
+        Loss::AttentionTransfer(ref settings) => {
+            let power = f64::from(settings.power);
+            of_maps(&settings.student, &settings.teacher, move |s, t| {
+                attention_transfer(s, t, power)
+            })
+        }
+        Loss::FactorTransfer(ref settings) => {
+            let powers = [settings.power, settings.outer_power].map(f64::from);
+            of_maps(&settings.student, &settings.teacher, move |s, t| {
+                factor_transfer(s, t, powers[0], powers[1])
+            })
+        }
+        Loss::NeuronSelectivity(ref settings) => {
+            of_maps(&settings.student, &settings.teacher, neuron_selectivity)
+        }
+        Loss::SolutionFlow(ref settings) => {
+            let settings = settings.clone();
+            stateless(move |rows| flow_of(rows, &settings))
+        }
+        Loss::VariationalInformation(ref settings) => {
+            Box::new(VariationalInformationTerm::new(settings, setting))
+        }
     }
+}
+
+/// A loss of a map of the student and one of the teacher's network.
+fn of_maps(
+    student: &str,
+    teacher: &str,
+    value: impl Fn(&Tensor, &Tensor) -> Tensor + 'static,
+) -> Box<dyn Term> {
+    let (student, teacher) = (student.to_owned(), teacher.to_owned());
+    stateless(move |rows| {
+        let maps = rows.maps();
+        value(maps.student(&student), maps.teacher(&teacher))
+    })
 }
 
 /// A loss of unit rows, student and teacher.

@@ -17,7 +17,7 @@ pub(in crate::learn) struct ProxyAnchorTerm {
 }
 
 impl ProxyAnchorTerm {
-    pub(in crate::learn) fn new(settings: ProxyAnchor, setting: &Setting) -> Self {
+    pub(in crate::learn) fn new(settings: ProxyAnchor, setting: &Setting<'_>) -> Self {
         let proxies = first_proxies(setting);
         Self { settings, proxies }
     }
@@ -38,7 +38,7 @@ impl Term for ProxyAnchorTerm {
 }
 
 /// Labels x D, normal with variance 2 / labels, as the authors' code starts them.
-fn first_proxies(setting: &Setting) -> Tensor {
+fn first_proxies(setting: &Setting<'_>) -> Tensor {
     let mut random = Random::new(setting.seed)
         .fork("proxies")
         .at(setting.term_idx as u64);

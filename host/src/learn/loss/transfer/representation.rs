@@ -107,7 +107,10 @@ pub(in crate::learn) struct ContrastiveRepresentationTerm {
 }
 
 impl ContrastiveRepresentationTerm {
-    pub(in crate::learn) fn new(settings: ContrastiveRepresentation, setting: &Setting) -> Self {
+    pub(in crate::learn) fn new(
+        settings: ContrastiveRepresentation,
+        setting: &Setting<'_>,
+    ) -> Self {
         let random = Random::new(setting.seed)
             .fork("representation")
             .at(setting.term_idx as u64);
