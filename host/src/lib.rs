@@ -29,3 +29,4 @@ pub mod export;
 
 pub mod evaluate;
 pub mod report;
+pub mod sweep;

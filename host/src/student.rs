@@ -138,6 +138,9 @@ struct Description {
     schema: String,
     name: String,
     architecture: String,
+    /// Students of version 0.1 pooled by the mean and do not say so.
+    #[serde(default)]
+    pooling: zoo::Pooling,
     dim: usize,
     preprocess: PreprocessSpec,
     space: String,
@@ -177,6 +180,7 @@ impl TrainedStudent {
             schema: SCHEMA.to_owned(),
             name: self.name.clone(),
             architecture: self.network.name.clone(),
+            pooling: self.network.pooling(),
             dim: self.network.dim(),
             preprocess: self.preprocess.clone(),
             space: self.space.0.to_string(),
@@ -279,7 +283,9 @@ fn network(description: &Description) -> Result<Network, String> {
     if let Some(fault) = description.preprocess.fault() {
         return Err(format!("`preprocess`: {fault}"));
     }
-    zoo::by_name(&description.architecture, dim).ok_or_else(|| {
+    let network = zoo::by_name(&description.architecture, dim);
+    let network = network.map(|network| network.with_pooling(description.pooling));
+    network.ok_or_else(|| {
         let known: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         format!(
             "architecture `{}` is not known to this build; it knows {}",

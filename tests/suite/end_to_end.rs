@@ -14,6 +14,7 @@ pub(super) const TEACHER: &str = r#"
 name = "small-teacher"
 seed = 3
 architecture = "eyas-xs"
+pooling = "average"
 dim = 16
 start = "scratch"
 epochs = 2

@@ -10,6 +10,7 @@ mod golden;
 mod hostile;
 mod losses;
 mod resume;
+mod sweep;
 mod teachers;
 mod tidy;
 mod training;

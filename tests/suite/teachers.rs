@@ -73,3 +73,19 @@ fn a_teacher_of_embeddings_can_not_join_others() {
     assert!(said.err.contains("can not join"), "{}", said.err);
     assert!(!folder.path().join("both.teacher").exists());
 }
+
+#[test]
+fn a_file_that_is_no_torchscript_is_refused_before_anything_is_written() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("network.pt"), b"no network").unwrap();
+    let words = ["teacher", "import", &at("network.pt"), "--compute", "cpu"];
+    let rest = ["--data", &world.at("shelves"), "--out", &at("out.teacher")];
+    let said = run("eyas", [&words[..], &rest].concat());
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    for part in ["network.pt", "not a TorchScript network", "torch.jit.trace"] {
+        assert!(said.err.contains(part), "{}", said.err);
+    }
+    assert!(!folder.path().join("out.teacher").exists());
+}

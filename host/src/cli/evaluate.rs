@@ -1,5 +1,8 @@
 //! `eyas evaluate`: score a bundle against a gallery with labelled queries.
 
+mod revisited;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -17,9 +20,12 @@ use crate::data::manifest::Manifest;
 use crate::embeddings::cache::{self, Fault};
 use crate::embeddings::{EmbeddedImages, images};
 use crate::evaluate::baseline::{self, Baseline};
-use crate::evaluate::{self, Retrieval};
+use crate::evaluate::{self, Queries, Retrieval, clustering};
 use crate::gallery::{self, Selected};
 use crate::teacher::Teacher;
+
+/// Starts k-means of `--clusters`.
+const CLUSTER_SEED: u64 = 0;
 
 /// Score a bundle against a gallery with labelled queries.
 ///
@@ -32,7 +38,9 @@ use crate::teacher::Teacher;
   eyas evaluate --bundle s.bundle --symmetric --manifest photos --split val --json
   eyas evaluate --teacher photos.teacher --gallery photos.gallery --manifest photos
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
-      --teacher photos.teacher --cache cache")]
+      --teacher photos.teacher --cache cache
+  eyas evaluate --bundle s.bundle --gallery oxford.gallery --manifest roxford5k \\
+      --ground-truth roxford5k/gnd_roxford5k.pkl")]
 pub(super) struct Args {
     /// Student to score.
     #[arg(long, required_unless_present = "teacher")]
@@ -62,6 +70,19 @@ pub(super) struct Args {
     /// Folder that keeps what the teacher's networks computed.
     #[arg(long, requires = "teacher")]
     cache: Option<PathBuf>,
+    /// Ranks up to which recall is shown (recall_at_k, which is also cmc_at_k).
+    #[arg(long, value_name = "K,K,...", value_delimiter = ',', default_values_t = [1, 5, 10],
+          value_parser = clap::value_parser!(u32).range(1..))]
+    k: Vec<u32>,
+    /// Ground truth of revisited Oxford or Paris (gnd_*.pkl): its queries ask, cut out of their
+    /// images; easy, medium and hard instead of labels.
+    #[arg(long, value_name = "FILE", requires = "gallery",
+          conflicts_with_all = ["split", "symmetric", "clusters", "baseline"])]
+    ground_truth: Option<PathBuf>,
+    /// Also cluster the asking embeddings by k-means, as many clusters as labels ask, and
+    /// show the normalized mutual information of clusters and labels.
+    #[arg(long)]
+    clusters: bool,
     /// Also score retrieval by color histogram, among the gallery's images that the manifest
     /// lists.
     #[arg(long)]
@@ -78,7 +99,38 @@ struct Evaluation {
     student: Option<(BundleHeader, Retrieval)>,
     ceiling: Option<Retrieval>,
     baseline: Option<Baseline>,
+    clusters: Option<Agreement>,
     faults: Faults,
+}
+
+/// How well clusters of the asking embeddings agree with their labels.
+struct Agreement {
+    n_clusters: usize,
+    nmi: f64,
+    adjusted: f64,
+}
+
+impl Agreement {
+    /// `None` if it is not asked for.
+    fn of(args: &Args, queries: &Queries) -> Option<Self> {
+        if !args.clusters {
+            return None;
+        }
+        let mut number_of = BTreeMap::new();
+        let labels: Vec<u32> = { queries.labels.iter() }
+            .map(|label| {
+                let next = number_of.len() as u32;
+                *number_of.entry(label).or_insert(next)
+            })
+            .collect();
+        let n_clusters = number_of.len();
+        let clusters = clustering::k_means(&queries.embeddings, n_clusters, CLUSTER_SEED);
+        Some(Self {
+            n_clusters,
+            nmi: clustering::nmi_arithmetic(&labels, &clusters),
+            adjusted: clustering::adjusted_mutual_information(&labels, &clusters),
+        })
+    }
 }
 
 /// Images that can not be read or embedded, each once, whoever failed on it.
@@ -105,6 +157,9 @@ struct GalleryFacts {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.manifest)?;
+    if let (Some(truth), Some(gallery)) = (&args.ground_truth, &args.gallery) {
+        return revisited::run(args, truth, gallery, &manifest);
+    }
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.manifest.display()))?;
     let evaluation = match (&args.gallery, &args.bundle) {
@@ -116,7 +171,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     if args.json {
         say(&as_json(args, &evaluation).to_string());
     } else {
-        describe(&evaluation);
+        describe(args, &evaluation);
     }
     let faults = &evaluation.faults.0;
     for fault in faults {
@@ -155,6 +210,7 @@ fn asymmetric(
         evaluate::retrieval(&evaluate::queries_of(&asked, embedded), &matcher)
     };
     let student = score(&of_student)?;
+    let clusters = Agreement::of(args, &evaluate::queries_of(&asked, &of_student));
     let ceiling = of_teacher.as_ref().map(score).transpose()?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
@@ -162,6 +218,7 @@ fn asymmetric(
         student: Some((store.header().clone(), student)),
         ceiling,
         baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
+        clusters,
         faults,
     })
 }
@@ -181,15 +238,29 @@ fn teacher_alone(
     let embedded = embed_those(&mut asked, &mut faults, |asked| {
         with_teacher(args, teacher, asked, &matcher)
     })?;
-    let found = evaluate::retrieval(&evaluate::queries_of(&asked, &embedded), &matcher)?;
+    let queries = evaluate::queries_of(&asked, &embedded);
+    let found = evaluate::retrieval(&queries, &matcher)?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
         n_queries: asked.images.len(),
         student: None,
         ceiling: Some(found),
         baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
+        clusters: Agreement::of(args, &queries),
         faults,
     })
+}
+
+fn check_space(path: &Path, teacher: &Teacher, matcher: &Matcher<'_>) -> anyhow::Result<()> {
+    let space = matcher.gallery().header.space;
+    if teacher.space() != space {
+        bail!(
+            "teacher `{}` embeds into space {}, the gallery is of space {space}; name the teacher that built the gallery",
+            path.display(),
+            teacher.space()
+        );
+    }
+    Ok(())
 }
 
 impl GalleryFacts {
@@ -270,14 +341,7 @@ fn with_teacher(
     matcher: &Matcher<'_>,
 ) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
-    let space = matcher.gallery().header.space;
-    if teacher.space() != space {
-        bail!(
-            "teacher `{}` embeds into space {}, the gallery is of space {space}; name the teacher that built the gallery",
-            path.display(),
-            teacher.space()
-        );
-    }
+    check_space(path, &teacher, matcher)?;
     let progress = Progress::new("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
@@ -324,6 +388,7 @@ fn symmetric(
         student: Some((bundle.header, student)),
         ceiling: None,
         baseline,
+        clusters: Agreement::of(args, &queries),
         faults,
     })
 }
@@ -343,15 +408,25 @@ fn with_n_gallery(mut scores: Value, n_gallery: usize) -> Value {
     scores
 }
 
+fn scores_json(args: &Args, retrieval: &Retrieval) -> Value {
+    let means = &retrieval.means;
+    let mut scores = json!({
+        "recall_at_1": means.recall_at_1,
+        "recall_at_5": means.recall_at_5,
+        "recall_at_10": means.recall_at_10,
+        "precision_at_1": means.recall_at_1,
+        "r_precision": means.r_precision,
+        "mean_average_precision": means.mean_average_precision,
+        "mean_average_precision_at_r": means.mean_average_precision_at_r,
+    });
+    for k in &args.k {
+        scores[format!("recall_at_{k}")] = retrieval.recall_at(*k as usize).into();
+    }
+    scores
+}
+
 fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
-    let scores = |retrieval: &Retrieval| {
-        json!({
-            "recall_at_1": retrieval.means.recall_at_1,
-            "recall_at_5": retrieval.means.recall_at_5,
-            "recall_at_10": retrieval.means.recall_at_10,
-            "mean_average_precision_at_r": retrieval.means.mean_average_precision_at_r,
-        })
-    };
+    let scores = |retrieval: &Retrieval| scores_json(args, retrieval);
     let ceiling = evaluation.ceiling.as_ref();
     let header = evaluation.student.as_ref().map(|(header, _)| header);
     let student = evaluation.student.as_ref().map(|(_, student)| student);
@@ -381,10 +456,18 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "teacher": ceiling.map(scores),
         "recall_at_1_of_teacher": share,
         "histogram": evaluation.baseline.as_ref().map(|baseline| with_n_gallery(scores(&baseline.retrieval), baseline.n_gallery)),
+        "clusters": evaluation.clusters.as_ref().map(|clusters| json!({
+            "n_clusters": clusters.n_clusters,
+            "nmi": clusters.nmi,
+            "adjusted_mutual_information": clusters.adjusted,
+        })),
         "chance_recall_at_1": asking.and_then(Retrieval::chance_recall_at_1),
         "n_faults": evaluation.faults.0.len(),
         "conventions": {
-            "recall_at_k": "share of queries with a relevant image among the k best",
+            "recall_at_k": "share of queries with a relevant image among the k best; cmc_at_k is the same number",
+            "mean_average_precision": "mean over queries of (1/R) sum of the precision at each relevant rank",
+            "r_precision": "mean over queries of the share of relevant images among the first R",
+            "nmi": "mutual information of k-means clusters and labels over the arithmetic mean of their entropies",
             "mean_average_precision_at_r": "mean over queries of (1/R) sum of the precision at each relevant rank up to R, R relevant images in the gallery",
             "excluded": "the query itself, by its content",
             "without_relevant": "in no mean",
@@ -403,7 +486,7 @@ fn ratio(student: &Retrieval, ceiling: &Retrieval) -> Option<f64> {
     (whole > 0.0).then(|| student.means.recall_at_1 / whole)
 }
 
-fn describe(evaluation: &Evaluation) {
+fn describe(args: &Args, evaluation: &Evaluation) {
     let Evaluation {
         gallery,
         student,
@@ -428,7 +511,11 @@ fn describe(evaluation: &Evaluation) {
         evaluation.n_queries,
         n_lost.unwrap_or(0)
     ));
-    say("             recall_at_1  recall_at_5  recall_at_10  mean_average_precision_at_r");
+    let columns: Vec<String> = { args.k.iter() }
+        .map(|k| format!("recall_at_{k}"))
+        .chain(["r_precision".into(), "mean_average_precision_at_r".into()])
+        .collect();
+    say(&format!("{:<12} {}", "", columns.join("  ")));
     let lines = [
         ("student", student),
         ("teacher", ceiling.as_ref()),
@@ -440,12 +527,18 @@ fn describe(evaluation: &Evaluation) {
     for (name, retrieval) in lines {
         let Some(retrieval) = retrieval else { continue };
         let means = &retrieval.means;
+        let recalls = args.k.iter().map(|k| retrieval.recall_at(*k as usize));
+        let cells = recalls
+            .chain([means.r_precision, means.mean_average_precision_at_r])
+            .zip(&columns)
+            .map(|(score, column)| format!("{score:>width$.4}", width = column.len()));
+        let cells: Vec<String> = cells.collect();
+        say(&format!("{name:<12} {}", cells.join("  ")));
+    }
+    if let Some(clusters) = &evaluation.clusters {
         say(&format!(
-            "{name:<12} {:>11.4}  {:>11.4}  {:>12.4}  {:>27.4}",
-            means.recall_at_1,
-            means.recall_at_5,
-            means.recall_at_10,
-            means.mean_average_precision_at_r
+            "{} clusters: nmi {:.4}, adjusted_mutual_information {:.4}",
+            clusters.n_clusters, clusters.nmi, clusters.adjusted
         ));
     }
     if let Some(baseline) = baseline

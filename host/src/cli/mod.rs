@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod bench_training;
 mod data;
 mod demo;
 mod embed;
@@ -9,7 +10,9 @@ mod evaluate;
 mod export;
 mod gallery;
 mod losses;
+mod sweep;
 mod teacher;
+mod teacher_script;
 mod teacher_train;
 mod train;
 
@@ -32,6 +35,7 @@ use signal_hook::iterator::Signals;
 use crate::data::DataError;
 use crate::embeddings::cache::EmbedError;
 use crate::recipe::RecipeError;
+use crate::sweep::SweepError;
 use crate::teacher::TeacherError;
 use crate::weights::WeightsError;
 
@@ -58,6 +62,8 @@ enum Command {
     Embed(embed::Args),
     /// Train a student from a recipe.
     Train(train::Args),
+    /// Measure how fast a recipe trains.
+    BenchTraining(bench_training::Args),
     /// Explain the losses, or check them against published implementations.
     #[command(subcommand)]
     Losses(losses::Command),
@@ -68,6 +74,8 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// Train, export and score students x losses x seeds of a file.
+    Sweep(sweep::Args),
     /// Run the whole flow on rendered shelves and write a report.
     Demo(demo::Args),
 }
@@ -91,10 +99,12 @@ pub fn main() -> ExitCode {
         Command::Teacher(command) => teacher::run(command),
         Command::Embed(args) => embed::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::BenchTraining(args) => bench_training::run(&args),
         Command::Losses(command) => losses::run(command),
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match outcome {
@@ -171,11 +181,12 @@ fn report_error(err: &anyhow::Error) {
 
 /// What to do about one error of a chain of causes, chosen by its type.
 fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>> {
-    if let Some(RecipeError::Syntax {
-        suggestion: Some(name),
-        ..
-    }) = cause.downcast_ref()
-    {
+    let suggestion = match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(RecipeError::Syntax { suggestion, .. }), _)
+        | (_, Some(SweepError::Syntax { suggestion, .. })) => suggestion.as_ref(),
+        _ => None,
+    };
+    if let Some(name) = suggestion {
         return Some(format!("did you mean `{name}`?").into());
     }
     host_hint(cause)

@@ -19,7 +19,7 @@ use crate::export::{fold, onnx};
 use crate::teacher::projection::{LearnedWhitening, Projection, Whitening};
 use crate::teacher::{Member, Teacher, npy};
 use crate::weights::Weights;
-use crate::zoo;
+use crate::zoo::{self, Pooling};
 
 /// Largest network file that is read.
 const MAX_NETWORK_BYTES: u64 = 1 << 30;
@@ -42,12 +42,19 @@ pub(super) enum Command {
   eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
   eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
-  eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher")]
+  eyas teacher import network.pt --crop 224 --data photos --out script.teacher
+  eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher
+
+Weights of torchvision become a .safetensors file in Python:
+  from torchvision.models import resnet50; from safetensors.torch import save_file
+  save_file(resnet50(weights=\"DEFAULT\").state_dict(), \"resnet50.safetensors\")")]
 pub(super) struct ImportArgs {
     /// ONNX networks, weights (.safetensors) and .teacher files, whose outputs are put one
     /// after the other: the networks of a .teacher keep the pixels that they read, its
     /// projection is left behind. Or one .npy matrix with a row for each image of the data,
-    /// in its order.
+    /// in its order; or one TorchScript network (.pt), which embeds the data once: as with
+    /// .npy, the teacher then knows these images and no others. A TorchScript file is a
+    /// program: run only what you trust.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Folder or CSV list of images: the projection is fitted on their training split.
@@ -88,6 +95,9 @@ pub(super) struct ImportArgs {
     /// Architecture of the zoo that .safetensors files hold the weights of.
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
+    /// How the last map of that architecture becomes features.
+    #[arg(long, value_enum, default_value_t = PoolingName::Average, requires = "architecture")]
+    pooling: PoolingName,
     /// Teacher file to write.
     #[arg(long)]
     out: PathBuf,
@@ -102,6 +112,8 @@ pub(super) struct ImportArgs {
     /// Output of the ONNX networks to take; their first if not given.
     #[arg(long)]
     output: Option<String>,
+    #[command(flatten)]
+    compute: super::training::ComputeArgs,
 }
 
 #[derive(clap::Args)]
@@ -126,6 +138,29 @@ struct PixelArgs {
     /// Pixels are divided by these, for red, green, blue.
     #[arg(long, value_delimiter = ',', default_value = "1,1,1")]
     std: Vec<f32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingName {
+    /// Mean.
+    Average,
+    /// Maximum.
+    Max,
+    /// Mean plus maximum.
+    AverageMax,
+    /// Generalized mean; exponent `pool.p` of the weights, or 3.
+    Gem,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::Average => Self::Average,
+            PoolingName::Max => Self::Max,
+            PoolingName::AverageMax => Self::AverageMax,
+            PoolingName::Gem => Self::Gem,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -175,10 +210,11 @@ pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
 
 fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.data)?;
-    let teacher = if args.files.iter().any(|path| is(path, "npy")) {
+    let holds_embeddings = |path: &PathBuf| is(path, "npy") || is(path, "pt");
+    let teacher = if args.files.iter().any(holds_embeddings) {
         let [path] = &args.files[..] else {
             bail!(
-                "a teacher of embeddings is made of one .npy file, {} files are named",
+                "a teacher of embeddings is made of one .npy or .pt file, {} files are named",
                 args.files.len()
             );
         };
@@ -218,7 +254,7 @@ fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
             continue;
         }
         let onnx = if is(path, "safetensors") {
-            onnx_of_weights(path, args.architecture.as_deref(), spec.crop)?
+            onnx_of_weights(path, args, spec.crop)?
         } else {
             files::read(path, MAX_NETWORK_BYTES)?
         };
@@ -242,9 +278,9 @@ fn members_of(path: &Path) -> anyhow::Result<Vec<Member>> {
 }
 
 /// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
-fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow::Result<Vec<u8>> {
+fn onnx_of_weights(path: &Path, args: &ImportArgs, side: u32) -> anyhow::Result<Vec<u8>> {
     let names = || zoo::ARCHITECTURES.map(|(name, _)| name).join(", ");
-    let Some(architecture) = architecture else {
+    let Some(architecture) = &args.architecture else {
         bail!(
             "`{}` holds weights: name their --architecture: {}",
             path.display(),
@@ -257,7 +293,7 @@ fn onnx_of_weights(path: &Path, architecture: Option<&str>, side: u32) -> anyhow
             names()
         )
     })?;
-    let trunk = network.trunk();
+    let trunk = network.with_pooling(args.pooling.into()).trunk();
     let given = Weights::read(path)?;
     let weights = zoo::init::start_from(&trunk, &given, 0)
         .with_context(|| format!("weights `{}` for {architecture}", path.display()))?;
@@ -270,6 +306,11 @@ fn import_embeddings(
     path: &Path,
     manifest: &Manifest,
 ) -> anyhow::Result<Teacher> {
+    if is(path, "pt") {
+        let spec = args.pixels.spec()?;
+        let images = super::teacher_script::embed(path, &spec, manifest, args.compute)?;
+        return Ok(Teacher::from_embeddings(name(args), images, None, None)?);
+    }
     let rows = npy::read(path)?;
     if rows.n_rows() != manifest.images.len() {
         bail!(

@@ -63,7 +63,7 @@ pub(super) fn no_torch<T>() -> anyhow::Result<T> {
 }
 
 #[cfg(feature = "torch")]
-pub(super) use with_torch::{naming_start, prepare};
+pub(super) use with_torch::{choose_compute, naming_start, prepare};
 
 #[cfg(feature = "torch")]
 mod with_torch {
@@ -151,7 +151,7 @@ mod with_torch {
         Ok(selected)
     }
 
-    fn choose_compute(args: ComputeArgs) -> anyhow::Result<Compute> {
+    pub(in crate::cli) fn choose_compute(args: ComputeArgs) -> anyhow::Result<Compute> {
         let choice = match args.compute {
             ComputeWish::Auto => ComputeChoice::Auto,
             ComputeWish::Cpu => ComputeChoice::Cpu,

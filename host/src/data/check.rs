@@ -9,7 +9,9 @@ use eyas_shared::fingerprint::ImageId;
 use eyas_shared::preprocess::{Limits, decode};
 use serde::Serialize;
 
+use super::label_errors::Suspect;
 use super::listing::{self, Listing};
+use super::manifest::{Image, Manifest};
 use super::{DataError, parallel};
 
 /// Images with a side shorter than this show too little, in pixels.
@@ -52,10 +54,43 @@ pub struct SplitSummary {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
+    /// Of which kind.
+    pub kind: FindingKind,
     /// Which image, label, split or list.
     pub subject: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+/// Kinds of findings, to count them by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A wrong line of a list, or a name that can not stand in one.
+    Listing,
+    /// A file that can not be read.
+    Unreadable,
+    /// A file that is cut short or no image.
+    Undecodable,
+    /// An image of too few pixels.
+    TooSmall,
+    /// One content under two labels.
+    ConflictingLabels,
+    /// One content twice in one split.
+    Duplicate,
+    /// One content in two splits.
+    DuplicateAcrossSplits,
+    /// A data set of one label.
+    OnlyLabel,
+    /// A label with a single training image.
+    SingleImage,
+    /// Queries without a gallery, for all labels or for one.
+    NotInGallery,
+    /// A folder or split without images.
+    Empty,
+    /// A label that the nearest neighbors contradict.
+    ProbableLabelError,
 }
 
 /// How bad a finding is.
@@ -76,11 +111,45 @@ impl CheckReport {
         self.findings.iter().filter(wanted).count()
     }
 
-    fn add(&mut self, severity: Severity, subject: &str, problem: impl Into<String>) {
+    /// Number of findings of each kind that occurs.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<FindingKind, usize> {
+        let mut counts = BTreeMap::new();
+        for finding in &self.findings {
+            *counts.entry(finding.kind).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Adds labels that nearest neighbors contradict, as warnings.
+    pub fn add_suspects(&mut self, suspects: &[Suspect]) {
+        for suspect in suspects {
+            let problem = format!(
+                "is labelled `{}`, but {} of its {} nearest neighbors are labelled `{}`, the nearest is `{}`",
+                suspect.label,
+                suspect.n_agreeing,
+                suspect.n_neighbors,
+                suspect.neighbors_label,
+                suspect.nearest
+            );
+            self.warn(FindingKind::ProbableLabelError, &suspect.path, problem);
+        }
+    }
+
+    fn fault(&mut self, kind: FindingKind, subject: &str, problem: impl Into<String>) {
+        self.add(Severity::Fault, kind, subject, problem.into());
+    }
+
+    fn warn(&mut self, kind: FindingKind, subject: &str, problem: impl Into<String>) {
+        self.add(Severity::Warning, kind, subject, problem.into());
+    }
+
+    fn add(&mut self, severity: Severity, kind: FindingKind, subject: &str, problem: String) {
         self.findings.push(Finding {
             severity,
+            kind,
             subject: subject.to_owned(),
-            problem: problem.into(),
+            problem,
         });
     }
 }
@@ -91,6 +160,17 @@ impl CheckReport {
 /// # Errors
 /// If the images can not even be listed: nothing there, or an ambiguous layout.
 pub fn check(path: &Path, progress: &dyn Fn(usize)) -> Result<CheckReport, DataError> {
+    check_and_list(path, progress).map(|(report, _)| report)
+}
+
+/// [`check`], and the images that are sound, for whoever wants to look further.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_and_list(
+    path: &Path,
+    progress: &dyn Fn(usize),
+) -> Result<(CheckReport, Manifest), DataError> {
     let mut faults = Vec::new();
     let listing = listing::list(path, &mut |fault| {
         faults.push(fault);
@@ -99,81 +179,127 @@ pub fn check(path: &Path, progress: &dyn Fn(usize)) -> Result<CheckReport, DataE
     let mut report = CheckReport {
         root: listing.root.clone(),
         n_images: listing.entries.len(),
-        n_labels: count_labels(&listing, |_| true),
+        n_labels: count_labels(&listing),
         n_other_files: listing.n_other,
-        splits: summarize(&listing),
+        splits: summarize_parts(listing.entries.iter().map(Part::from)),
         findings: Vec::new(),
     };
     for fault in faults {
-        report.add(
-            Severity::Fault,
-            &path.display().to_string(),
-            fault.to_string(),
-        );
+        let subject = path.display().to_string();
+        report.fault(FindingKind::Listing, &subject, fault.to_string());
     }
-    check_images(&listing, progress, &mut report);
+    let images = check_images(&listing, progress, &mut report);
     check_labels(&listing, &mut report);
     for empty in &listing.empty {
-        let (severity, problem) = if empty.is_split {
-            (Severity::Fault, "the split has no image")
+        if empty.is_split {
+            report.fault(FindingKind::Empty, &empty.path, "the split has no image");
         } else {
-            (Severity::Warning, "the folder holds no image")
-        };
-        report.add(severity, &empty.path, problem);
+            report.warn(FindingKind::Empty, &empty.path, "the folder holds no image");
+        }
     }
-    Ok(report)
+    let sound = Manifest {
+        root: listing.root,
+        images,
+    };
+    Ok((report, sound))
 }
 
-fn count_labels(listing: &Listing, wanted: impl Fn(&listing::Entry) -> bool) -> usize {
-    let entries = listing.entries.iter().filter(|entry| wanted(entry));
-    let labels: BTreeSet<&str> = entries.map(|entry| entry.label.as_str()).collect();
+fn count_labels(listing: &Listing) -> usize {
+    let labels: BTreeSet<&str> = { listing.entries.iter() }
+        .map(|entry| entry.label.as_str())
+        .collect();
     labels.len()
 }
 
-fn summarize(listing: &Listing) -> Vec<SplitSummary> {
-    let mut splits: Vec<SplitSummary> = Vec::new();
-    for entry in &listing.entries {
-        let known = splits.iter().position(|split| split.split == entry.split);
+/// Images of each split, in the order in which the splits first appear.
+#[must_use]
+pub fn summarize(manifest: &Manifest) -> Vec<SplitSummary> {
+    summarize_parts(manifest.images.iter().map(|image| Part {
+        split: &image.split,
+        label: &image.label,
+        is_query: image.is_query,
+        is_gallery: image.is_gallery,
+    }))
+}
+
+/// What is counted of an image.
+struct Part<'e> {
+    split: &'e str,
+    label: &'e str,
+    is_query: bool,
+    is_gallery: bool,
+}
+
+impl<'e> From<&'e listing::Entry> for Part<'e> {
+    fn from(entry: &'e listing::Entry) -> Self {
+        Self {
+            split: &entry.split,
+            label: &entry.label,
+            is_query: entry.is_query,
+            is_gallery: entry.is_gallery,
+        }
+    }
+}
+
+fn summarize_parts<'e>(parts: impl Iterator<Item = Part<'e>>) -> Vec<SplitSummary> {
+    let mut splits: Vec<(SplitSummary, BTreeSet<&str>)> = Vec::new();
+    for part in parts {
+        let known = splits
+            .iter()
+            .position(|(split, _)| split.split == part.split);
         let split_idx = known.unwrap_or_else(|| {
-            splits.push(SplitSummary {
-                split: entry.split.clone(),
+            let split = SplitSummary {
+                split: part.split.to_owned(),
                 n_images: 0,
-                n_labels: count_labels(listing, |other| other.split == entry.split),
+                n_labels: 0,
                 n_queries: 0,
                 n_gallery: 0,
-            });
+            };
+            splits.push((split, BTreeSet::new()));
             splits.len() - 1
         });
-        let split = &mut splits[split_idx];
+        let (split, labels) = &mut splits[split_idx];
         split.n_images += 1;
-        split.n_queries += usize::from(entry.is_query);
-        split.n_gallery += usize::from(entry.is_gallery);
+        split.n_queries += usize::from(part.is_query);
+        split.n_gallery += usize::from(part.is_gallery);
+        labels.insert(part.label);
     }
-    splits
+    let counted = |(split, labels): (SplitSummary, BTreeSet<&str>)| SplitSummary {
+        n_labels: labels.len(),
+        ..split
+    };
+    splits.into_iter().map(counted).collect()
 }
 
 /// What a look into one file gave: its identity if it could be read, and what is wrong.
 struct Look {
     id: Option<ImageId>,
-    problem: Option<String>,
+    problem: Option<(FindingKind, String)>,
 }
 
 fn look(listing: &Listing, entry_idx: usize) -> Look {
     let bytes = match listing.read(entry_idx) {
         Ok(bytes) => bytes,
         Err(err) => {
+            let problem = format!("can not be read: {}", err.source);
             return Look {
                 id: None,
-                problem: Some(format!("can not be read: {}", err.source)),
+                problem: Some((FindingKind::Unreadable, problem)),
             };
         }
     };
     let problem = match decode(&bytes, &Limits::DEFAULT) {
-        Err(err) => Some(format!("can not be decoded: {err}")),
-        Ok(image) if image.width.min(image.height) < MIN_SIDE => Some(format!(
-            "has {} x {} pixels; a side needs at least {MIN_SIDE}",
-            image.width, image.height
-        )),
+        Err(err) => {
+            let problem = format!("can not be decoded: {err}");
+            Some((FindingKind::Undecodable, problem))
+        }
+        Ok(image) if image.width.min(image.height) < MIN_SIDE => {
+            let problem = format!(
+                "has {} x {} pixels; a side needs at least {MIN_SIDE}",
+                image.width, image.height
+            );
+            Some((FindingKind::TooSmall, problem))
+        }
         Ok(_) => None,
     };
     Look {
@@ -182,27 +308,49 @@ fn look(listing: &Listing, entry_idx: usize) -> Look {
     }
 }
 
-fn check_images(listing: &Listing, progress: &dyn Fn(usize), report: &mut CheckReport) {
+/// The images without a fault of their own.
+fn check_images(
+    listing: &Listing,
+    progress: &dyn Fn(usize),
+    report: &mut CheckReport,
+) -> Vec<Image> {
     let n = listing.entries.len();
     let looks = parallel::map(n, |i| look(listing, i), || progress(n));
     let mut first_of_id: BTreeMap<ImageId, usize> = BTreeMap::new();
+    let mut sound = Vec::new();
     for (i, look) in looks.into_iter().enumerate() {
         let entry = &listing.entries[i];
-        if let Some(problem) = look.problem {
-            report.add(Severity::Fault, &entry.path, problem);
+        let is_sound = look.problem.is_none();
+        if let Some((kind, problem)) = look.problem {
+            report.fault(kind, &entry.path, problem);
         }
         let Some(id) = look.id else { continue };
-        let first = &listing.entries[*first_of_id.entry(id).or_insert(i)];
-        if first.label != entry.label {
-            let problem = format!(
-                "is labelled `{}` and has the very content of `{}`, labelled `{}`",
-                entry.label, first.path, first.label
-            );
-            report.add(Severity::Fault, &entry.path, problem);
-        } else if first.path != entry.path {
-            let problem = format!("has the very content of `{}`", first.path);
-            report.add(Severity::Warning, &entry.path, problem);
+        if is_sound {
+            sound.push(entry.to_image(id));
         }
+        let first = &listing.entries[*first_of_id.entry(id).or_insert(i)];
+        check_copy(first, entry, report);
+    }
+    sound
+}
+
+/// Compares an entry with the first one of the same content, which may be itself.
+fn check_copy(first: &listing::Entry, entry: &listing::Entry, report: &mut CheckReport) {
+    if first.label != entry.label {
+        let problem = format!(
+            "is labelled `{}` and has the very content of `{}`, labelled `{}`",
+            entry.label, first.path, first.label
+        );
+        report.fault(FindingKind::ConflictingLabels, &entry.path, problem);
+    } else if first.split != entry.split {
+        let problem = format!(
+            "is in split `{}` and has the very content of `{}` in split `{}`",
+            entry.split, first.path, first.split
+        );
+        report.warn(FindingKind::DuplicateAcrossSplits, &entry.path, problem);
+    } else if first.path != entry.path {
+        let problem = format!("has the very content of `{}`", first.path);
+        report.warn(FindingKind::Duplicate, &entry.path, problem);
     }
 }
 
@@ -210,7 +358,7 @@ fn check_labels(listing: &Listing, report: &mut CheckReport) {
     let entries = &listing.entries;
     if let (1, Some(entry)) = (report.n_labels, entries.first()) {
         let problem = "is the only label; retrieval needs at least two";
-        report.add(Severity::Fault, &entry.label, problem);
+        report.fault(FindingKind::OnlyLabel, &entry.label, problem);
     }
     let mut n_in_train: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.split == "train") {
@@ -219,7 +367,7 @@ fn check_labels(listing: &Listing, report: &mut CheckReport) {
     for (label, n) in n_in_train {
         if n == 1 {
             let problem = "has a single training image, so it gives no pair of equals";
-            report.add(Severity::Warning, label, problem);
+            report.warn(FindingKind::SingleImage, label, problem);
         }
     }
     let labels_with = |role: fn(&listing::Entry) -> bool| -> BTreeSet<&str> {
@@ -230,12 +378,12 @@ fn check_labels(listing: &Listing, report: &mut CheckReport) {
     let searched = labels_with(|entry| entry.is_gallery);
     if searched.is_empty() && !asked.is_empty() {
         let problem = "no image is searched: put some into a split `gallery` or set is_gallery";
-        report.add(Severity::Fault, "gallery", problem);
+        report.fault(FindingKind::NotInGallery, "gallery", problem);
         return;
     }
     for label in asked.difference(&searched) {
         let problem = "is asked for, but no gallery image has this label";
-        report.add(Severity::Fault, label, problem);
+        report.fault(FindingKind::NotInGallery, label, problem);
     }
 }
 
@@ -340,6 +488,48 @@ mod tests {
         assert_eq!(
             findings(folder.path()),
             ["? a: has a single training image, so it gives no pair of equals"]
+        );
+    }
+
+    #[test]
+    fn a_copy_in_another_split_is_named_and_kinds_are_counted() {
+        let folder = images(&[
+            "train/a/1.jpg",
+            "train/a/2.jpg",
+            "train/b/1.jpg",
+            "train/b/2.jpg",
+        ]);
+        fs::create_dir_all(folder.path().join("val/a")).unwrap();
+        fs::write(folder.path().join("val/a/9.jpg"), jpeg(2)).unwrap();
+        fs::write(folder.path().join("val/a/cut.jpg"), &jpeg(8)[..90]).unwrap();
+        let (mut report, sound) = check_and_list(folder.path(), &|_| {}).unwrap();
+        assert_eq!(sound.images.len(), 5);
+        let suspect = Suspect {
+            path: "train/b/1.jpg".into(),
+            label: "b".into(),
+            neighbors_label: "a".into(),
+            n_agreeing: 4,
+            n_own: 1,
+            n_neighbors: 5,
+            nearest: "train/a/2.jpg".into(),
+        };
+        report.add_suspects(&[suspect]);
+        let counts: Vec<_> = report.counts().into_iter().collect();
+        assert_eq!(
+            counts,
+            [
+                (FindingKind::Undecodable, 1),
+                (FindingKind::DuplicateAcrossSplits, 1),
+                (FindingKind::ProbableLabelError, 1),
+            ]
+        );
+        assert_eq!(
+            report.findings[0].problem,
+            "is in split `val` and has the very content of `train/a/2.jpg` in split `train`"
+        );
+        assert_eq!(
+            report.findings[2].problem,
+            "is labelled `b`, but 4 of its 5 nearest neighbors are labelled `a`, the nearest is `train/a/2.jpg`"
         );
     }
 

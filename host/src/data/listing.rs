@@ -6,7 +6,9 @@ use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::ImageId;
 
 use super::manifest::Image;
-use super::{DataError, MANIFEST_NAME, MAX_IMAGE_BYTES, csv, folder, grocery};
+use super::{
+    DataError, MANIFEST_NAME, MAX_IMAGE_BYTES, cars, csv, folder, grocery, landmarks, text_lists,
+};
 
 /// Images with their labels and roles; their files may turn out to be missing or damaged.
 pub(super) struct Listing {
@@ -69,13 +71,7 @@ pub(super) fn list(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataEr
         });
     }
     let listing = if path.is_dir() {
-        if path.join(MANIFEST_NAME).is_file() {
-            csv::list(&path.join(MANIFEST_NAME), on_fault)?
-        } else if path.join("train.txt").is_file() && path.join("classes.csv").is_file() {
-            grocery::list(path, on_fault)?
-        } else {
-            folder::list(path, on_fault)?
-        }
+        list_folder(path, on_fault)?
     } else if has_extension(path, &["csv"]) {
         csv::list(path, on_fault)?
     } else {
@@ -90,6 +86,30 @@ pub(super) fn list(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataEr
         })?;
     }
     Ok(listing)
+}
+
+fn list_folder(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataError> {
+    if path.join(MANIFEST_NAME).is_file() {
+        csv::list(&path.join(MANIFEST_NAME), on_fault)
+    } else if path.join("train.txt").is_file() && path.join("classes.csv").is_file() {
+        grocery::list(path, on_fault)
+    } else if text_lists::is_cub(path) {
+        text_lists::cub(path, on_fault)
+    } else if path.join(cars::LIST).is_file() {
+        cars::list(path)
+    } else if text_lists::is_online_products(path) {
+        text_lists::online_products(path, on_fault)
+    } else if let Some(list) = text_lists::in_shop_list(path) {
+        text_lists::in_shop(path, list, on_fault)
+    } else if let Some(list) = landmarks::find_sfm(path) {
+        landmarks::list_sfm(path, &list)
+    } else if let Some(list) = landmarks::find_revisited(path) {
+        landmarks::list_revisited(path, &list)
+    } else if text_lists::is_omniglot(path) {
+        text_lists::omniglot(path, on_fault)
+    } else {
+        folder::list(path, on_fault)
+    }
 }
 
 /// Whether the images of a split ask, and whether they are searched.

@@ -6,10 +6,18 @@
 
 pub mod check;
 pub mod manifest;
+pub mod split;
 
+pub mod label_errors;
+pub mod landmarks;
+pub mod mat;
+pub mod pickle;
+
+mod cars;
 mod csv;
 mod folder;
 mod grocery;
+mod text_lists;
 
 mod listing;
 pub(crate) mod parallel;
@@ -24,7 +32,7 @@ use eyas_shared::fingerprint::ImageId;
 use eyas_shared::preprocess::Limits;
 use thiserror::Error;
 
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, check, check_and_list};
 pub use manifest::{Image, Manifest, Role, Selection};
 
 /// Largest image file that is read, in bytes.
@@ -90,6 +98,22 @@ pub enum DataError {
         /// Which image.
         path: PathBuf,
     },
+    /// A MATLAB file that is no list of images.
+    #[error("`{}`: {source}", path.display())]
+    Mat {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: mat::MatFault,
+    },
+    /// A pickle file that is no list of images.
+    #[error("`{}`: {source}", path.display())]
+    Pickle {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pickle::PickleFault,
+    },
     /// A list whose content is wrong.
     #[error("`{}`, line {line}: {problem}", path.display())]
     Line {
@@ -115,6 +139,13 @@ pub enum DataError {
 /// - a folder of the Grocery Store Dataset (`train.txt`, `val.txt`, `test.txt`,
 ///   `classes.csv`): labels are class names; the iconic images of `classes.csv` are the
 ///   split `iconic` and have no role;
+/// - a benchmark as it is published: CUB-200-2011 (`images.txt`, `image_class_labels.txt`),
+///   Cars-196 (`cars_annos.mat`), Stanford Online Products (`Ebay_train.txt`,
+///   `Ebay_test.txt`), Omniglot (`images_background`, `images_evaluation`): class-disjoint
+///   splits `train` and `test`, whose images ask and are searched; In-Shop
+///   (`Eval/list_eval_partition.txt`): `train`, `query`, `gallery`; SfM-120k
+///   (`retrieval-SfM-120k.pkl`): `train`, `val`; revisited Oxford and Paris (`gnd_*.pkl`):
+///   `query`, `gallery`. Training images of these have no role;
 /// - class folders, `DIR/label/IMAGE` or `DIR/split/label/IMAGE` with the splits `train`,
 ///   `val`, `test`, `query`, `gallery`; deeper folders make labels such as `a/b`. Where
 ///   images lie in no label folder, the label is the file's name without its extension.

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod benchmarks;
+
 /// A small JPEG whose bytes depend on `tint`.
 pub(super) fn jpeg(tint: u8) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -3,13 +3,15 @@
 //!
 //! [`metrics`] and [`clustering`] define the numbers, [`protocols`] and [`revisited`] who
 //! asks what, [`baseline`] what has to be beaten; [`golden`] computes what published
-//! implementations were recorded to give. Nothing here measures time, and nothing knows how a student was trained.
+//! implementations were recorded to give. [`ranks`] keeps memory bounded. Nothing here measures time, and nothing knows how a student was trained.
 
 pub mod baseline;
 pub mod clustering;
 pub mod golden;
+pub mod landmarks;
 pub mod metrics;
 pub mod protocols;
+pub mod ranks;
 pub mod revisited;
 
 use eyas_device::matcher::Matcher;

@@ -1,22 +1,25 @@
 //! Who asks what: queries against a gallery, the query itself left out by its identity.
 //!
 //! Asymmetric or symmetric is decided by who made the embeddings; the protocol is the same.
-//! A gallery image is relevant if it has the query's label.
+//! A gallery image is relevant if it has the query's label. Ranks are counted, so memory
+//! grows with queries and relevant images and not with their product with the gallery.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use eyas_device::matcher::{Match, Matcher, Query};
+use eyas_device::matcher::{Match, Matcher};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::ImageId;
 use thiserror::Error;
 
 use super::metrics::{self, Ranking};
+use super::ranks::{Asked, Found, ranks};
 use crate::data::manifest::Manifest;
+use crate::data::parallel;
 
 /// Matches that are kept for each query.
 pub const N_KEPT: usize = 10;
 
-/// Queries whose rankings are in memory together.
+/// Queries that share one reading of the gallery.
 const BATCH: usize = 64;
 
 /// Labelled queries.
@@ -63,6 +66,8 @@ pub struct QueryOutcome {
     pub n_relevant: usize,
     /// Gallery images that were searched: all but the query itself.
     pub n_searched: usize,
+    /// Rank of the best relevant image from 0; `None` if there is nothing to find.
+    pub first_rank: Option<usize>,
     /// Its metrics; `None` if there is nothing to find.
     pub scores: Option<Scores>,
 }
@@ -78,6 +83,10 @@ pub struct Scores {
     pub recall_at_10: f64,
     /// See [`metrics::mean_average_precision_at_r`].
     pub mean_average_precision_at_r: f64,
+    /// See [`metrics::average_precision_step`].
+    pub mean_average_precision: f64,
+    /// See [`metrics::r_precision`].
+    pub r_precision: f64,
 }
 
 /// What all queries found.
@@ -127,28 +136,37 @@ pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, 
         return Err(RetrievalError::NoDirection { query_idx });
     }
     let relevant = Relevant::of(queries, matcher);
-    let mut outcomes = Vec::with_capacity(queries.ids.len());
-    let all: Vec<usize> = (0..queries.ids.len()).collect();
-    for batch in all.chunks(BATCH) {
-        // A search for more than the most that one of the batch needs costs nothing more.
-        let needed = batch.iter().map(|&query_idx| relevant.n_of(query_idx));
-        let k = needed.max().unwrap_or(0).max(N_KEPT);
-        let asked: Vec<Query<'_>> = batch
-            .iter()
-            .map(|&query_idx| Query {
+    let n_queries = queries.ids.len();
+    // As many blocks as keep every core busy, none larger than a batch.
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let block = n_queries.div_ceil(n_cores).clamp(1, BATCH);
+    let score = |block_idx: usize| -> Vec<QueryOutcome> {
+        let first = block_idx * block;
+        let asked: Vec<Asked<'_>> = (first..n_queries.min(first + block))
+            .map(|query_idx| Asked {
                 embedding: queries.embeddings.row(query_idx),
                 exclude: Some(queries.ids[query_idx]),
+                rows: relevant.rows_of(query_idx, queries, matcher),
             })
             .collect();
-        let found = matcher.search_batch(&asked, k);
-        for (&query_idx, matches) in batch.iter().zip(found) {
-            outcomes.push(relevant.outcome(query_idx, matches, matcher));
-        }
-    }
-    Ok(summarize(outcomes))
+        let found = ranks(gallery, &asked, N_KEPT);
+        let outcome = |(query_idx, found)| relevant.outcome(query_idx, found);
+        (first..).zip(found).map(outcome).collect()
+    };
+    let outcomes = parallel::map(n_queries.div_ceil(block), score, || {});
+    Ok(summarize(outcomes.into_iter().flatten().collect()))
 }
 
 impl Retrieval {
+    /// Share of the queries that have something to find whose best relevant image is among
+    /// the first `k`: recall_at_k of metric learning, and cmc_at_k. 0 if there are none.
+    #[must_use]
+    pub fn recall_at(&self, k: usize) -> f64 {
+        let first_ranks = || self.queries.iter().filter_map(|query| query.first_rank);
+        let n_found = first_ranks().filter(|rank| *rank < k).count();
+        n_found as f64 / first_ranks().count().max(1) as f64
+    }
+
     /// Expected recall_at_1 of a random order: the mean over the queries that have something
     /// to find of the share of relevant images among those searched. `None` if none has.
     #[must_use]
@@ -160,12 +178,12 @@ impl Retrieval {
     }
 }
 
-/// The gallery's rows by label.
+/// The gallery's rows by label, as far as queries ask for them.
 struct Relevant {
+    /// Rows of each label of a query, ascending.
+    rows_of_label: HashMap<u32, Vec<u32>>,
     /// Label number of each query in the gallery, if it has that label.
     label_of_query: Vec<Option<u32>>,
-    /// Relevant rows of each query, itself left out.
-    n_of_query: Vec<usize>,
     /// Rows that each query searches, itself left out.
     n_searched: Vec<usize>,
 }
@@ -173,13 +191,6 @@ struct Relevant {
 impl Relevant {
     fn of(queries: &Queries, matcher: &Matcher<'_>) -> Self {
         let gallery = matcher.gallery();
-        let mut n_of_label: HashMap<u32, usize> = HashMap::new();
-        let mut labels_of_id: HashMap<ImageId, Vec<u32>> = HashMap::new();
-        for row in 0..gallery.n_rows() {
-            let label = gallery.label_idx(row);
-            *n_of_label.entry(label).or_default() += 1;
-            labels_of_id.entry(gallery.id(row)).or_default().push(label);
-        }
         let number_of: HashMap<&str, u32> = (0..gallery.header.n_labels)
             .filter_map(|label_idx| Some((gallery.label(label_idx)?, label_idx)))
             .collect();
@@ -188,45 +199,56 @@ impl Relevant {
             .iter()
             .map(|label| number_of.get(label.as_str()).copied())
             .collect();
-        let n_of = |(label, id): (&Option<u32>, &ImageId)| {
-            let Some(label) = label else { return 0 };
-            let itself = labels_of_id.get(id).into_iter().flatten();
-            let n_itself = itself.filter(|own| *own == label).count();
-            n_of_label.get(label).copied().unwrap_or(0) - n_itself
-        };
+        let mut rows_of_label: HashMap<u32, Vec<u32>> = { label_of_query.iter().flatten() }
+            .map(|label| (*label, Vec::new()))
+            .collect();
+        let asking: HashSet<ImageId> = queries.ids.iter().copied().collect();
+        let mut n_rows_of: HashMap<ImageId, usize> = HashMap::new();
+        for row in 0..gallery.n_rows() {
+            if let Some(rows) = rows_of_label.get_mut(&gallery.label_idx(row)) {
+                rows.push(row);
+            }
+            let id = gallery.id(row);
+            if asking.contains(&id) {
+                *n_rows_of.entry(id).or_default() += 1;
+            }
+        }
         let n_searched = |id: &ImageId| {
-            let n_itself = labels_of_id.get(id).map_or(0, Vec::len);
+            let n_itself = n_rows_of.get(id).copied().unwrap_or(0);
             gallery.n_rows() as usize - n_itself
         };
         Self {
             n_searched: queries.ids.iter().map(n_searched).collect(),
-            n_of_query: label_of_query.iter().zip(&queries.ids).map(n_of).collect(),
+            rows_of_label,
             label_of_query,
         }
     }
 
-    fn n_of(&self, query_idx: usize) -> usize {
-        self.n_of_query[query_idx]
+    /// Rows of the query's label that do not hold the query itself.
+    fn rows_of(&self, query_idx: usize, queries: &Queries, matcher: &Matcher<'_>) -> Vec<u32> {
+        let label = self.label_of_query[query_idx];
+        let rows = label.and_then(|label| self.rows_of_label.get(&label));
+        let id = queries.ids[query_idx];
+        let is_other = |row: &u32| matcher.gallery().id(*row) != id;
+        rows.into_iter()
+            .flatten()
+            .copied()
+            .filter(is_other)
+            .collect()
     }
 
-    fn outcome(
-        &self,
-        query_idx: usize,
-        mut matches: Vec<Match>,
-        matcher: &Matcher<'_>,
-    ) -> QueryOutcome {
-        let label = self.label_of_query[query_idx];
-        let gallery = matcher.gallery();
-        let is_relevant = |found: &Match| Some(gallery.label_idx(found.row)) == label;
+    fn outcome(&self, query_idx: usize, found: Found) -> QueryOutcome {
+        let mut ranks = found.ranks;
+        ranks.sort_unstable();
         let ranking = Ranking {
-            n_relevant: self.n_of(query_idx),
-            ..Ranking::of_whole(matches.iter().map(is_relevant))
+            n_relevant: ranks.len(),
+            ranks,
         };
-        matches.truncate(N_KEPT);
         QueryOutcome {
-            best: matches,
+            best: found.best,
             n_relevant: ranking.n_relevant,
             n_searched: self.n_searched[query_idx],
+            first_rank: ranking.ranks.first().copied(),
             scores: scores(&ranking),
         }
     }
@@ -238,6 +260,8 @@ fn scores(ranking: &Ranking) -> Option<Scores> {
         recall_at_5: metrics::recall_at_k(ranking, 5)?,
         recall_at_10: metrics::recall_at_k(ranking, 10)?,
         mean_average_precision_at_r: metrics::mean_average_precision_at_r(ranking)?,
+        mean_average_precision: metrics::average_precision_step(ranking)?,
+        r_precision: metrics::r_precision(ranking)?,
     })
 }
 
@@ -251,6 +275,8 @@ fn summarize(queries: Vec<QueryOutcome>) -> Retrieval {
             recall_at_5: mean(|scores| scores.recall_at_5),
             recall_at_10: mean(|scores| scores.recall_at_10),
             mean_average_precision_at_r: mean(|scores| scores.mean_average_precision_at_r),
+            mean_average_precision: mean(|scores| scores.mean_average_precision),
+            r_precision: mean(|scores| scores.r_precision),
         },
         n_without_relevant: queries.len() - scored.len(),
         queries,

@@ -23,9 +23,11 @@ mod sampler;
 mod targets;
 
 mod alignment;
+mod torchscript;
 
 mod checkpoint;
 mod experiment;
+mod measure;
 mod run;
 mod state;
 mod trainer;
@@ -33,5 +35,7 @@ mod trainer;
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice};
+pub use measure::{Speed, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
+pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;

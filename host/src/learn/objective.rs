@@ -24,8 +24,7 @@ impl Objective {
                 dim: recipe.dim,
                 n_labels,
                 n_images,
-                n_rows: recipe.batch.rows(),
-                channels: &channels,
+                channels: channels.clone(),
                 device,
             };
             (term.weight, loss::term(&term.loss, &setting))

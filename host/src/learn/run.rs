@@ -118,7 +118,7 @@ pub struct TeacherOf<'a> {
     pub training: Embeddings,
 }
 
-fn training_set(
+pub(super) fn training_set(
     manifest: &Manifest,
     teacher: Option<Embeddings>,
 ) -> Result<TrainingSet, LearnError> {
@@ -212,7 +212,7 @@ pub fn train_teacher(
 }
 
 /// The network whose maps losses compare with, without its head.
-fn teacher_network(inputs: &Inputs<'_>) -> Result<Option<TorchNetwork>, LearnError> {
+pub(super) fn teacher_network(inputs: &Inputs<'_>) -> Result<Option<TorchNetwork>, LearnError> {
     let faulty = |what: String| LearnError::Data(format!("teacher network: {what}"));
     match (inputs.recipe.teacher_trunk(), &inputs.teacher_network) {
         (None, _) => Ok(None),
@@ -245,22 +245,10 @@ fn train(
         ));
     }
     let device = inputs.compute.device;
-    let description = zoo::by_name(&recipe.architecture, recipe.dim)
-        .expect("a checked recipe names an architecture of the zoo");
-    let start = start_weights(inputs, &description)?;
-    let mut network = TorchNetwork::new(description, &start, device)?;
-    network.training = InTraining {
-        kind: inputs.compute.kind_for(recipe.precision)?,
-        frozen_statistics: freeze::frozen_statistics(&network, &recipe.stabilize),
-    };
+    let (network, start) = first_network(inputs)?;
+    let batches = batch_maker(&recipe, set, teacher)?;
+    let store = Arc::clone(&batches.store);
     let teacher_network = teacher_network(inputs)?;
-    let store = Arc::new(ImageStore::new(&set.images));
-    let targets = Targets::new(recipe.teacher_views, teacher, set.images.len());
-    let batches = BatchMaker {
-        store: Arc::clone(&store),
-        recipe: Arc::clone(&recipe),
-        targets: targets.map_err(LearnError::Data)?,
-    };
     let training = Training {
         recipe: &recipe,
         set,
@@ -292,6 +280,34 @@ fn train(
     let kept = trainer::train(&training, &mut validate, watch)?;
     let network = TorchNetwork::new(network.description.clone(), &kept, device)?;
     Ok(Trained { network, store })
+}
+
+/// The network with the weights that it starts from.
+pub(super) fn first_network(inputs: &Inputs<'_>) -> Result<(TorchNetwork, Weights), LearnError> {
+    let recipe = &inputs.recipe;
+    let description = recipe
+        .network()
+        .expect("a checked recipe names an architecture of the zoo");
+    let start = start_weights(inputs, &description)?;
+    let mut network = TorchNetwork::new(description, &start, inputs.compute.device)?;
+    network.training = InTraining {
+        kind: inputs.compute.kind_for(recipe.precision)?,
+        frozen_statistics: freeze::frozen_statistics(&network, &recipe.stabilize),
+    };
+    Ok((network, start))
+}
+
+pub(super) fn batch_maker(
+    recipe: &Arc<Recipe>,
+    set: &TrainingSet,
+    teacher: Option<&Arc<Teacher>>,
+) -> Result<BatchMaker, LearnError> {
+    let targets = Targets::new(recipe.teacher_views, teacher, set.images.len());
+    Ok(BatchMaker {
+        store: Arc::new(ImageStore::new(&set.images)),
+        recipe: Arc::clone(recipe),
+        targets: targets.map_err(LearnError::Data)?,
+    })
 }
 
 /// Names all that the result follows from; other hardware or another number of threads

@@ -58,7 +58,7 @@ pub(super) struct Training<'a> {
 pub(super) type Validate<'a> = dyn FnMut(&TorchNetwork) -> Result<Option<f64>, LearnError> + 'a;
 
 /// What a step compares with, on the device that computes.
-struct Known {
+pub(super) struct Known {
     /// The teacher's embeddings of all images.
     teacher: Option<Tensor>,
     labels: Tensor,
@@ -126,7 +126,7 @@ fn best_path(checkpoint: &Path) -> PathBuf {
     checkpoint.with_file_name("best.safetensors")
 }
 
-fn first_state<'a>(training: &Training<'a>) -> State<'a> {
+pub(super) fn first_state<'a>(training: &Training<'a>) -> State<'a> {
     let (recipe, set, network) = (training.recipe, training.set, training.network);
     let device = training.compute.device;
     let objective = Objective::new(recipe, set.n_labels, set.images.len(), device);
@@ -173,7 +173,7 @@ fn optimizer_for(recipe: &Recipe, network: &TorchNetwork, objective: &Objective)
 }
 
 /// One step with a batch; returns its loss. Nothing moves if a number is not finite.
-fn one_step(
+pub(super) fn one_step(
     training: &Training<'_>,
     state: &mut State<'_>,
     known: &Known,
@@ -183,7 +183,7 @@ fn one_step(
     let (stabilize, step) = (&training.recipe.stabilize, state.progress.step);
     let images = || training.batches.paths(&batch.image_idx);
     state.optimizer.zero_gradients();
-    let loss_tensor = batch_loss(training, &mut state.objective, known, batch);
+    let loss_tensor = batch_loss(training, &mut state.objective, known, batch, step);
     let scale = state.progress.loss_scale.scale();
     (&loss_tensor * scale).backward();
     let loss = loss_tensor.double_value(&[]);
@@ -226,6 +226,7 @@ fn batch_loss(
     objective: &mut Objective,
     known: &Known,
     batch: &Batch,
+    step: usize,
 ) -> Tensor {
     let Training {
         recipe, compute, ..
@@ -259,6 +260,7 @@ fn batch_loss(
         teacher: of_rows.as_ref(),
         labels: &known.labels.index_select(0, &image_idx),
         image_idx: &image_idx,
+        step,
         n_views: recipe.batch.views(),
         memory: memory.as_ref(),
         maps: maps.as_ref(),
@@ -280,7 +282,7 @@ fn student_and_maps(training: &Training<'_>, images: &Tensor) -> (Tensor, Option
 }
 
 impl Known {
-    fn new(training: &Training<'_>) -> Self {
+    pub(super) fn new(training: &Training<'_>) -> Self {
         let device = training.compute.device;
         let teacher = training.set.teacher.as_ref().map(|embeddings| {
             let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];

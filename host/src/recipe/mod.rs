@@ -42,6 +42,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Name in the zoo.
     pub architecture: String,
+    /// How the last map becomes one vector.
+    pub pooling: zoo::Pooling,
     /// Name in the zoo of the network whose maps losses compare with the student's; given
     /// only with such losses. It reads the very pixels that the student reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,8 +189,15 @@ impl Recipe {
         }
     }
 
+    /// The network that is trained; `None` if its architecture is not in the zoo.
+    #[must_use]
+    pub fn network(&self) -> Option<zoo::Network> {
+        let network = zoo::by_name(&self.architecture, self.dim.max(1))?;
+        Some(network.with_pooling(self.pooling))
+    }
+
     fn fault(&self, trainee: Trainee) -> Option<String> {
-        let Some(network) = zoo::by_name(&self.architecture, self.dim.max(1)) else {
+        let Some(network) = self.network() else {
             let names: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
             return Some(format!(
                 "architecture `{}` is not in the zoo; there are {}",
@@ -207,6 +216,9 @@ impl Recipe {
                 "input: the crop is smaller than {} pixels",
                 zoo::MIN_SIDE
             ));
+        }
+        if let Err(fault) = network.check_side(self.input.crop as usize) {
+            return Some(format!("input: crop: {fault}"));
         }
         let wrong = [
             (
@@ -341,7 +353,7 @@ fn is_zero_or_more(x: f64) -> bool {
 }
 
 /// The known name nearest to the unknown one in serde's message.
-fn suggestion(message: &str) -> Option<String> {
+pub(crate) fn suggestion(message: &str) -> Option<String> {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (unknown, known) = quoted.split_first()?;
     if !message.starts_with("unknown") {
@@ -369,6 +381,7 @@ mod tests {
         name = "example"
         seed = 1
         architecture = "eyas-s"
+        pooling = "average"
         dim = 64
         start = "scratch"
         epochs = 2
@@ -505,6 +518,8 @@ mod tests {
             (r#"precision = "f32""#, r#"precision = "bf16""#),
             (r#"precision = "f32""#, r#"precision = "f16""#),
             (r#"keep = "last""#, r#"keep = "best""#),
+            (r#"pooling = "average""#, r#"pooling = "average-max""#),
+            (r#"pooling = "average""#, r#"pooling = "gem""#),
         ];
         for (from, to) in ways {
             let text = EXAMPLE.replace(from, to);

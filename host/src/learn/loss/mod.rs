@@ -4,14 +4,25 @@
 //! Rows are images or views of them: `student` and `teacher` are N x D. Formulas follow
 //! gradients wherever tensors ask for them: a teacher's embeddings do not ask.
 
-mod proxy_anchor;
+mod metric;
 mod transfer;
+mod tuple;
 
-pub(super) use proxy_anchor::{ProxyAnchorTerm, proxy_anchor};
+pub(super) use metric::{
+    Comparison, PairTerm, ProxyAnchorTerm, ProxyNcaTerm, SoftTripleTerm, circle, contrastive,
+    cosine_contrastive, generalized_lifted, lifted, margin, multi_similarity, n_pair, nt_xent,
+    proxy_anchor, proxy_nca, soft_triple, triplet, tuplet_margin,
+};
 pub(super) use transfer::*;
+
+pub(super) use tuple::{
+    TupleRows, TupleTerm, shifted_normalize, tuple_contrastive, tuple_distance_regression,
+    tuple_multi_similarity, tuple_triplet,
+};
 
 use std::collections::BTreeMap;
 
+use eyas_shared::random::Random;
 use tch::{Device, Tensor};
 
 use super::distance::l2_normalize;
@@ -28,6 +39,8 @@ pub(super) struct Rows<'a> {
     pub(super) labels: &'a Tensor,
     /// N positions of the images in the training set.
     pub(super) image_idx: &'a Tensor,
+    /// Steps before this one.
+    pub(super) step: usize,
     /// Views of each image; row `view * images + i` is a view of image `i` of the batch.
     pub(super) n_views: usize,
     /// The teacher's embeddings of the whole training set.
@@ -94,7 +107,7 @@ pub(super) trait Term {
 }
 
 /// What the tensors of a loss are made from.
-pub(super) struct Setting<'a> {
+pub(super) struct Setting {
     /// Root of all randomness.
     pub(super) seed: u64,
     /// Position of the term in its recipe: equal losses start with other numbers.
@@ -105,17 +118,21 @@ pub(super) struct Setting<'a> {
     pub(super) n_labels: usize,
     /// Images in the training set.
     pub(super) n_images: usize,
-    /// Rows of a step.
-    pub(super) n_rows: usize,
     /// Channels of the maps that the recipe's losses compare, by node: student, teacher.
-    pub(super) channels: &'a [BTreeMap<String, usize>; 2],
+    pub(super) channels: [BTreeMap<String, usize>; 2],
     pub(super) device: Device,
 }
 
-impl Setting<'_> {
+impl Setting {
+    /// The stream of a purpose of this term; fork it by step.
+    fn random(&self, purpose: &str) -> Random {
+        let of_losses = Random::new(self.seed).fork("loss");
+        of_losses.at(self.term_idx as u64).fork(purpose)
+    }
+
     /// Channels of a node of the student and of one of the teacher's network.
     fn channels(&self, student: &str, teacher: &str) -> [usize; 2] {
-        let [of_student, of_teacher] = self.channels;
+        let [of_student, of_teacher] = &self.channels;
         [of_student[student], of_teacher[teacher]]
     }
 }
@@ -134,7 +151,7 @@ fn stateless(value: impl Fn(&Rows<'_>) -> Tensor + 'static) -> Box<dyn Term> {
 }
 
 /// The loss that a recipe names.
-pub(super) fn term(loss: &Loss, setting: &Setting<'_>) -> Box<dyn Term> {
+pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
     match *loss {
         Loss::Regression(_) => stateless(|rows| regression(rows.student, rows.teacher())),
         Loss::RelaxedContrastive(settings) => {
@@ -220,6 +237,48 @@ pub(super) fn term(loss: &Loss, setting: &Setting<'_>) -> Box<dyn Term> {
         }
         Loss::VariationalInformation(ref settings) => {
             Box::new(VariationalInformationTerm::new(settings, setting))
+        }
+
+        // Metric learning.
+        Loss::ProxyNca(settings) => Box::new(ProxyNcaTerm::new(settings, setting)),
+        Loss::SoftTriple(settings) => Box::new(SoftTripleTerm::new(settings, setting)),
+        Loss::Contrastive(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            contrastive(c, &l, r)
+        }),
+        Loss::CosineContrastive(l) => {
+            PairTerm::boxed(l.references, setting, move |c, _| cosine_contrastive(c, &l))
+        }
+        Loss::Triplet(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| triplet(c, &l, r))
+        }
+        Loss::Margin(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| margin(c, &l, r))
+        }
+        Loss::NPair(l) => PairTerm::boxed(l.references, setting, move |c, _| n_pair(c, &l)),
+        Loss::Lifted(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| lifted(c, &l, r))
+        }
+        Loss::GeneralizedLifted(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            generalized_lifted(c, &l, r)
+        }),
+        Loss::TupletMargin(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            tuplet_margin(c, &l, r)
+        }),
+        Loss::MultiSimilarity(l) => PairTerm::boxed(l.pairs.references, setting, move |c, r| {
+            multi_similarity(c, &l, r)
+        }),
+        Loss::NtXent(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| nt_xent(c, &l, r))
+        }
+        Loss::Circle(l) => {
+            PairTerm::boxed(l.pairs.references, setting, move |c, r| circle(c, &l, r))
+        }
+        Loss::TupleContrastive(l) => {
+            TupleTerm::boxed(l.tuples, setting, move |t| tuple_contrastive(t, &l))
+        }
+        Loss::TupleTriplet(l) => TupleTerm::boxed(l.tuples, setting, move |t| tuple_triplet(t, &l)),
+        Loss::TupleMultiSimilarity(l) => {
+            TupleTerm::boxed(l.tuples, setting, move |t| tuple_multi_similarity(t, &l))
         }
     }
 }

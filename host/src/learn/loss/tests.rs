@@ -79,7 +79,8 @@ fn maps_for(loss: &crate::recipe::Loss, student: &Tensor) -> (Maps, [BTreeMap<St
     (maps, channels)
 }
 
-/// The value of two steps, with the gradients of the second in `student`.
+/// The value of two steps, far enough apart that a memory is full, with the gradients of
+/// the second in `student`.
 fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
     let loss = example(description).loss;
     let (_, channels) = maps_for(&loss, &batch.student);
@@ -89,8 +90,7 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         dim: DIM as usize,
         n_labels: N_LABELS as usize,
         n_images: N_IMAGES as usize,
-        n_rows: batch.image_idx.len(),
-        channels: &channels,
+        channels,
         device: Device::Cpu,
     };
     let gallery = gallery(batch.student.kind());
@@ -104,14 +104,16 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         teacher: Some(&batch.teacher),
         labels: &Tensor::from_slice(&batch.labels),
         image_idx: &Tensor::from_slice(&batch.image_idx),
+        step: 0,
         n_views: 2,
         memory: Some(&memory),
         maps: None,
     };
     let mut term = term(&loss, &setting);
-    [0, 1].map(|_| {
+    [0, 5000].map(|step| {
         let (maps, _) = maps_for(&loss, &batch.student);
         let value = term.value(&Rows {
+            step,
             maps: Some(&maps),
             ..rows
         });
@@ -147,11 +149,17 @@ fn every_loss_of_the_catalog_has_finite_values_and_gradients_on_any_batch() {
         batch.teacher = Tensor::ones([8, DIM], (kind, Device::Cpu)) * 0.25;
         batch
     };
+    let as_teacher = |kind| {
+        let mut batch = Batch::of(&[0, 1, 4, 5], kind);
+        batch.student = batch.teacher.copy();
+        batch
+    };
     let kind = Kind::Float;
     let batches = [
         ("random", Batch::of(&[0, 1, 4, 5, 8, 9, 2, 3], kind)),
         ("equal rows", equal_rows(kind)),
         ("equal teachers", equal_teachers(kind)),
+        ("what the teacher makes of it", as_teacher(kind)),
         ("one label", Batch::of(&[0, 4, 8, 12], kind)),
         ("all labels different", Batch::of(&[0, 1, 2, 3], kind)),
         ("two rows", Batch::of(&[5], kind)),

@@ -9,7 +9,7 @@ mod transfer;
 use serde::{Deserialize, Serialize};
 
 pub use catalog::{CATALOG, Description};
-pub use metric::ProxyAnchor;
+pub use metric::*;
 pub use transfer::*;
 
 /// One term of the weighted sum that a recipe minimizes.
@@ -83,6 +83,39 @@ pub enum Loss {
     SolutionFlow(SolutionFlow),
     /// VID.
     VariationalInformation(VariationalInformation),
+
+    /// Proxy NCA.
+    ProxyNca(ProxyNca),
+    /// SoftTriple.
+    SoftTriple(SoftTriple),
+    /// Contrastive.
+    Contrastive(Contrastive),
+    /// Contrastive on cosines.
+    CosineContrastive(CosineContrastive),
+    /// Triplet.
+    Triplet(Triplet),
+    /// Margin.
+    Margin(Margin),
+    /// N-pair.
+    NPair(NPair),
+    /// Lifted structure.
+    Lifted(Lifted),
+    /// Generalized lifted structure.
+    GeneralizedLifted(GeneralizedLifted),
+    /// Tuplet margin.
+    TupletMargin(TupletMargin),
+    /// Multi-similarity.
+    MultiSimilarity(MultiSimilarity),
+    /// Normalized temperature-scaled cross entropy.
+    NtXent(NtXent),
+    /// Circle.
+    Circle(Circle),
+    /// Contrastive over tuples.
+    TupleContrastive(TupleContrastive),
+    /// Triplet over tuples.
+    TupleTriplet(TupleTriplet),
+    /// Multi-similarity over tuples.
+    TupleMultiSimilarity(TupleMultiSimilarity),
 }
 
 /// What is the same for every loss.
@@ -148,6 +181,23 @@ impl Loss {
             Self::NeuronSelectivity(settings) => settings,
             Self::SolutionFlow(settings) => settings,
             Self::VariationalInformation(settings) => settings,
+
+            Self::ProxyNca(settings) => settings,
+            Self::SoftTriple(settings) => settings,
+            Self::Contrastive(settings) => settings,
+            Self::CosineContrastive(settings) => settings,
+            Self::Triplet(settings) => settings,
+            Self::Margin(settings) => settings,
+            Self::NPair(settings) => settings,
+            Self::Lifted(settings) => settings,
+            Self::GeneralizedLifted(settings) => settings,
+            Self::TupletMargin(settings) => settings,
+            Self::MultiSimilarity(settings) => settings,
+            Self::NtXent(settings) => settings,
+            Self::Circle(settings) => settings,
+            Self::TupleContrastive(settings) => settings,
+            Self::TupleTriplet(settings) => settings,
+            Self::TupleMultiSimilarity(settings) => settings,
         }
     }
 

@@ -62,7 +62,7 @@ pub(in crate::learn) struct StructureSimilarityTerm {
 }
 
 impl StructureSimilarityTerm {
-    pub(in crate::learn) fn new(settings: StructureSimilarity, setting: &Setting<'_>) -> Self {
+    pub(in crate::learn) fn new(settings: StructureSimilarity, setting: &Setting) -> Self {
         let m = settings.sub_spaces.min(setting.dim);
         let width = setting.dim.div_ceil(m);
         let options = (Kind::Float, setting.device);

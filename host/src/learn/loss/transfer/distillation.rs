@@ -26,7 +26,7 @@ pub(in crate::learn) struct KnowledgeDistillationTerm {
 }
 
 impl KnowledgeDistillationTerm {
-    pub(in crate::learn) fn new(settings: KnowledgeDistillation, setting: &Setting<'_>) -> Self {
+    pub(in crate::learn) fn new(settings: KnowledgeDistillation, setting: &Setting) -> Self {
         Self {
             settings,
             n_labels: setting.n_labels as i64,

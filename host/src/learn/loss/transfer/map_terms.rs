@@ -15,7 +15,7 @@ use crate::weights::Weight;
 const HINT_BOUND: f64 = 0.005;
 
 /// A 1x1 convolution without bias, uniform in +-`bound`.
-fn first_layer(setting: &Setting<'_>, name: &str, channels: [usize; 2], bound: f64) -> Tensor {
+fn first_layer(setting: &Setting, name: &str, channels: [usize; 2], bound: f64) -> Tensor {
     let mut random = Random::new(setting.seed)
         .fork("map layers")
         .at(setting.term_idx as u64)
@@ -35,7 +35,7 @@ pub(in crate::learn) struct MapHintTerm {
 }
 
 impl MapHintTerm {
-    pub(in crate::learn) fn new(settings: &MapHint, setting: &Setting<'_>) -> Self {
+    pub(in crate::learn) fn new(settings: &MapHint, setting: &Setting) -> Self {
         let [student, teacher] = setting.channels(&settings.student, &settings.teacher);
         Self {
             settings: settings.clone(),
@@ -83,7 +83,7 @@ pub(in crate::learn) struct VariationalInformationTerm {
 }
 
 impl VariationalInformationTerm {
-    pub(in crate::learn) fn new(settings: &VariationalInformation, setting: &Setting<'_>) -> Self {
+    pub(in crate::learn) fn new(settings: &VariationalInformation, setting: &Setting) -> Self {
         let [student, teacher] = setting.channels(&settings.student, &settings.teacher);
         let layer = |name: &str, inputs: usize| {
             let bound = 1.0 / (inputs as f64).sqrt();

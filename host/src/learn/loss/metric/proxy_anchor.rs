@@ -3,8 +3,8 @@
 use eyas_shared::random::Random;
 use tch::{Kind, Tensor};
 
-use super::{Owned, Rows, Setting, Term, log1p_sum_exp};
 use crate::learn::distance::l2_normalize;
+use crate::learn::loss::{Owned, Rows, Setting, Term, log1p_sum_exp};
 use crate::learn::network::tensor_of;
 use crate::recipe::loss::ProxyAnchor;
 use crate::weights::Weight;
@@ -17,8 +17,8 @@ pub(in crate::learn) struct ProxyAnchorTerm {
 }
 
 impl ProxyAnchorTerm {
-    pub(in crate::learn) fn new(settings: ProxyAnchor, setting: &Setting<'_>) -> Self {
-        let proxies = first_proxies(setting);
+    pub(in crate::learn) fn new(settings: ProxyAnchor, setting: &Setting) -> Self {
+        let proxies = first_proxies(setting, setting.n_labels);
         Self { settings, proxies }
     }
 }
@@ -37,16 +37,16 @@ impl Term for ProxyAnchorTerm {
     }
 }
 
-/// Labels x D, normal with variance 2 / labels, as the authors' code starts them.
-fn first_proxies(setting: &Setting<'_>) -> Tensor {
+/// `n` x D, normal with variance 2 / n, as the authors' code starts them.
+pub(super) fn first_proxies(setting: &Setting, n: usize) -> Tensor {
     let mut random = Random::new(setting.seed)
         .fork("proxies")
         .at(setting.term_idx as u64);
-    let deviation = (2.0 / setting.n_labels as f64).sqrt();
-    let values = (0..setting.n_labels * setting.dim)
+    let deviation = (2.0 / n as f64).sqrt();
+    let values = (0..n * setting.dim)
         .map(|_| (random.normal() * deviation) as f32)
         .collect();
-    let shape = vec![setting.n_labels, setting.dim];
+    let shape = vec![n, setting.dim];
     tensor_of(&Weight { shape, values }, setting.device).set_requires_grad(true)
 }
 

@@ -1,0 +1,112 @@
+use super::*;
+use std::fs;
+
+const RECIPE: &str = include_str!("../../../models/recipes/shelf-student.toml");
+
+const SWEEP: &str = r#"
+    data = "shelves"
+    split = "train"
+    teacher = "shelf.teacher"
+    cache = "cache"
+    out = "sweep"
+    seeds = [1, 9223372036854775807]
+    precisions = ["f32", "int8"]
+
+    [[galleries]]
+    name = "shelf"
+
+    [[students]]
+    name = "small"
+    recipe = "RECIPE"
+    set = { epochs = 3, schedule = { peak = 5e-4 } }
+
+    [[losses]]
+    name = "reg"
+    loss = [{ kind = "regression", weight = 1.0 }]
+    map = { kind = "none" }
+
+    [[losses]]
+    name = "rc"
+    loss = [{ kind = "relaxed-contrastive", weight = 1.0, sigma = 1.0, delta = 1.0 }]
+    map = { kind = "ridge", penalty = 0.1 }
+    set = { batch = { images = 16 } }
+"#;
+
+fn cells(change: impl Fn(String) -> String) -> Result<Vec<Cell>, SweepError> {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    fs::write(&recipe, RECIPE).unwrap();
+    let text = SWEEP.replace("RECIPE", &recipe.display().to_string());
+    let path = folder.path().join("sweep.toml");
+    fs::write(&path, change(text)).unwrap();
+    SweepFile::read(&path)?.cells(&path)
+}
+
+#[test]
+fn every_loss_comes_with_the_first_seed_before_the_second() {
+    let cells = cells(|text| text).unwrap();
+    let shown: Vec<String> = cells.iter().map(Cell::to_string).collect();
+    let last = i64::MAX;
+    assert_eq!(
+        shown,
+        [
+            "small reg seed 1".to_owned(),
+            "small rc seed 1".to_owned(),
+            format!("small reg seed {last}"),
+            format!("small rc seed {last}"),
+        ]
+    );
+}
+
+#[test]
+fn a_cell_is_the_base_recipe_with_what_the_axes_change() {
+    let cells = cells(|text| text).unwrap();
+    let base = Recipe::parse(RECIPE, "base", Trainee::Student).unwrap();
+    let [reg, rc, ..] = &cells[..] else {
+        panic!("four cells are wanted");
+    };
+    assert_eq!(reg.recipe.name, "small-reg");
+    assert_eq!(reg.recipe.epochs, 3);
+    assert_eq!(reg.recipe.batch, base.batch);
+    assert_eq!(reg.recipe.optimizer, base.optimizer);
+    assert_ne!(reg.recipe.schedule, base.schedule);
+    assert_ne!(rc.recipe.batch, base.batch);
+    assert_eq!(rc.recipe.seed, 1);
+}
+
+#[test]
+fn a_table_of_another_kind_takes_the_whole_place() {
+    let mut table: Table = toml::from_str("a = { kind = \"x\", p = 1, q = 2 }").unwrap();
+    overlay(&mut table, &toml::from_str("a = { p = 3 }").unwrap());
+    let same: Table = toml::from_str("a = { kind = \"x\", p = 3, q = 2 }").unwrap();
+    assert_eq!(table, same);
+    let other: Table = toml::from_str("a = { kind = \"y\", r = 1 }").unwrap();
+    overlay(&mut table, &other);
+    assert_eq!(table, other);
+}
+
+#[test]
+fn what_makes_no_sense_is_named() {
+    let complaint = |from: &str, to: &str| {
+        let err = cells(|text| text.replace(from, to)).unwrap_err();
+        eyas_device::hints::chain_of(&err)
+    };
+    assert!(complaint("\"rc\"", "\"reg\"").contains("`reg` is there twice"));
+    assert!(complaint("\"rc\"", "\"../rc\"").contains("names a folder"));
+    assert!(complaint("[1, ", "[9223372036854775807, ").contains("there twice"));
+    let unknown = complaint("epochs = 3", "epoch = 3");
+    assert!(
+        unknown.contains("student `small` with loss `reg`") && unknown.contains("`epoch`"),
+        "{unknown}"
+    );
+    let start = complaint("set = { epochs", "start = \"w\"\nset = { epochs");
+    assert!(
+        start.contains("student `small`") && start.contains("from scratch"),
+        "{start}"
+    );
+    let Err(SweepError::Syntax { suggestion, .. }) = cells(|text| text.replace("seeds", "seed"))
+    else {
+        panic!("it was accepted");
+    };
+    assert_eq!(suggestion.as_deref(), Some("seeds"));
+}

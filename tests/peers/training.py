@@ -1,0 +1,208 @@
+"""Training speed beside PyTorch: the same network, batch, threads and augmentation.
+
+Runs `eyas bench-training` and the same recipe in PyTorch (torchvision's network, PIL,
+a DataLoader), taking turns, and prints inputs per second of both. Needs torch and
+torchvision. Example:
+
+    python tests/peers/training.py --eyas target/release/eyas \
+        --recipe models/recipes/grocery-reg.toml --data grocery --list train.txt \
+        --start squeezenet1_1.safetensors --threads 2 --steps 20 --rounds 3
+
+`--list` names the images of the split, one path a line or first in a comma-separated line,
+relative to the data folder; without it all JPEG and PNG files below the folder are taken.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+WARMUP_STEPS = 3
+FILTERS = {
+    "bilinear": transforms.InterpolationMode.BILINEAR,
+    "bicubic": transforms.InterpolationMode.BICUBIC,
+}
+
+
+def network(name, dim):
+    """A backbone of torchvision with global average pooling and a linear head."""
+    if name.startswith("squeezenet"):
+        body, width = torchvision.models.get_model(name).features, 512
+    elif name.startswith("resnet"):
+        whole = torchvision.models.get_model(name)
+        body, width = nn.Sequential(*list(whole.children())[:-2]), whole.fc.in_features
+    else:
+        raise SystemExit(f"`{name}` has no counterpart here: take a squeezenet or a resnet")
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, dim))
+
+
+class Images(Dataset):
+    """Augmented views of images with random unit vectors as targets."""
+
+    def __init__(self, paths, recipe):
+        augmentation, pixels = recipe["augmentation"], recipe["input"]
+        jitter = augmentation["jitter"]
+        steps = [
+            transforms.RandomResizedCrop(
+                pixels["crop"],
+                scale=augmentation["crop_area"],
+                ratio=augmentation["crop_aspect"],
+                interpolation=FILTERS[pixels["filter"]],
+            )
+        ]
+        if augmentation["mirror"]:
+            steps.append(transforms.RandomHorizontalFlip())
+        if jitter > 0:
+            steps.append(transforms.ColorJitter(jitter, jitter, jitter))
+        steps += [transforms.ToTensor(), transforms.Normalize(pixels["mean"], pixels["std"])]
+        self.change = transforms.Compose(steps)
+        self.paths = paths
+        self.targets = nn.functional.normalize(torch.randn(len(paths), recipe["dim"]))
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, idx):
+        with Image.open(self.paths[idx]) as image:
+            return self.change(image.convert("RGB")), self.targets[idx]
+
+
+def loader(images, recipe, threads):
+    """A fresh DataLoader: workers start with every iterator, as in an epoch."""
+    return DataLoader(
+        images,
+        batch_size=recipe["batch"]["images"],
+        shuffle=True,
+        drop_last=True,
+        num_workers=threads,
+        persistent_workers=True,
+    )
+
+
+def batches(source, n_steps):
+    """`n_steps` batches, over as many epochs as it takes."""
+    done = 0
+    while True:
+        for batch in source:
+            yield batch
+            done += 1
+            if done == n_steps:
+                return
+
+
+class Trainer:
+    """AdamW and regression of unit vectors."""
+
+    def __init__(self, recipe):
+        self.model = network(recipe["architecture"], recipe["dim"]).train()
+        settings = recipe["optimizer"]
+        if settings["kind"] != "adamw":
+            raise SystemExit("the counterpart here knows AdamW only")
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-9, weight_decay=settings["weight_decay"]
+        )
+
+    def step(self, images, targets):
+        self.optimizer.zero_grad(set_to_none=True)
+        outputs = nn.functional.normalize(self.model(images))
+        loss = 0.5 * (outputs - targets).square().sum(1).mean()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def torch_speed(images, recipe, threads, n_steps):
+    """Inputs per second: loader, training, together."""
+    torch.set_num_threads(threads)
+    rows = n_steps * recipe["batch"]["images"]
+    trainer = Trainer(recipe)
+    side = recipe["input"]["crop"]
+    made = torch.randn(recipe["batch"]["images"], 3, side, side)
+    targets = nn.functional.normalize(torch.randn(len(made), recipe["dim"]))
+    for _ in range(WARMUP_STEPS):
+        trainer.step(made, targets)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        trainer.step(made, targets)
+    training = rows / (time.perf_counter() - since)
+
+    since = time.perf_counter()
+    for _ in batches(loader(images, recipe, threads), n_steps):
+        pass
+    loading = rows / (time.perf_counter() - since)
+
+    since = time.perf_counter()
+    for batch in batches(loader(images, recipe, threads), n_steps):
+        trainer.step(*batch)
+    return loading, training, rows / (time.perf_counter() - since)
+
+
+def eyas_speed(args):
+    """The same of `eyas bench-training`."""
+    words = [args.eyas, "bench-training", args.recipe, "--data", args.data, "--split", args.split]
+    words += ["--compute", "cpu", "--threads", str(args.threads), "--steps", str(args.steps)]
+    if args.start:
+        words += ["--start", args.start]
+    said = json.loads(subprocess.run([*words, "--json"], check=True, stdout=subprocess.PIPE).stdout)
+    parts = ("loader", "training", "together")
+    return tuple(said[f"{part}_per_second"] for part in parts)
+
+
+def image_paths(args):
+    root = Path(args.data)
+    if args.list:
+        lines = (root / args.list).read_text().splitlines()
+        return [root / line.split(",")[0].strip() for line in lines if line.strip()]
+    endings = {".jpg", ".jpeg", ".png"}
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in endings)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--eyas", required=True, help="the program")
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--list", help="file of the split's images in the data folder")
+    parser.add_argument("--start", help="starting weights for eyas; they cost no time")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    recipe = tomllib.loads(Path(args.recipe).read_text())
+    if recipe["batch"]["kind"] != "shuffled" or recipe["batch"]["views"] != 1:
+        raise SystemExit("the counterpart here knows shuffled batches of one view only")
+    random.seed(1)
+    torch.manual_seed(1)
+    images = Images(image_paths(args), recipe)
+    names = ("loader", "training", "together")
+    print(f"{'round':8}{'':8}" + "".join(f"{name:>12}" for name in names))
+    seen = {"eyas": [], "torch": []}
+    for round_idx in range(args.rounds):
+        for who, measure in (
+            ("eyas", lambda: eyas_speed(args)),
+            ("torch", lambda: torch_speed(images, recipe, args.threads, args.steps)),
+        ):
+            speeds = measure()
+            seen[who].append(speeds)
+            print(f"{round_idx + 1:<8}{who:8}" + "".join(f"{x:12.1f}" for x in speeds), flush=True)
+    medians = {
+        who: [sorted(column)[len(column) // 2] for column in zip(*rounds)]
+        for who, rounds in seen.items()
+    }
+    ratios = [ours / theirs for ours, theirs in zip(medians["eyas"], medians["torch"])]
+    print(f"{'median':8}{'ratio':8}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
+
+
+if __name__ == "__main__":
+    main()
