@@ -8,6 +8,7 @@
 mod end_to_end;
 mod golden;
 mod hostile;
+mod losses;
 mod resume;
 mod runs;
 mod sweep;

@@ -279,6 +279,7 @@ impl Ready {
             teacher: self.file.teacher.clone(),
             out: folder.to_owned(),
             cache: self.file.cache.clone(),
+            teacher_network: None,
         };
         train::train(&args, &|_| ())
     }

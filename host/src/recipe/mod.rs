@@ -5,6 +5,7 @@
 //! is an error, and what is run is what is written.
 
 pub mod loss;
+mod maps;
 mod optimizer;
 mod sampling;
 mod stabilize;
@@ -43,6 +44,10 @@ pub struct Recipe {
     pub architecture: String,
     /// How the last map becomes one vector.
     pub pooling: zoo::Pooling,
+    /// Name in the zoo of the network whose maps losses compare with the student's; given
+    /// only with such losses. It reads the very pixels that the student reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher_network: Option<String>,
     /// Components of the embedding; a student's are its teacher's.
     pub dim: usize,
     /// Where the weights come from.
@@ -251,7 +256,9 @@ impl Recipe {
             .or_else(|| self.teacher_views_fault(trainee));
         match fault {
             Some(what) => Some(what.to_owned()),
-            None => self.loss_fault(trainee),
+            None => self
+                .loss_fault(trainee)
+                .or_else(|| self.maps_fault(&network)),
         }
     }
 
