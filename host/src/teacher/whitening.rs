@@ -209,8 +209,7 @@ fn jittered_cholesky(matrix: &Matrix) -> Option<Matrix> {
         } else {
             jitter * 10.0
         };
-        // Written so that a NaN ends the search too.
-        if !(jitter <= largest * MAX_JITTER_SHARE) {
+        if largest.is_nan() || jitter > largest * MAX_JITTER_SHARE {
             return None;
         }
     }
