@@ -227,6 +227,8 @@ fn json(written: &[Written], failures: &[Failure]) -> serde_json::Value {
 mod tests {
     use clap::Parser;
 
+    use std::path::Path;
+
     use super::*;
     use crate::export::tests::student;
 
