@@ -51,8 +51,8 @@ Weights of torchvision become a .safetensors file in Python:
 pub(super) struct ImportArgs {
     /// ONNX networks, weights (.safetensors) and .teacher files, whose outputs are put one
     /// after the other: the networks of a .teacher keep the pixels that they read, its
-    /// projection is left behind. Or one .npy matrix with a row for each image of the data,
-    /// in its order; or one TorchScript network (.pt), which embeds the data once: as with
+    /// projection is left behind. Or one matrix (.npy, .npz, .safetensors) with a row for each
+    /// image of the data, in its order; or one TorchScript network (.pt), which embeds the data once: as with
     /// .npy, the teacher then knows these images and no others. A TorchScript file is a
     /// program: run only what you trust.
     #[arg(required = true, value_name = "FILE")]
@@ -210,11 +210,16 @@ pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
 
 fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     let manifest = data::open(&args.data)?;
-    let holds_embeddings = |path: &PathBuf| is(path, "npy") || is(path, "pt");
+    // Weights of a network come with its architecture; embeddings are one matrix.
+    let is_tensor = |path: &Path| {
+        is(path, "safetensors") && args.architecture.is_none() && npy::read(path).is_ok()
+    };
+    let holds_embeddings =
+        |path: &PathBuf| npy::is_matrix(path) || is(path, "pt") || is_tensor(path);
     let teacher = if args.files.iter().any(holds_embeddings) {
         let [path] = &args.files[..] else {
             bail!(
-                "a teacher of embeddings is made of one .npy or .pt file, {} files are named",
+                "a teacher of embeddings is made of one .npy, .npz, .safetensors or .pt file, {} files are named",
                 args.files.len()
             );
         };
@@ -344,7 +349,7 @@ fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result
         );
     }
     let (features, faults) = {
-        let progress = Progress::new("embedding", fitted.images.len());
+        let progress = Progress::of_images("embedding", fitted.images.len());
         let cache = args.cache.as_deref();
         cache::concatenated_features(&teacher, fitted, cache, &|| progress.step())?
     };

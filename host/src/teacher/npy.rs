@@ -295,3 +295,132 @@ fn parse_array(bytes: &[u8]) -> Result<Array, Fault> {
     };
     Ok(Array { shape, values })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    fn npy(shape: &[u64], values: &[f32]) -> Vec<u8> {
+        use npyz::WriterBuilder as _;
+        let mut bytes = Vec::new();
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(shape)
+            .writer(&mut bytes)
+            .begin_nd()
+            .unwrap();
+        writer.extend(values.iter().copied()).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    /// An archive of stored, or deflated, members.
+    fn archive(members: &[(&str, Vec<u8>)], is_deflated: bool) -> Vec<u8> {
+        let (mut out, mut directory) = (Vec::new(), Vec::new());
+        for (name, content) in members {
+            let mut crc = flate2::Crc::new();
+            crc.update(content);
+            let packed = if is_deflated {
+                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(content).unwrap();
+                encoder.finish().unwrap()
+            } else {
+                content.clone()
+            };
+            let name = format!("{name}.npy");
+            let mut facts = Vec::new();
+            facts.extend([20, 0, 0, 0, if is_deflated { 8 } else { 0 }, 0, 0, 0, 0, 0]);
+            for number in [crc.sum(), packed.len() as u32, content.len() as u32] {
+                facts.extend(number.to_le_bytes());
+            }
+            facts.extend((name.len() as u16).to_le_bytes());
+            facts.extend([0, 0]);
+            let offset = out.len() as u32;
+            out.extend(b"PK\x03\x04");
+            out.extend(&facts);
+            out.extend(name.as_bytes());
+            out.extend(packed);
+            directory.extend(b"PK\x01\x02\x14\x00");
+            directory.extend(&facts);
+            directory.extend([0; 10]);
+            directory.extend(offset.to_le_bytes());
+            directory.extend(name.as_bytes());
+        }
+        let start = out.len() as u32;
+        out.extend(&directory);
+        out.extend(b"PK\x05\x06\0\0\0\0");
+        out.extend((members.len() as u16).to_le_bytes());
+        out.extend((members.len() as u16).to_le_bytes());
+        out.extend((directory.len() as u32).to_le_bytes());
+        out.extend(start.to_le_bytes());
+        out.extend([0, 0]);
+        out
+    }
+
+    fn written(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_matrix_of_an_archive_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix = npy(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let other = npy(&[1, 1], &[9.0]);
+        let labels = npy(&[2], &[7.0, 8.0]);
+        for is_deflated in [false, true] {
+            let members = [("labels", labels.clone()), ("x", matrix.clone())];
+            let bytes = archive(&members, is_deflated);
+            let path = written(&folder, "e.npz", &bytes);
+            let found = read(&path).unwrap();
+            assert_eq!((found.n_rows(), found.row(1)), (2, &[4.0, 5.0, 6.0][..]));
+            let arrays = read_arrays(&path).unwrap();
+            assert_eq!(arrays["labels"].values, [7.0, 8.0]);
+            assert_eq!(arrays["x"].shape, [2, 3]);
+            let named = [("x", other.clone()), ("embeddings", matrix.clone())];
+            let path = written(&folder, "e.npz", &archive(&named, is_deflated));
+            assert_eq!(read(&path).unwrap().dim(), 3);
+            let unnamed = [("x", other.clone()), ("y", matrix.clone())];
+            let path = written(&folder, "e.npz", &archive(&unnamed, is_deflated));
+            let said = read(&path).unwrap_err().to_string();
+            assert!(
+                said.contains("2 matrices among the arrays `x`, `y`"),
+                "{said}"
+            );
+            // Every end and every byte: an error or the same content, never a panic.
+            for end in 0..bytes.len() {
+                let path = written(&folder, "cut.npz", &bytes[..end]);
+                assert!(read(&path).is_err(), "{end} bytes");
+            }
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0xff;
+                let _ = read(&written(&folder, "cut.npz", &damaged));
+            }
+        }
+    }
+
+    #[test]
+    fn the_matrix_of_a_safetensors_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let data: Vec<u8> = [0.5_f64, 1.0]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        let view = TensorView::new(Dtype::F64, vec![1, 2], &data).unwrap();
+        let bytes = safetensors::serialize([("any", view)], None).unwrap();
+        let path = written(&folder, "e.safetensors", &bytes);
+        assert_eq!(read(&path).unwrap().values(), [0.5, 1.0]);
+        let cut = written(&folder, "cut.safetensors", &bytes[..bytes.len() - 1]);
+        assert!(read(&cut).is_err());
+    }
+}
