@@ -57,9 +57,17 @@ fn recipe() -> String {
     replaced
 }
 
+/// One thread: on a busy machine two wait for each other.
+fn train_words(world: &World, recipe: &str, folder: &str) -> Vec<String> {
+    let mut words = world.train_words_of(recipe, folder);
+    let threads = words.iter().position(|word| word == "--threads").unwrap();
+    words[threads + 1] = "1".to_owned();
+    words
+}
+
 fn start(world: &World, recipe: &str, folder: &str) -> Child {
     program("eyas")
-        .args(world.train_words_of(recipe, folder))
+        .args(train_words(world, recipe, folder))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -88,7 +96,7 @@ fn metrics(run: &Path) -> Vec<Value> {
 fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
     let world = world();
     fs::write(world.path("resume.toml"), recipe()).unwrap();
-    run_ok("eyas", world.train_words_of("resume.toml", "whole"));
+    run_ok("eyas", train_words(world, "resume.toml", "whole"));
     let n_steps = checkpoint_step(&world.path("whole")).unwrap();
 
     let folder = world.path("often-killed");
@@ -108,7 +116,7 @@ fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
         }
         kill(child);
     }
-    run_ok("eyas", world.train_words_of("resume.toml", "often-killed"));
+    run_ok("eyas", train_words(world, "resume.toml", "often-killed"));
     for name in [
         "checkpoint.safetensors",
         "best.safetensors",
@@ -128,7 +136,7 @@ fn a_run_that_diverges_names_its_batch_and_leaves_no_broken_checkpoint() {
         .replace("peak = 1e-3", "peak = 1e30")
         .replace("checkpoint_steps = 3", "checkpoint_steps = 1");
     fs::write(world.path("diverges.toml"), recipe).unwrap();
-    let said = run("eyas", world.train_words_of("diverges.toml", "diverges"));
+    let said = run("eyas", train_words(world, "diverges.toml", "diverges"));
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("at step"), "{}", said.err);
     assert!(said.err.contains("shelves/train/"), "{}", said.err);
@@ -153,7 +161,7 @@ fn a_second_run_in_one_directory_is_refused() {
     {
         std::thread::yield_now();
     }
-    let said = run("eyas", world.train_words_of("long.toml", "shared-run"));
+    let said = run("eyas", train_words(world, "long.toml", "shared-run"));
     kill(first);
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(
