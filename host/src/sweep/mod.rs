@@ -1,7 +1,7 @@
 //! A sweep: students x losses x seeds, each trained, exported and scored alike, in one
 //! table.
 //!
-//! [`file`] reads what is asked for, [`ground`] holds the galleries and queries that all
+//! [`mod@file`] reads what is asked for, [`ground`] holds the galleries and queries that all
 //! are scored on, [`record`] what is kept of each cell, [`table`] the means over seeds.
 //! Training is not here: the command line calls what `eyas train` calls.
 
