@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::recipe::{Recipe, RecipeError, Trainee};
-
 /// What is trained, on what, where.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct TrainingArgs {
@@ -48,15 +46,6 @@ pub(super) enum ComputeWish {
     Gpu,
 }
 
-impl TrainingArgs {
-    /// The recipe, with the seed that was asked for.
-    pub(super) fn recipe(&self, trainee: Trainee) -> Result<Recipe, RecipeError> {
-        let mut recipe = Recipe::read(&self.recipe, trainee)?;
-        recipe.seed = self.seed.unwrap_or(recipe.seed);
-        Ok(recipe)
-    }
-}
-
 #[cfg(not(feature = "torch"))]
 pub(super) fn no_torch<T>() -> anyhow::Result<T> {
     anyhow::bail!("this build has no libtorch; rebuild with the `torch` feature to train")
@@ -73,8 +62,17 @@ mod with_torch {
     use crate::data;
     use crate::data::manifest::{Manifest, Selection};
     use crate::learn::{Compute, ComputeChoice, LearnError};
-    use crate::recipe::{Recipe, Start};
+    use crate::recipe::{Recipe, RecipeError, Start, Trainee};
     use crate::weights::Weights;
+
+    impl TrainingArgs {
+        /// The recipe, with the seed that was asked for.
+        pub(in crate::cli) fn recipe(&self, trainee: Trainee) -> Result<Recipe, RecipeError> {
+            let mut recipe = Recipe::read(&self.recipe, trainee)?;
+            recipe.seed = self.seed.unwrap_or(recipe.seed);
+            Ok(recipe)
+        }
+    }
 
     /// What the arguments name, read.
     pub(in crate::cli) struct Prepared {
