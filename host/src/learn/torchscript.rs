@@ -131,7 +131,7 @@ fn shortened(err: &TchError) -> String {
     let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.clone().next().unwrap_or("no reason given");
     let named = lines.rfind(|line| line.contains("Error:"));
-    named.unwrap_or(first).to_owned()
+    named.unwrap_or(first).trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
