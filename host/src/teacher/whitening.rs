@@ -195,6 +195,7 @@ fn covariance(rows: &Matrix) -> Matrix {
 fn jittered_cholesky(matrix: &Matrix) -> Option<Matrix> {
     let side = matrix.n_rows();
     let largest = (0..side).map(|i| matrix.row(i)[i]).fold(0.0, f64::max);
+    let most = largest * MAX_JITTER_SHARE;
     let mut jitter = 0.0;
     loop {
         let mut moved = matrix.clone();
@@ -209,8 +210,7 @@ fn jittered_cholesky(matrix: &Matrix) -> Option<Matrix> {
         } else {
             jitter * 10.0
         };
-        // Written so that a NaN ends the search too.
-        if !(jitter <= largest * MAX_JITTER_SHARE) {
+        if jitter > most || !most.is_finite() {
             return None;
         }
     }
@@ -284,6 +284,9 @@ mod tests {
         };
         assert!(said(&[]).contains("at least one pair"));
         assert!(said(&[(0, 1), (2, 4)]).contains("pair 1 names descriptor 4"));
+        let mut endless = rows.clone();
+        endless.row_mut(0)[1] = f64::INFINITY;
+        assert!(learn_from_pairs(&endless, &[(0, 1), (2, 3)]).is_err());
         assert!(said(&[(1, 1), (2, 2)]).contains("2 pairs in 3 dimensions"));
         let flat = descriptors(2, 3);
         assert!(learn_from_components(&flat).is_err());
