@@ -29,4 +29,6 @@ pub mod export;
 
 pub mod evaluate;
 pub mod report;
+
+pub mod runs;
 pub mod sweep;

@@ -14,15 +14,25 @@ import torch
 import torchvision
 
 
-def randomize(model):
-    """Batch norm that does something: fresh networks have the identity there."""
+def randomize(name, model, images):
+    """Batch norm that does something: fresh networks have the identity there.
+
+    Statistics are those of the images and of noise, then shifted: with any others the
+    features of deep networks hardly depend on the image, and nothing would show.
+    """
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_(0.0, 0.1)
+        norm.momentum = None
+        norm.train()
+    last_map(name, model, torch.cat([images, torch.randn(6, *images.shape[1:])]))
+    for norm in norms:
+        norm.eval()
+        norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.bias)
+        norm.running_var *= torch.empty_like(norm.bias).uniform_(0.5, 2.0)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0.0, 0.1)
-            module.running_var.uniform_(0.5, 2.0)
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0.0, 0.1)
-        elif isinstance(module, torch.nn.Conv2d) and module.bias is not None:
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
             module.bias.normal_(0.0, 0.1)
 
 
@@ -59,11 +69,12 @@ def save(tensors, path):
 def main(name, images, side, weights):
     torch.manual_seed(7)
     torch.set_num_threads(1)
-    model = getattr(torchvision.models, name)(weights=None).eval()
-    randomize(model)
-    save(model.state_dict(), weights)
     images = numpy.fromfile(images, "<f4").reshape(-1, 3, int(side), int(side))
-    found = last_map(name, model, torch.from_numpy(images))
+    images = torch.from_numpy(images)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    randomize(name, model, images)
+    save(model.state_dict(), weights)
+    found = last_map(name, model, images)
     mean, largest = found.mean((2, 3)), found.amax((2, 3))
     gem = found.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
     pooled = torch.stack([mean, largest, mean + largest, gem], 1)

@@ -69,6 +69,16 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_with(path, |file| file.write_all(bytes))
 }
 
+/// The folder that a file lies in: `.` for a bare name, whose parent is an empty path that
+/// no system call takes.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Like [`replace`], for content that is written piece by piece.
 ///
 /// # Errors
@@ -77,10 +87,7 @@ pub fn replace_with(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), FileError> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
@@ -133,6 +140,13 @@ pub fn create_folder(path: &Path) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_name_lies_in_the_current_folder() {
+        assert_eq!(folder_of(Path::new("list.csv")), Path::new("."));
+        assert_eq!(folder_of(Path::new("data/list.csv")), Path::new("data"));
+        assert_eq!(folder_of(Path::new("/list.csv")), Path::new("/"));
+    }
 
     fn scratch(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("eyas-files-{}-{name}", std::process::id()));

@@ -198,7 +198,7 @@ fn a_run_killed_in_an_epoch_goes_on_and_ends_with_the_same_bytes() {
     assert!(!run_folder.join("student.json").exists());
 
     run_ok("eyas", world.train_words("killed"));
-    let log = fs::read_to_string(run_folder.join("log.txt")).unwrap();
+    let log = fs::read_to_string(run_folder.join("train.log")).unwrap();
     assert!(log.contains(&format!("start: step {step} of 32")), "{log}");
     world.export("killed", "killed-bundles");
     let first = fs::read(world.path("bundles/small-f32.bundle")).unwrap();

@@ -8,7 +8,9 @@
 mod end_to_end;
 mod golden;
 mod hostile;
+mod losses;
 mod resume;
+mod runs;
 mod sweep;
 mod teachers;
 mod tidy;

@@ -30,6 +30,13 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
+/// Whether `word` stands in `code`, not as the end of a longer name: `batch::` is no `tch::`.
+fn names(code: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(is_part))
+}
+
 /// Fails with `file:line` wherever `word` stands in code outside the allowed places.
 #[track_caller]
 fn only_in(word: &str, allowed: &[&str], hint: &str) {
@@ -40,7 +47,7 @@ fn only_in(word: &str, allowed: &[&str], hint: &str) {
         }
         for (line_idx, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            if code.contains(word) {
+            if names(code, word) {
                 offences.push(format!("{path}:{} names `{word}`", line_idx + 1));
             }
         }

@@ -49,6 +49,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         training: &prepared.training,
         validation: &prepared.validation,
         start: prepared.start,
+        teacher_network: None,
         compute: prepared.compute,
         checkpoint: std::path::PathBuf::new(),
     };

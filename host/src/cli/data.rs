@@ -123,7 +123,7 @@ fn split(args: &SplitArgs) -> anyhow::Result<Answer> {
     };
     let parted = split::disjoint(&manifest, how)
         .with_context(|| format!("splitting `{}`", args.dir.display()))?;
-    let folder = args.out.parent().unwrap_or(Path::new(""));
+    let folder = files::folder_of(&args.out);
     let listed = split::relative_to(&parted, folder)
         .with_context(|| format!("the folder of `{}`", args.out.display()))?;
     files::replace(&args.out, listed.to_csv().as_bytes())?;

@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         bail!("`{}` has no image in split `{split}`", args.data.display());
     }
     let embedded = {
-        let progress = Progress::new("embedding", manifest.images.len());
+        let progress = Progress::of_images("embedding", manifest.images.len());
         cache::embed_images(&teacher, &manifest, args.cache.as_deref(), &|| {
             progress.step()
         })?

@@ -342,7 +342,7 @@ fn with_teacher(
 ) -> anyhow::Result<(EmbeddedImages, Vec<Fault>)> {
     let teacher = Teacher::open(path)?;
     check_space(path, &teacher, matcher)?;
-    let progress = Progress::new("embedding queries", asked.images.len());
+    let progress = Progress::of_images("embedding queries", asked.images.len());
     let cache = args.cache.as_deref();
     let embedded = cache::embed_images(&teacher, asked, cache, &|| progress.step())?;
     Ok((embedded.images, embedded.faults))
@@ -398,7 +398,7 @@ fn encode(
     manifest: &Manifest,
     embed: impl FnOnce(&Manifest, &dyn Fn()) -> (EmbeddedImages, Vec<Fault>),
 ) -> (EmbeddedImages, Vec<Fault>) {
-    let progress = Progress::new(work, manifest.images.len());
+    let progress = Progress::of_images(work, manifest.images.len());
     embed(manifest, &|| progress.step())
 }
 

@@ -1,6 +1,6 @@
 //! `eyas export`: bundles from a finished run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use eyas_shared::bundle::Precision;
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     }
     check_name(&student.name)?;
     let images_root = match &args.data {
-        Some(data) if data.is_file() => data.parent().unwrap_or(Path::new("")).to_owned(),
+        Some(data) if data.is_file() => files::folder_of(data).to_owned(),
         Some(data) => data.clone(),
         None => images_root,
     };
@@ -226,6 +226,8 @@ fn json(written: &[Written], failures: &[Failure]) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use std::path::Path;
 
     use super::*;
     use crate::export::tests::student;

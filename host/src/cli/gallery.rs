@@ -139,7 +139,7 @@ fn with_teacher(
     manifest: &Manifest,
 ) -> anyhow::Result<EmbeddedBy> {
     let teacher = Teacher::open(path)?;
-    let progress = Progress::new("embedding", manifest.images.len());
+    let progress = Progress::of_images("embedding", manifest.images.len());
     let embedded = cache::embed_images(&teacher, manifest, cache, &|| progress.step())?;
     Ok((teacher.name().to_owned(), embedded.images, embedded.faults))
 }
@@ -148,7 +148,7 @@ fn with_student(path: &Path, manifest: &Manifest) -> anyhow::Result<EmbeddedBy> 
     let file = MappedFile::open(path)?;
     let bundle = file.bundle()?;
     let encoder = load_student(&file, &bundle)?;
-    let progress = Progress::new("encoding", manifest.images.len());
+    let progress = Progress::of_images("encoding", manifest.images.len());
     let (embedded, faults) = images::encode_each(&encoder, manifest, || progress.step());
     Ok((format!("student {}", bundle.header.name), embedded, faults))
 }

@@ -10,6 +10,7 @@ mod evaluate;
 mod export;
 mod gallery;
 mod losses;
+mod runs;
 mod sweep;
 mod teacher;
 mod teacher_script;
@@ -74,6 +75,9 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// List, show and compare runs.
+    #[command(subcommand)]
+    Runs(runs::Command),
     /// Train, export and score students x losses x seeds of a file.
     Sweep(sweep::Args),
     /// Run the whole flow on rendered shelves and write a report.
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Runs(command) => runs::run(command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),
     };

@@ -1,8 +1,9 @@
 //! Progress of long work: on a terminal only, on standard error.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar that counts to a known number; silent where standard error is no terminal.
 pub struct Progress(ProgressBar);
@@ -11,11 +12,26 @@ impl Progress {
     /// A bar for `n` steps of some work, such as `embedding`.
     #[must_use]
     pub fn new(work: &str, n: usize) -> Self {
+        Self::with_template(work, n, "{msg} {bar:30} {pos}/{len}, {eta} left")
+    }
+
+    /// A bar for work on `n` images, with their rate.
+    #[must_use]
+    pub fn of_images(work: &str, n: usize) -> Self {
+        let template = "{msg} {bar:30} {pos}/{len}, {rate} images/s, {eta} left";
+        Self::with_template(work, n, template)
+    }
+
+    fn with_template(work: &str, n: usize, template: &str) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
-        let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                // A bar that can not be drawn has nobody who would read of it.
+                let _ = write!(out, "{:.1}", state.per_sec());
+            });
         Self(
             ProgressBar::new(n as u64)
                 .with_style(style)
@@ -23,9 +39,14 @@ impl Progress {
         )
     }
 
-    /// One more step is done.
+    /// One more step is done, or one more image.
     pub fn step(&self) {
-        self.0.inc(1);
+        self.advance(1);
+    }
+
+    /// Some more are done.
+    pub fn advance(&self, n: usize) {
+        self.0.inc(n as u64);
     }
 
     /// Replaces the text in front of the bar.

@@ -16,7 +16,7 @@ impl RunLock {
     /// Takes the directory, which is made if there is none.
     pub(super) fn take(run: &Path) -> anyhow::Result<Self> {
         files::create_folder(run)?;
-        let path = run.join("lock");
+        let path = run.join(crate::runs::LOCK_FILE);
         // The file stays: what counts is whether a process holds it.
         let opened = File::options()
             .create(true)

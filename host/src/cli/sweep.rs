@@ -16,6 +16,7 @@ use super::{Answer, Progress, note, say};
 use crate::data;
 use crate::data::manifest::{Manifest, Selection};
 use crate::export::{self, Reference};
+use crate::runs::RECIPE_FILE;
 use crate::student::{StoredStudent, TrainedStudent};
 use crate::sweep::{Ceiling, Cell, CellRecord, Ground, Sweep, SweepFile, ground};
 use crate::teacher::Teacher;
@@ -204,7 +205,9 @@ impl Ready {
 
     fn list(&self) {
         let records = self.known();
-        let states = records.iter().map(|record| match record {
+        let is_begun = |cell_idx| self.folder(cell_idx).join(RECIPE_FILE).exists();
+        let states = records.iter().enumerate().map(|(i, record)| match record {
+            None if is_begun(i) => "begun",
             None => "to do",
             Some(record) if record.is_done() => "done",
             Some(_) => "failed",
@@ -235,7 +238,7 @@ impl Ready {
     /// Builds the teacher's galleries and scores the teacher in them.
     fn ceilings(&self) -> anyhow::Result<Vec<Ceiling>> {
         let n_images = self.grounds.iter().map(Ground::n_images).sum();
-        let progress = Progress::new("embedding with the teacher", n_images);
+        let progress = Progress::of_images("embedding with the teacher", n_images);
         let (cache, out) = (&self.file.cache, &self.file.out);
         let prepare = |ground: &Ground| {
             ground
@@ -276,6 +279,7 @@ impl Ready {
             teacher: self.file.teacher.clone(),
             out: folder.to_owned(),
             cache: self.file.cache.clone(),
+            teacher_network: None,
         };
         train::train(&args, &|_| ())
     }
@@ -314,7 +318,7 @@ impl Ready {
         record: &mut CellRecord,
     ) -> anyhow::Result<()> {
         let n_images = ground::all_images(&self.grounds).images.len();
-        let progress = Progress::new(&format!("scoring {precision}"), n_images);
+        let progress = Progress::of_images(&format!("scoring {precision}"), n_images);
         let out = &self.file.out;
         let (header, scores) = ground::score_bundle(path, &self.grounds, out, || progress.step())?;
         record.n_parameters = header.n_parameters;

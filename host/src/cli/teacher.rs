@@ -349,7 +349,7 @@ fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result
         );
     }
     let (features, faults) = {
-        let progress = Progress::new("embedding", fitted.images.len());
+        let progress = Progress::of_images("embedding", fitted.images.len());
         let cache = args.cache.as_deref();
         cache::concatenated_features(&teacher, fitted, cache, &|| progress.step())?
     };

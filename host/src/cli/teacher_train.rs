@@ -56,6 +56,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         training: &prepared.training,
         validation: &prepared.validation,
         start: prepared.start,
+        teacher_network: None,
         compute: prepared.compute,
         checkpoint: checkpoint_path(&args.run),
     };

@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// The teacher whose space the student learns.
     #[arg(long)]
     pub(super) teacher: PathBuf,
+    /// Weights (safetensors) of the recipe's teacher_network, for losses that compare maps.
+    #[arg(long, value_name = "FILE")]
+    pub(super) teacher_network: Option<PathBuf>,
     /// Run directory: new, or one to go on with.
     #[arg(long)]
     pub(super) out: PathBuf,
@@ -54,8 +57,9 @@ mod with_torch {
     use crate::embeddings::EmbeddedImages;
     use crate::embeddings::cache::embed_images;
     use crate::learn::{Inputs, TeacherOf, checkpoint_path, train_student};
-    use crate::recipe::Trainee;
+    use crate::recipe::{Recipe, Trainee};
     use crate::teacher::Teacher;
+    use crate::weights::Weights;
 
     /// Trains what `args` say; `tell` hears what a user would read.
     pub(in crate::cli) fn train(args: &Args, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
@@ -69,6 +73,7 @@ mod with_torch {
                 teacher.dim()
             );
         }
+        let teacher_network = teacher_network(&recipe, args.teacher_network.as_deref())?;
         let prepared = prepare(&args.training, &recipe)?;
         let _lock = RunLock::take(&args.out)?;
         let embedded = embed(&teacher, &prepared.split, &args.cache)?;
@@ -87,6 +92,7 @@ mod with_torch {
             training: &prepared.training,
             validation: &prepared.validation,
             start: prepared.start,
+            teacher_network,
             compute: prepared.compute,
             checkpoint: checkpoint_path(&args.out),
         };
@@ -98,9 +104,27 @@ mod with_torch {
         Ok(())
     }
 
+    /// The weights of the network whose maps losses compare with.
+    fn teacher_network(recipe: &Recipe, path: Option<&Path>) -> anyhow::Result<Option<Weights>> {
+        match (&recipe.teacher_network, path) {
+            (None, None) => Ok(None),
+            (Some(_), Some(path)) => Ok(Some(Weights::read(path)?)),
+            (Some(name), None) => anyhow::bail!(
+                "recipe `{}` compares maps with those of {name}: name its weights with \
+                 --teacher-network",
+                recipe.name
+            ),
+            (None, Some(path)) => anyhow::bail!(
+                "recipe `{}` has no teacher_network, but --teacher-network names `{}`",
+                recipe.name,
+                path.display()
+            ),
+        }
+    }
+
     /// The teacher's embeddings of all images, or the first that has none.
     fn embed(teacher: &Teacher, images: &Manifest, cache: &Path) -> anyhow::Result<EmbeddedImages> {
-        let progress = crate::cli::Progress::new("embedding", images.images.len());
+        let progress = crate::cli::Progress::of_images("embedding", images.images.len());
         let embedded = embed_images(teacher, images, Some(cache), &|| progress.step())
             .context("embedding the training images")?;
         match embedded.faults.first() {

@@ -66,7 +66,7 @@ pub(super) fn list(path: &Path, on_fault: OnFault<'_>) -> Result<Listing, DataEr
         }
     }
     Ok(Listing {
-        root: path.parent().unwrap_or(Path::new("")).to_owned(),
+        root: files::folder_of(path).to_owned(),
         entries,
         n_other: 0,
         empty: Vec::new(),

@@ -18,7 +18,7 @@ const MAX_ROUNDS: usize = 100;
 /// If the two do not describe the same number of images.
 #[must_use]
 pub fn nmi_arithmetic(labels: &[u32], clusters: &[u32]) -> f64 {
-    nmi(labels, clusters, |a, b| f64::midpoint(a, b))
+    nmi(labels, clusters, f64::midpoint)
 }
 
 /// Mutual information divided by the geometric mean of the entropies.

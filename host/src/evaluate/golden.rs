@@ -51,6 +51,12 @@ pub enum EntryFault {
     },
 }
 
+/// A number of one query's ranking.
+type Metric = fn(&Ranking) -> Option<f64>;
+
+/// A number of two groupings of the same items.
+type Agreement = fn(&[u32], &[u32]) -> f64;
+
 /// Outputs by name.
 pub type Outputs = BTreeMap<String, Vec<f64>>;
 
@@ -427,7 +433,7 @@ fn asymmetric(entry: &Entry<'_>) -> Result<Outputs, EntryFault> {
         let recall = mean(&rankings, |ranking| metrics::recall_at_k(ranking, k));
         outputs.insert(format!("recall_at_{k}"), vec![recall]);
     }
-    let others: [(&str, fn(&Ranking) -> Option<f64>); 3] = [
+    let others: [(&str, Metric); 3] = [
         ("map_at_r", metrics::mean_average_precision_at_r),
         ("r_precision", metrics::r_precision),
         ("map", metrics::average_precision_step),
@@ -443,7 +449,7 @@ fn agreement(entry: &Entry<'_>) -> Result<Outputs, EntryFault> {
     if labels.len() != clusters.len() {
         return Err(fault("clusters", "one for each label"));
     }
-    let measures: [(&str, fn(&[u32], &[u32]) -> f64); 3] = [
+    let measures: [(&str, Agreement); 3] = [
         ("nmi_arith", clustering::nmi_arithmetic),
         ("nmi_geom", clustering::nmi_geometric),
         ("ami", clustering::adjusted_mutual_information),

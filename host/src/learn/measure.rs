@@ -9,7 +9,7 @@ use eyas_shared::random::Random;
 use super::batches::{Batch, BatchMaker, Loader, TrainingSet};
 use super::experiment::Experiment;
 use super::freeze;
-use super::run::{Inputs, LearnError, batch_maker, first_network, training_set};
+use super::run::{Inputs, LearnError, batch_maker, first_network, teacher_network, training_set};
 use super::state::State;
 use super::trainer::{Known, Training, first_state, n_workers, one_step};
 use crate::recipe::TeacherViews;
@@ -49,11 +49,13 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
     let set = training_set(inputs.training, teacher)?;
     let (network, _) = first_network(inputs)?;
     let batches = batch_maker(&recipe, &set, None)?;
+    let teacher_network = teacher_network(inputs)?;
     let training = Training {
         recipe: &recipe,
         set: &set,
         batches: &batches,
         network: &network,
+        teacher_network: teacher_network.as_ref(),
         compute: inputs.compute,
         experiment: Experiment::default(),
         checkpoint: &inputs.checkpoint,

@@ -139,6 +139,28 @@ impl TorchNetwork {
 
     /// Output of the head for N x 3 x side x side images: N x dim, not normalized.
     pub(super) fn head_output(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let mut outputs = self.outputs(images, mode);
+        outputs.pop().expect("a network has nodes")
+    }
+
+    /// Output of the head, and those of some nodes by name, in f32.
+    pub(super) fn head_output_and_maps(
+        &self,
+        images: &Tensor,
+        mode: Mode,
+        nodes: &[String],
+    ) -> (Tensor, BTreeMap<String, Tensor>) {
+        let mut outputs = self.outputs(images, mode);
+        let named = self.description.nodes.iter().zip(&outputs);
+        let maps = named
+            .filter(|(node, _)| nodes.contains(&node.name))
+            .map(|(node, output)| (node.name.clone(), output.to_kind(Kind::Float)))
+            .collect();
+        (outputs.pop().expect("a network has nodes"), maps)
+    }
+
+    /// Outputs of all nodes up to the last scaling.
+    fn outputs(&self, images: &Tensor, mode: Mode) -> Vec<Tensor> {
         let kind = match mode {
             Mode::Train => self.training.kind,
             Mode::Evaluate => Kind::Float,
@@ -209,7 +231,7 @@ impl TorchNetwork {
             };
             outputs.push(output);
         }
-        outputs.pop().expect("a network has nodes")
+        outputs
     }
 }
 

@@ -1,10 +1,13 @@
 //! The weighted sum of losses that a recipe asks for, with the tensors that losses own.
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor};
 
 use super::loss::{self, Rows, Setting, Term};
 use super::optimizer::{Group, Optimizer};
 use crate::recipe::Recipe;
+use crate::zoo;
 
 /// A recipe's losses.
 pub(super) struct Objective {
@@ -13,6 +16,7 @@ pub(super) struct Objective {
 
 impl Objective {
     pub(super) fn new(recipe: &Recipe, n_labels: usize, n_images: usize, device: Device) -> Self {
+        let channels = compared_channels(recipe);
         let terms = recipe.loss.iter().enumerate().map(|(term_idx, term)| {
             let setting = Setting {
                 seed: recipe.seed,
@@ -20,7 +24,7 @@ impl Objective {
                 dim: recipe.dim,
                 n_labels,
                 n_images,
-                n_rows: recipe.batch.rows(),
+                channels: channels.clone(),
                 device,
             };
             (term.weight, loss::term(&term.loss, &setting))
@@ -67,4 +71,18 @@ impl Objective {
         }
         sum
     }
+}
+
+/// Channels of the maps that losses compare, of the student and of the teacher's network.
+fn compared_channels(recipe: &Recipe) -> [BTreeMap<String, usize>; 2] {
+    let student = zoo::by_name(&recipe.architecture, recipe.dim);
+    let mut networks = [student, recipe.teacher_trunk()].into_iter();
+    recipe.compared_nodes().map(|nodes| {
+        let network = networks.next().flatten();
+        let channels = |node: String| {
+            let channels = network.as_ref()?.map_channels(&node)?;
+            Some((node, channels))
+        };
+        nodes.into_iter().filter_map(channels).collect()
+    })
 }

@@ -101,6 +101,8 @@ pub struct Inputs<'a> {
     pub validation: &'a Manifest,
     /// Weights to start from, if the recipe wants them.
     pub start: Option<Weights>,
+    /// Weights of the network whose maps losses compare with, if the recipe names one.
+    pub teacher_network: Option<Weights>,
     /// CPU or GPU.
     pub compute: Compute,
     /// Where the checkpoint lies.
@@ -209,6 +211,21 @@ pub fn train_teacher(
     Ok((trained.network.description, weights))
 }
 
+/// The network whose maps losses compare with, without its head.
+pub(super) fn teacher_network(inputs: &Inputs<'_>) -> Result<Option<TorchNetwork>, LearnError> {
+    let faulty = |what: String| LearnError::Data(format!("teacher network: {what}"));
+    match (inputs.recipe.teacher_trunk(), &inputs.teacher_network) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(faulty(
+            "the recipe names one, but no weights are given".into(),
+        )),
+        (Some(trunk), Some(weights)) => {
+            let network = TorchNetwork::new(trunk, weights, inputs.compute.device);
+            network.map(Some).map_err(|err| faulty(err.to_string()))
+        }
+    }
+}
+
 struct Trained {
     network: TorchNetwork,
     store: Arc<ImageStore>,
@@ -231,11 +248,13 @@ fn train(
     let (network, start) = first_network(inputs)?;
     let batches = batch_maker(&recipe, set, teacher)?;
     let store = Arc::clone(&batches.store);
+    let teacher_network = teacher_network(inputs)?;
     let training = Training {
         recipe: &recipe,
         set,
         batches: &batches,
         network: &network,
+        teacher_network: teacher_network.as_ref(),
         compute: inputs.compute,
         experiment: experiment(inputs, set, teacher, &start),
         checkpoint: &inputs.checkpoint,
@@ -308,6 +327,10 @@ fn experiment(
         .with("held-out images", named(inputs.validation))
         .with("compute", inputs.compute)
         .with("starting weights", start.fingerprint());
+    let experiment = match &inputs.teacher_network {
+        Some(weights) => experiment.with("teacher network", weights.fingerprint()),
+        None => experiment,
+    };
     match (teacher, &set.teacher) {
         (Some(teacher), Some(embeddings)) => {
             let bytes = eyas_shared::quant::f32_bytes(embeddings.values());

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eyas_shared::files;
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad};
 
 use super::average::MovingAverage;
 use super::batches::{Batch, BatchMaker, Loader, TrainingSet};
 use super::compute::Compute;
 use super::experiment::Experiment;
-use super::loss::{Memory, Rows};
+use super::loss::{Maps, Memory, Rows};
 use super::loss_scale::{LossScale, Verdict};
 use super::network::{Mode, TorchNetwork};
 use super::objective::Objective;
@@ -46,6 +46,8 @@ pub(super) struct Training<'a> {
     pub(super) set: &'a TrainingSet,
     pub(super) batches: &'a BatchMaker,
     pub(super) network: &'a TorchNetwork,
+    /// The network whose maps losses compare with.
+    pub(super) teacher_network: Option<&'a TorchNetwork>,
     pub(super) compute: Compute,
     /// Names recipe, data, teacher and start.
     pub(super) experiment: Experiment,
@@ -227,18 +229,14 @@ fn batch_loss(
     step: usize,
 ) -> Tensor {
     let Training {
-        recipe,
-        network,
-        compute,
-        ..
+        recipe, compute, ..
     } = training;
     let side = i64::from(recipe.input.crop);
     let images = Tensor::from_slice(&batch.pixels)
         .view([-1, 3, side, side])
         .to_device(compute.device);
-    let student = network
-        .head_output(&images, Mode::Train)
-        .to_kind(Kind::Float);
+    let (student, maps) = student_and_maps(training, &images);
+    let student = student.to_kind(Kind::Float);
 
     let image_idx: Vec<i64> = batch.image_idx.iter().map(|&idx| idx as i64).collect();
     let image_idx = Tensor::from_slice(&image_idx)
@@ -265,8 +263,22 @@ fn batch_loss(
         step,
         n_views: recipe.batch.views(),
         memory: memory.as_ref(),
+        maps: maps.as_ref(),
     };
     objective.value(&rows).to_kind(Kind::Float)
+}
+
+/// Output of the head, and the maps that losses compare if the recipe has such losses.
+fn student_and_maps(training: &Training<'_>, images: &Tensor) -> (Tensor, Option<Maps>) {
+    let network = training.network;
+    let Some(teacher_network) = training.teacher_network else {
+        return (network.head_output(images, Mode::Train), None);
+    };
+    let [of_student, of_teacher] = training.recipe.compared_nodes();
+    let (output, student) = network.head_output_and_maps(images, Mode::Train, &of_student);
+    let evaluate = || teacher_network.head_output_and_maps(images, Mode::Evaluate, &of_teacher);
+    let (_, teacher) = no_grad(evaluate);
+    (output, Some(Maps { student, teacher }))
 }
 
 impl Known {

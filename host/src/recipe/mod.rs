@@ -4,9 +4,10 @@
 //! weights are given on the command line. There are no defaults: an unknown or missing key
 //! is an error, and what is run is what is written.
 
-mod batch;
 pub mod loss;
+mod maps;
 mod optimizer;
+mod sampling;
 mod stabilize;
 
 use std::path::Path;
@@ -18,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::zoo;
-pub use batch::{Augmentation, Batch, TeacherViews};
 pub use loss::{Loss, WeightedLoss};
 pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
+pub use sampling::{Augmentation, Batch, TeacherViews};
 pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
 
 const MAX_BYTES: u64 = 1 << 20;
@@ -43,6 +44,10 @@ pub struct Recipe {
     pub architecture: String,
     /// How the last map becomes one vector.
     pub pooling: zoo::Pooling,
+    /// Name in the zoo of the network whose maps losses compare with the student's; given
+    /// only with such losses. It reads the very pixels that the student reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher_network: Option<String>,
     /// Components of the embedding; a student's are its teacher's.
     pub dim: usize,
     /// Where the weights come from.
@@ -251,7 +256,9 @@ impl Recipe {
             .or_else(|| self.teacher_views_fault(trainee));
         match fault {
             Some(what) => Some(what.to_owned()),
-            None => self.loss_fault(trainee),
+            None => self
+                .loss_fault(trainee)
+                .or_else(|| self.maps_fault(&network)),
         }
     }
 

@@ -131,14 +131,12 @@ pub enum SweepError {
         message: String,
     },
     /// Student and loss make no recipe.
-    #[error("sweep `{path}`, student `{student}` with loss `{loss}`")]
+    #[error("sweep `{path}`, {cell}")]
     Recipe {
         /// Which file.
         path: String,
-        /// Name of the student.
-        student: String,
-        /// Name of the loss.
-        loss: String,
+        /// Which student and loss.
+        cell: String,
         /// What is wrong with it.
         source: RecipeError,
     },
@@ -285,8 +283,7 @@ fn cell(
     let recipe = Recipe::parse(&recipe.to_string(), &name, Trainee::Student);
     let mut recipe = recipe.map_err(|source| SweepError::Recipe {
         path: shown.clone(),
-        student: student.name.clone(),
-        loss: loss.name.clone(),
+        cell: format!("student `{}` with loss `{}`", student.name, loss.name),
         source,
     })?;
     recipe.seed = seed;

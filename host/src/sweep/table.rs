@@ -369,4 +369,72 @@ mod tests {
         assert_eq!(Spread::of(&[0.5]).unwrap().deviation, None);
         assert_eq!(Spread::of(&[]), None);
     }
+
+    const FILE: &str = r#"
+        data = "d"
+        split = "train"
+        teacher = "t"
+        cache = "c"
+        out = "o"
+        seeds = [1, 2]
+        precisions = ["f16"]
+        galleries = [{ name = "g" }]
+        students = [{ name = "s", recipe = "r.toml" }]
+        losses = [
+            { name = "a", loss = [], map = { kind = "none" } },
+            { name = "b", loss = [], map = { kind = "none" } },
+        ]
+    "#;
+
+    fn means(recall_at_1: f64) -> Means {
+        Means {
+            recall_at_1,
+            recall_at_5: 1.0,
+            recall_at_10: 1.0,
+            mean_average_precision_at_r: recall_at_1 / 2.0,
+        }
+    }
+
+    fn record(seed: u64, recall_at_1: f64) -> CellRecord {
+        let json = serde_json::json!({
+            "schema": "eyas.cell/1", "fingerprint": "", "student": "s", "loss": "a",
+            "seed": seed, "n_parameters": 7, "multiply_adds": 9, "failures": [],
+            "scores": [{
+                "gallery": "g", "mode": "asymmetric", "precision": "f16",
+                "bundle_bytes": 5, "means": means(recall_at_1),
+            }],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn tables_hold_mean_spread_and_share_of_the_teacher() {
+        let file: SweepFile = toml::from_str(FILE).unwrap();
+        let sweep = Sweep {
+            file: &file,
+            teacher: "big",
+            cells: &[],
+            records: &[Some(record(1, 0.4)), None, Some(record(2, 0.6)), None],
+            ceilings: &[Ceiling {
+                gallery: "g".to_owned(),
+                n_queries: 10,
+                n_gallery: 20,
+                means: means(0.8),
+            }],
+        };
+        let markdown = sweep.markdown();
+        let whole = "| s | a | 2 | 0.5000 ± 0.1414 (0.625) |  |\n| s | b | 0 |  |  |\n";
+        assert!(markdown.contains(whole), "{markdown}");
+        let line = "\ns,a,g,asymmetric,f16,2,10,20,0.5000,0.1414,0.6250,0.8000,\
+                    0.2500,0.0707,0.6250,0.4000\n";
+        assert!(sweep.csv().ends_with(line), "{}", sweep.csv());
+        let line = "\ns,a,2,f16,g,asymmetric,10,20,0.6000,1.0000,1.0000,0.3000,\
+                    0.8000,0.7500,5,7,9\n";
+        assert!(sweep.cells_csv().ends_with(line), "{}", sweep.cells_csv());
+        for table in [sweep.csv(), sweep.cells_csv()] {
+            let mut widths = table.lines().map(|line| line.split(',').count());
+            let head = widths.next();
+            assert!(widths.all(|width| Some(width) == head), "{table}");
+        }
+    }
 }

@@ -232,6 +232,14 @@ impl Network {
         channels
     }
 
+    /// Channels of a node's output, if the node is there and puts out a map.
+    #[must_use]
+    pub fn map_channels(&self, name: &str) -> Option<usize> {
+        let before_pool = &self.nodes[..self.pool_idx()];
+        let node_idx = before_pool.iter().position(|node| node.name == name)?;
+        Some(self.output_channels()[node_idx])
+    }
+
     /// Every weight in order of the nodes.
     #[must_use]
     pub fn weights(&self) -> Vec<WeightShape> {

@@ -1,6 +1,6 @@
 //! Entries of losses that compare feature maps, and of pooling.
 
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 use super::{Case, Computed, Evaluated};
 use crate::learn::loss::{self, Flow, Regressor};

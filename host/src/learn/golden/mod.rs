@@ -4,6 +4,7 @@
 //! An entry names an implementation (`repo`, `cls`), its arguments, input arrays and
 //! expected outputs. It is run in f64 (value, gradients, other outputs) and in f32 (value).
 
+mod evaluation;
 mod features;
 mod metric;
 mod tolerance;
@@ -17,6 +18,8 @@ use eyas_shared::files::{self, FileError};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 use thiserror::Error;
+
+use crate::evaluate::golden::strict_json;
 
 /// Largest index or array file that is read.
 const MAX_BYTES: u64 = 1 << 30;
@@ -141,11 +144,11 @@ impl Case<'_> {
 pub fn check(folder: &Path) -> Result<GoldenReport, GoldenError> {
     let path = folder.join("index.json");
     let bytes = files::read(&path, MAX_BYTES)?;
-    let index: Index =
-        serde_json::from_slice(&without_bare_nan(&bytes)).map_err(|err| GoldenError::Index {
-            path: path.display().to_string(),
-            what: err.to_string(),
-        })?;
+    let text = strict_json(&String::from_utf8_lossy(&bytes));
+    let index: Index = serde_json::from_str(&text).map_err(|err| GoldenError::Index {
+        path: path.display().to_string(),
+        what: err.to_string(),
+    })?;
     let mut arrays = Arrays::of(folder);
     let mut report = GoldenReport::default();
     for entry in &index.entries {
@@ -161,32 +164,6 @@ pub fn check(folder: &Path) -> Result<GoldenReport, GoldenError> {
         }
     }
     Ok(report)
-}
-
-/// Python writes NaN and Infinity as bare words, which JSON does not have: nulls instead.
-fn without_bare_nan(json: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(json.len());
-    let (mut rest, mut in_text) = (json, false);
-    while let Some((&byte, after)) = rest.split_first() {
-        let word = [&b"NaN"[..], b"-Infinity", b"Infinity"]
-            .into_iter()
-            .find(|word| !in_text && rest.starts_with(word));
-        if let Some(word) = word {
-            clean.extend_from_slice(b"null");
-            rest = &rest[word.len()..];
-            continue;
-        }
-        // A backslash takes the next byte with it.
-        let n = if in_text && byte == b'\\' && !after.is_empty() {
-            2
-        } else {
-            1
-        };
-        in_text ^= byte == b'"';
-        clean.extend_from_slice(&rest[..n]);
-        rest = &rest[n..];
-    }
-    clean
 }
 
 enum Outcome {
@@ -232,7 +209,7 @@ fn compare(
             .collect(),
     };
     let Some(computed) = evaluate(&exact)? else {
-        return Ok(false);
+        return evaluation::compare(entry, inputs, expected);
     };
     let tolerances = tolerance::of(entry);
     if let Some(loss) = expected.get("loss") {
@@ -338,13 +315,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_python_are_nulls_outside_of_texts() {
-        let clean = without_bare_nan(br#"{"a": NaN, "b": -Infinity, "NaN\"": "say \"NaN\""}"#);
-        let expected = br#"{"a": null, "b": null, "NaN\"": "say \"NaN\""}"#;
-        assert_eq!(clean, expected);
-    }
-
-    #[test]
     fn golden_values_agree() {
         let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden"));
         if !folder.is_dir() {
@@ -353,6 +323,7 @@ mod tests {
         }
         let report = check(&folder).unwrap();
         assert!(report.failed.is_empty(), "{}", report.failed.join("\n"));
+        assert_eq!(report.not_implemented, [""; 0]);
         assert!(report.n_passed > 0);
     }
 }

@@ -20,6 +20,8 @@ pub(super) use tuple::{
     tuple_multi_similarity, tuple_triplet,
 };
 
+use std::collections::BTreeMap;
+
 use eyas_shared::random::Random;
 use tch::{Device, Tensor};
 
@@ -43,6 +45,25 @@ pub(super) struct Rows<'a> {
     pub(super) n_views: usize,
     /// The teacher's embeddings of the whole training set.
     pub(super) memory: Option<&'a Memory<'a>>,
+    /// Maps of the rows within the networks.
+    pub(super) maps: Option<&'a Maps>,
+}
+
+/// Outputs of nodes, N x C x H x W each, by the node's name.
+#[derive(Default)]
+pub(super) struct Maps {
+    pub(super) student: BTreeMap<String, Tensor>,
+    pub(super) teacher: BTreeMap<String, Tensor>,
+}
+
+impl Maps {
+    fn student(&self, node: &str) -> &Tensor {
+        &self.student[node]
+    }
+
+    fn teacher(&self, node: &str) -> &Tensor {
+        &self.teacher[node]
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -55,6 +76,12 @@ impl<'a> Rows<'a> {
     /// The teacher's embeddings of the whole training set.
     pub(super) fn memory(&self) -> &'a Memory<'a> {
         self.memory.expect("a teacher comes with its memory")
+    }
+
+    /// Maps within the networks.
+    fn maps(&self) -> &'a Maps {
+        self.maps
+            .expect("a recipe with losses of maps is given a teacher's network")
     }
 }
 
@@ -91,8 +118,8 @@ pub(super) struct Setting {
     pub(super) n_labels: usize,
     /// Images in the training set.
     pub(super) n_images: usize,
-    /// Rows of a step.
-    pub(super) n_rows: usize,
+    /// Channels of the maps that the recipe's losses compare, by node: student, teacher.
+    pub(super) channels: [BTreeMap<String, usize>; 2],
     pub(super) device: Device,
 }
 
@@ -101,6 +128,12 @@ impl Setting {
     fn random(&self, purpose: &str) -> Random {
         let of_losses = Random::new(self.seed).fork("loss");
         of_losses.at(self.term_idx as u64).fork(purpose)
+    }
+
+    /// Channels of a node of the student and of one of the teacher's network.
+    fn channels(&self, student: &str, teacher: &str) -> [usize; 2] {
+        let [of_student, of_teacher] = &self.channels;
+        [of_student[student], of_teacher[teacher]]
     }
 }
 
@@ -181,6 +214,30 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
         Loss::ContrastiveRepresentation(settings) => {
             Box::new(ContrastiveRepresentationTerm::new(settings, setting))
         }
+        // Maps within the networks.
+        Loss::MapHint(ref settings) => Box::new(MapHintTerm::new(settings, setting)),
+        Loss::AttentionTransfer(ref settings) => {
+            let power = f64::from(settings.power);
+            of_maps(&settings.student, &settings.teacher, move |s, t| {
+                attention_transfer(s, t, power)
+            })
+        }
+        Loss::FactorTransfer(ref settings) => {
+            let powers = [settings.power, settings.outer_power].map(f64::from);
+            of_maps(&settings.student, &settings.teacher, move |s, t| {
+                factor_transfer(s, t, powers[0], powers[1])
+            })
+        }
+        Loss::NeuronSelectivity(ref settings) => {
+            of_maps(&settings.student, &settings.teacher, neuron_selectivity)
+        }
+        Loss::SolutionFlow(ref settings) => {
+            let settings = settings.clone();
+            stateless(move |rows| flow_of(rows, &settings))
+        }
+        Loss::VariationalInformation(ref settings) => {
+            Box::new(VariationalInformationTerm::new(settings, setting))
+        }
 
         // Metric learning.
         Loss::ProxyNca(settings) => Box::new(ProxyNcaTerm::new(settings, setting)),
@@ -224,6 +281,19 @@ pub(super) fn term(loss: &Loss, setting: &Setting) -> Box<dyn Term> {
             TupleTerm::boxed(l.tuples, setting, move |t| tuple_multi_similarity(t, &l))
         }
     }
+}
+
+/// A loss of a map of the student and one of the teacher's network.
+fn of_maps(
+    student: &str,
+    teacher: &str,
+    value: impl Fn(&Tensor, &Tensor) -> Tensor + 'static,
+) -> Box<dyn Term> {
+    let (student, teacher) = (student.to_owned(), teacher.to_owned());
+    stateless(move |rows| {
+        let maps = rows.maps();
+        value(maps.student(&student), maps.teacher(&teacher))
+    })
 }
 
 /// A loss of unit rows, student and teacher.

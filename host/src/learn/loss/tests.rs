@@ -2,7 +2,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Memory, Rows, Setting, term};
+use std::collections::BTreeMap;
+
+use super::{Maps, Memory, Rows, Setting, term};
 use crate::learn::distance::l2_normalize;
 use crate::recipe::WeightedLoss;
 use crate::recipe::loss::{CATALOG, Description};
@@ -54,17 +56,41 @@ fn example(description: &Description) -> WeightedLoss {
     line.loss
 }
 
+/// Channels of every map.
+const CHANNELS: i64 = 6;
+
+/// Maps of all nodes that a loss compares, which follow the rows of the student.
+fn maps_for(loss: &crate::recipe::Loss, student: &Tensor) -> (Maps, [BTreeMap<String, usize>; 2]) {
+    let (mut maps, mut channels) = (Maps::default(), [BTreeMap::new(), BTreeMap::new()]);
+    let Some(nodes) = loss.settings().nodes() else {
+        return (maps, channels);
+    };
+    let n = student.size()[0];
+    for node in nodes.student {
+        let map = student.view([n, 1, 4, 4]).repeat([1, CHANNELS, 1, 1]);
+        maps.student.insert(node.to_owned(), map.relu());
+        channels[0].insert(node.to_owned(), CHANNELS as usize);
+    }
+    for node in nodes.teacher {
+        let map = Tensor::randn([n, CHANNELS, 8, 8], (student.kind(), Device::Cpu));
+        maps.teacher.insert(node.to_owned(), map.relu());
+        channels[1].insert(node.to_owned(), CHANNELS as usize);
+    }
+    (maps, channels)
+}
+
 /// The value of two steps, far enough apart that a memory is full, with the gradients of
 /// the second in `student`.
 fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
     let loss = example(description).loss;
+    let (_, channels) = maps_for(&loss, &batch.student);
     let setting = Setting {
         seed: 1,
         term_idx: 0,
         dim: DIM as usize,
         n_labels: N_LABELS as usize,
         n_images: N_IMAGES as usize,
-        n_rows: batch.image_idx.len(),
+        channels,
         device: Device::Cpu,
     };
     let gallery = gallery(batch.student.kind());
@@ -73,7 +99,7 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         teacher: &gallery,
         labels: &Tensor::from_slice(&gallery_labels),
     };
-    let mut rows = Rows {
+    let rows = Rows {
         student: &batch.student,
         teacher: Some(&batch.teacher),
         labels: &Tensor::from_slice(&batch.labels),
@@ -81,11 +107,16 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         step: 0,
         n_views: 2,
         memory: Some(&memory),
+        maps: None,
     };
     let mut term = term(&loss, &setting);
     [0, 5000].map(|step| {
-        rows.step = step;
-        let value = term.value(&rows);
+        let (maps, _) = maps_for(&loss, &batch.student);
+        let value = term.value(&Rows {
+            step,
+            maps: Some(&maps),
+            ..rows
+        });
         assert_eq!(value.numel(), 1, "{}", description.kind);
         batch.student.shallow_clone().zero_grad();
         if value.requires_grad() {

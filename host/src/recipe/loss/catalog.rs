@@ -171,6 +171,48 @@ pub const CATALOG: &[Description] = &[
         source: "Tian et al., ICLR 2020; negatives of RC's authors, RepDistiller takes 16384; weight 0.8 there",
         example: r#"{ kind = "contrastive-representation", weight = 1.0, features = 128, negatives = 4096, temperature = 0.07, momentum = 0.5, rate_factor = 1.0 }"#,
     },
+    Description {
+        kind: "map-hint",
+        summary: "a map of the student, through a trained 1x1 convolution, as the teacher's (FitNets)",
+        formula: "1/(N C H W) sum |W F - F^t|^2",
+        source: "Romero et al., ICLR 2015; RepDistiller weighs it 100",
+        example: r#"{ kind = "map-hint", weight = 1.0, student = "body.3.add.relu", teacher = "layer4.1.add.relu", rate_factor = 1.0 }"#,
+    },
+    Description {
+        kind: "attention-transfer",
+        summary: "where a map is strong as in the teacher's (AT)",
+        formula: "1/(N H W) sum |a - a^t|^2, a = mean_c F^power as a unit vector of H x W",
+        source: "Zagoruyko and Komodakis, ICLR 2017; RepDistiller weighs it 1000",
+        example: r#"{ kind = "attention-transfer", weight = 1.0, student = "body.3.add.relu", teacher = "layer4.1.add.relu", power = 2 }"#,
+    },
+    Description {
+        kind: "factor-transfer",
+        summary: "the same with another norm (FT, without factor extractors)",
+        formula: "1/(N H W) sum |a - a^t|^outer_power, a = mean_c F^power as a unit vector of H x W",
+        source: "Kim et al., NeurIPS 2018, as RepDistiller runs it with weight 200",
+        example: r#"{ kind = "factor-transfer", weight = 1.0, student = "body.3.add.relu", teacher = "layer4.1.add.relu", power = 2, outer_power = 1 }"#,
+    },
+    Description {
+        kind: "neuron-selectivity",
+        summary: "channels distributed over places as the teacher's (NST)",
+        formula: "mean k(f, f) + mean k(f^t, f^t) - 2 mean k(f, f^t), k = <a, b>^2, f channels as unit vectors of H x W",
+        source: "Huang and Wang, 2017; RepDistiller weighs it 50",
+        example: r#"{ kind = "neuron-selectivity", weight = 1.0, student = "body.3.add.relu", teacher = "layer4.1.add.relu" }"#,
+    },
+    Description {
+        kind: "solution-flow",
+        summary: "products of the channels of two stages as the teacher's (FSP)",
+        formula: "mean (G - G^t)^2, G = 1/(H W) sum_hw F1 F2'",
+        source: "Yim et al., CVPR 2017, who train with it alone first; RepDistiller weighs it 50",
+        example: r#"{ kind = "solution-flow", weight = 1.0, student = ["fine.1.add.relu", "body.3.add.relu"], teacher = ["layer1.1.add.relu", "layer2.1.add.relu"] }"#,
+    },
+    Description {
+        kind: "variational-information",
+        summary: "the teacher's map likely around a trained regression from the student's (VID)",
+        formula: "mean 1/2 [(r(F) - F^t)^2 / v_c + log v_c], r three 1x1 convolutions, v_c a trained variance per channel",
+        source: "Ahn et al., CVPR 2019; settings of RepDistiller",
+        example: r#"{ kind = "variational-information", weight = 1.0, student = "body.3.add.relu", teacher = "layer4.1.add.relu", variance = 5.0, rate_factor = 1.0 }"#,
+    },
     // Metric learning. P: pairs of a label, N: pairs of two labels, of an anchor i.
     Description {
         kind: "proxy-nca",

@@ -71,6 +71,18 @@ pub enum Loss {
     KnowledgeDistillation(KnowledgeDistillation),
     /// CRD.
     ContrastiveRepresentation(ContrastiveRepresentation),
+    /// FitNets' hint on maps.
+    MapHint(MapHint),
+    /// AT.
+    AttentionTransfer(AttentionTransfer),
+    /// FT.
+    FactorTransfer(FactorTransfer),
+    /// NST.
+    NeuronSelectivity(NeuronSelectivity),
+    /// FSP.
+    SolutionFlow(SolutionFlow),
+    /// VID.
+    VariationalInformation(VariationalInformation),
 
     /// Proxy NCA.
     ProxyNca(ProxyNca),
@@ -117,6 +129,22 @@ pub trait Settings {
     /// Whether it moves the student into the teacher's own frame; a relational loss does
     /// not, and its student scores at chance against a teacher gallery until it is mapped.
     fn aligns(&self) -> bool;
+
+    /// The nodes within the networks that it compares, if it compares maps.
+    fn nodes(&self) -> Option<ComparedNodes<'_>> {
+        None
+    }
+}
+
+/// Nodes whose outputs, maps of N x C x H x W, a loss compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComparedNodes<'a> {
+    /// Nodes of the student.
+    pub student: Vec<&'a str>,
+    /// Nodes of the teacher's network, one for each of the student's.
+    pub teacher: Vec<&'a str>,
+    /// Whether the two of a pair need the same number of channels.
+    pub as_many_channels: bool,
 }
 
 impl Loss {
@@ -147,6 +175,12 @@ impl Loss {
             Self::StructureSimilarity(settings) => settings,
             Self::KnowledgeDistillation(settings) => settings,
             Self::ContrastiveRepresentation(settings) => settings,
+            Self::MapHint(settings) => settings,
+            Self::AttentionTransfer(settings) => settings,
+            Self::FactorTransfer(settings) => settings,
+            Self::NeuronSelectivity(settings) => settings,
+            Self::SolutionFlow(settings) => settings,
+            Self::VariationalInformation(settings) => settings,
 
             Self::ProxyNca(settings) => settings,
             Self::SoftTriple(settings) => settings,

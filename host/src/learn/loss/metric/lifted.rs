@@ -36,7 +36,7 @@ pub(in crate::learn) fn lifted(
 }
 
 /// Each anchor is one value: [log sum exp(d_p - positive_margin) + log sum
-/// exp(negative_margin - d_n)]+; 0 for an anchor without positives or negatives.
+/// exp(negative_margin - d_n)]+; a side without any counts as 0.
 pub(in crate::learn) fn generalized_lifted(
     comparison: &Comparison,
     settings: &GeneralizedLifted,
@@ -47,7 +47,11 @@ pub(in crate::learn) fn generalized_lifted(
     } = settings;
     let (positive, negative) = mine(pairs.miner, comparison, *distance, random).pairs();
     let distances = comparison.distances(*distance);
-    let pulled = masked_logsumexp(&(&distances - settings.positive_margin), &positive);
-    let pushed = masked_logsumexp(&(settings.negative_margin - &distances), &negative);
+    let side = |exponents: &Tensor, keep: &Tensor| {
+        let none = keep.any_dim(1, true).logical_not();
+        masked_logsumexp(exponents, keep).masked_fill(&none, 0.0)
+    };
+    let pulled = side(&(&distances - settings.positive_margin), &positive);
+    let pushed = side(&(settings.negative_margin - &distances), &negative);
     reduce_all(pairs.reducer, &(pulled + pushed).clamp_min(0.0))
 }

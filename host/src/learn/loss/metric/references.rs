@@ -174,7 +174,7 @@ mod tests {
             dim: 2,
             n_labels: 9,
             n_images: 9,
-            n_rows: 2,
+            channels: Default::default(),
             device: Device::Cpu,
         };
         let start_step = 0;

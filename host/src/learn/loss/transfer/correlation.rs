@@ -28,7 +28,7 @@ pub(in crate::learn) fn correlation_congruence(
         let (mut term, mut sum) = (dots.ones_like(), dots.ones_like());
         for power in 1..=settings.order {
             term = &term * &dots * (two_gamma / power as f64);
-            sum = sum + &term;
+            sum += &term;
         }
         // exp(-gamma |a - b|^2) = exp(-2 gamma) exp(2 gamma a.b) for unit rows.
         sum * (-two_gamma).exp()

@@ -5,7 +5,7 @@
 use tch::{Kind, Reduction, Tensor};
 
 /// Smallest variance that variational information distillation assumes.
-const MIN_VARIANCE: f64 = 1e-5;
+pub(super) const MIN_VARIANCE: f64 = 1e-5;
 
 /// Both maps at the smaller of their sides.
 fn at_same_size(a: &Tensor, b: &Tensor) -> (Tensor, Tensor) {

@@ -6,6 +6,7 @@ mod dark_rank;
 mod distillation;
 mod feature_maps;
 mod learned_metrics;
+mod map_terms;
 mod memory_contrast;
 mod neighbors;
 mod pkt;
@@ -26,6 +27,7 @@ pub(in crate::learn) use feature_maps::{
     solution_flow, variational_information,
 };
 pub(in crate::learn) use learned_metrics::{absolute_teacher, relative_teacher};
+pub(in crate::learn) use map_terms::{MapHintTerm, VariationalInformationTerm, flow_of};
 pub(in crate::learn) use memory_contrast::{Memory, memory_contrast};
 pub(in crate::learn) use neighbors::{contextual_similarity, decoupled_differential, rank_order};
 pub(in crate::learn) use pkt::probabilistic_transfer;

@@ -102,8 +102,6 @@ pub(in crate::learn) struct ContrastiveRepresentationTerm {
     /// Weight and bias of the student's projection, then of the teacher's.
     projections: [(Tensor, Tensor); 2],
     memories: ImageMemories,
-    /// Steps done: which noise images come next.
-    steps: Tensor,
 }
 
 impl ContrastiveRepresentationTerm {
@@ -128,15 +126,13 @@ impl ContrastiveRepresentationTerm {
             let bound = 1.0 / (features as f64 / 3.0).sqrt();
             uniform(side, vec![setting.n_images, features], bound)
         };
-        let zeros = |n: i64| Tensor::zeros([n], (Kind::Float, setting.device));
         Self {
             projections: [projection("student"), projection("teacher")],
             memories: ImageMemories {
                 student: remembered("student memory"),
                 teacher: remembered("teacher memory"),
-                scales: zeros(2),
+                scales: Tensor::zeros([2], (Kind::Float, setting.device)),
             },
-            steps: zeros(1),
             random,
             settings,
         }
@@ -149,8 +145,7 @@ impl ContrastiveRepresentationTerm {
             let flat = tensor.to_device(tch::Device::Cpu).to_kind(Kind::Int64);
             Vec::try_from(flat).expect("positions and labels are vectors")
         };
-        let step = self.steps.double_value(&[0]) as u64;
-        let mut random = self.random.fork("noise").at(step);
+        let mut random = self.random.fork("noise").at(rows.step as u64);
         let image_labels = numbers(rows.memory().labels);
         let mixed = image_labels.iter().any(|label| *label != image_labels[0]);
         let own = numbers(rows.image_idx);
@@ -174,7 +169,6 @@ impl ContrastiveRepresentationTerm {
 impl Term for ContrastiveRepresentationTerm {
     fn value(&mut self, rows: &Rows<'_>) -> Tensor {
         let compared = self.draw(rows);
-        no_grad(|| self.steps += 1.0);
         let drawn = Drawn {
             own: rows.image_idx,
             compared: &compared,
@@ -209,7 +203,6 @@ impl Term for ContrastiveRepresentationTerm {
             owned("student_memory", &self.memories.student, None),
             owned("teacher_memory", &self.memories.teacher, None),
             owned("scales", &self.memories.scales, None),
-            owned("steps", &self.steps, None),
         ]
     }
 }

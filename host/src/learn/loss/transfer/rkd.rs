@@ -41,7 +41,7 @@ pub(in crate::learn) fn rkd_angle(student: &Tensor, teacher: &Tensor) -> Tensor 
         } else {
             no_grad(|| angle_cosines(teacher, &corners(teacher)))
         };
-        sum = sum + found.smooth_l1_loss(&wanted, Reduction::Sum, 1.0);
+        sum += found.smooth_l1_loss(&wanted, Reduction::Sum, 1.0);
     }
     sum / (n * n * n) as f64
 }

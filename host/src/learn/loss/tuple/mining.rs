@@ -239,6 +239,7 @@ mod tests {
                 teacher: &teacher,
                 labels: &labels,
             }),
+            maps: None,
         };
         let candidates = Candidates::of(&rows, tuples);
         let (chosen, filled) = candidates.choose(&student, tuples, &mut Random::new(3));

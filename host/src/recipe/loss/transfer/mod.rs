@@ -1,10 +1,12 @@
 //! Settings of losses that compare with a teacher.
 
 mod absolute;
+mod maps;
 mod neighbors;
 mod relational;
 
 pub use absolute::*;
+pub use maps::*;
 pub use neighbors::*;
 pub use relational::*;
 

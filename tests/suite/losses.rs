@@ -1,0 +1,118 @@
+//! Losses that own tensors, compare maps or make a codebook train a student and go on from
+//! a checkpoint; a student can teach the next generation.
+
+use std::fs;
+use std::process::Stdio;
+
+use eyas_tests::{program, run, run_ok};
+
+use super::end_to_end::{checkpoint_step, student_recipe, world};
+
+const FIRST_LOSS: &str =
+    r#"{ kind = "relaxed-contrastive", weight = 1.0, sigma = 1.0, delta = 1.0 }"#;
+
+/// A codebook, memories with projections, regressors, and maps without any of their own.
+const LOSSES_WITH_A_STATE: &str = r#"
+    { kind = "structure-similarity", weight = 1.0, sub_spaces = 4, centroids = 8, scale = 10.0, iterations = 5 },
+    { kind = "contrastive-representation", weight = 0.1, features = 8, negatives = 16, temperature = 0.07, momentum = 0.5, rate_factor = 1.0 },
+    { kind = "knowledge-distillation", weight = 1.0, temperature = 4.0, scale = 32.0 },
+    { kind = "map-hint", weight = 1.0, student = "body.0.add.relu", teacher = "body.2.add.relu", rate_factor = 1.0 },
+    { kind = "variational-information", weight = 0.1, student = "body.1.add.relu", teacher = "body.2.add.relu", variance = 5.0, rate_factor = 1.0 },
+    { kind = "attention-transfer", weight = 10.0, student = "fine.0.add.relu", teacher = "fine.0.add.relu", power = 2 },
+    { kind = "solution-flow", weight = 1.0, student = ["fine.0.add.relu", "body.2.add.relu"], teacher = ["fine.0.add.relu", "body.2.add.relu"] }"#;
+
+/// A recipe with maps of a network of the student's own architecture.
+fn recipe() -> String {
+    let recipe = student_recipe()
+        .replace("epochs = 8", "epochs = 3")
+        .replace("checkpoint_steps = 3", "checkpoint_steps = 1")
+        .replace(
+            "architecture = \"eyas-xs\"",
+            "architecture = \"eyas-xs\"\nteacher_network = \"eyas-xs\"",
+        )
+        .replace(FIRST_LOSS, LOSSES_WITH_A_STATE);
+    assert!(recipe.contains("teacher_network") && recipe.contains("map-hint"));
+    recipe
+}
+
+fn words(run: &str) -> Vec<String> {
+    let world = world();
+    let mut words = world.train_words_of("losses.toml", run);
+    words.push("--teacher-network".to_owned());
+    words.push(world.at("run/student.safetensors"));
+    words
+}
+
+#[test]
+fn losses_with_a_state_end_with_the_same_bytes_after_a_kill() {
+    let world = world();
+    fs::write(world.path("losses.toml"), recipe()).unwrap();
+    run_ok("eyas", words("losses-whole"));
+    let mut child = program("eyas")
+        .args(words("losses-killed"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let killed = world.path("losses-killed");
+    while checkpoint_step(&killed).is_none() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.join("student.json").exists(), "it was over at once");
+    run_ok("eyas", words("losses-killed"));
+    for name in ["checkpoint.safetensors", "student.safetensors"] {
+        let whole = fs::read(world.path("losses-whole").join(name)).unwrap();
+        assert!(
+            whole == fs::read(killed.join(name)).unwrap(),
+            "{name} differs"
+        );
+    }
+}
+
+#[test]
+fn losses_of_maps_without_the_weights_of_their_network_are_refused() {
+    let world = world();
+    fs::write(world.path("no-network.toml"), recipe()).unwrap();
+    let said = run(
+        "eyas",
+        world.train_words_of("no-network.toml", "no-network"),
+    );
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("--teacher-network"), "{}", said.err);
+}
+
+#[test]
+fn a_student_teaches_the_next_generation_of_itself() {
+    let world = world();
+    let export = [
+        "export",
+        &world.at("run"),
+        "--out",
+        &world.at("born"),
+        "--onnx",
+    ];
+    run_ok("eyas", [&export[..], &["--name", "born"]].concat());
+    let pixels = ["--resize", "48", "--crop", "48", "--mean", "0.5,0.5,0.5"];
+    let import = [
+        "teacher",
+        "import",
+        &world.at("born/born-f32.onnx"),
+        "--data",
+        &world.at("shelves"),
+        "--no-projection",
+        "--std",
+        "0.25,0.25,0.25",
+        "--out",
+        &world.at("born.teacher"),
+    ];
+    run_ok("eyas", [&import[..], &pixels].concat());
+    let recipe = student_recipe().replace("epochs = 8", "epochs = 1");
+    fs::write(world.path("born.toml"), recipe).unwrap();
+    let mut words = world.train_words_of("born.toml", "born-again");
+    let teacher = words.iter().position(|word| word == "--teacher").unwrap();
+    words[teacher + 1] = world.at("born.teacher");
+    run_ok("eyas", words);
+    assert!(world.path("born-again/student.json").exists());
+}
