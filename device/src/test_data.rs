@@ -257,6 +257,7 @@ pub(crate) fn bundle_around(onnx: &[u8], dim: u32, probes: Embeddings) -> Vec<u8
         header,
         onnx,
         probe_embeddings: probes,
+        calibrations: Vec::new(),
     }
     .to_bytes()
 }

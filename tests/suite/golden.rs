@@ -70,6 +70,7 @@ fn bundle() -> Vec<u8> {
         header,
         onnx,
         probe_embeddings: rows(),
+        calibrations: Vec::new(),
     }
     .to_bytes()
 }

@@ -147,7 +147,7 @@ fn shared_and_device_know_neither_libtorch_nor_the_host() {
 
 #[test]
 fn formats_page_is_as_old_as_the_code_it_describes() {
-    let code: String = ["container", "bundle", "gallery"]
+    let code: String = ["container", "bundle", "calibration", "gallery"]
         .map(|module| fs::read_to_string(root().join(format!("shared/src/{module}.rs"))).unwrap())
         .concat();
     let hash = Fingerprint::of_bytes(code.as_bytes()).short();
