@@ -116,6 +116,12 @@ impl<'m, 'g> Answerer<'m, 'g> {
         self.calibration
     }
 
+    /// The label of a found row.
+    #[must_use]
+    pub fn label(&self, found: &Found) -> &'g str {
+        self.matcher.gallery().label(found.label_idx).unwrap_or("")
+    }
+
     /// Answers a query.
     ///
     /// # Panics
