@@ -1,64 +1,10 @@
-use eyas_shared::calibration::{
-    Calibration, CurveBin, Evidence, GalleryIdentity, LabelOffset, NO_SCORE, Thresholds, Verdict,
-    Witness,
-};
+use eyas_shared::calibration::{LabelOffset, Verdict, Witness};
 use eyas_shared::embedding::{Embeddings, dot};
-use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::gallery::{Gallery, RowEncoding};
 use proptest::prelude::*;
 
 use super::*;
-use crate::test_data::{embeddings, gallery_of};
-
-/// Every query reaches `match_score` only by its score: no other counts matter here.
-pub(crate) fn calibration_of(
-    gallery: &Gallery<'_>,
-    match_score: f32,
-    unknown_score: f32,
-    margin: f32,
-) -> Calibration {
-    Calibration {
-        gallery: GalleryIdentity::of(gallery),
-        row_encoding: gallery.header.encoding.to_string(),
-        thresholds: Thresholds {
-            match_score,
-            unknown_score,
-            margin,
-        },
-        offsets: Vec::new(),
-        evidence: Evidence {
-            wanted_false_match_rate: 0.01,
-            wanted_false_reject_rate: 0.05,
-            wanted_wrong_match_rate: 0.05,
-            unknown_share: 0.5,
-            confidence: 0.95,
-            n_known: 1,
-            n_known_labels: 1,
-            n_unknown: 1,
-            n_unknown_labels: 1,
-            design_effect: 1.0,
-            false_matches: 0,
-            false_match_bound: 0.95,
-            right_matches: 1,
-            wrong_matches: 0,
-            false_rejects: 0,
-        },
-        curve: vec![CurveBin {
-            from: NO_SCORE,
-            probability: 0.5,
-            low: 0.1,
-            high: 0.9,
-            n_right: 1,
-            n_wrong: 0,
-            n_unknown: 1,
-        }],
-        witnesses: Vec::new(),
-        witness_embeddings: Vec::new(),
-        probe_scores: Vec::new(),
-        manifest: Fingerprint([0; 32]),
-        eyas_version: "0".to_owned(),
-    }
-}
+use crate::test_data::{calibration_of, embeddings, gallery_of};
 
 fn request(k: usize) -> Request {
     Request {
