@@ -3,7 +3,7 @@
 //!
 //! Queries are encoded and searched by the device library, so it is the quantized student
 //! that is calibrated, against the gallery as its rows are stored. [`thresholds`] holds the
-//! rates, [`groups`] asks how much the queries really tell, [`curve`] draws reliability,
+//! rates, [`queries`] asks the gallery, [`groups`] asks how much the queries really tell, [`curve`] draws reliability,
 //! [`check`] counts on other data. How a verdict is applied is written in
 //! [`eyas_device::answer::judge`] alone.
 
@@ -11,12 +11,14 @@ pub mod check;
 pub mod curve;
 pub mod groups;
 pub mod intervals;
+pub mod queries;
+pub mod remarks;
 pub mod thresholds;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use eyas_device::answer::{Asked, Nearest, judge};
 use eyas_device::matcher::Matcher;
@@ -24,23 +26,18 @@ use eyas_shared::calibration::{
     Calibration, Evidence, GalleryIdentity, LabelOffset, Thresholds, Verdict, Witness,
 };
 use eyas_shared::embedding::Score;
-use eyas_shared::fingerprint::{Fingerprint, ImageId};
+use eyas_shared::fingerprint::Fingerprint;
 use thiserror::Error;
 
-use crate::data::manifest::Manifest;
-use crate::embeddings::EmbeddedImages;
 use curve::Outcome;
 use groups::Groups;
+pub use queries::{Labels, Observation, Observations, observe};
 use thresholds::Guarantee;
 
 /// Unknown queries from which a label may get thresholds of its own.
 ///
 /// Its mean is then known to a third of the scores' spread; shrinkage does the rest.
 pub const MIN_LABEL_QUERIES: usize = 10;
-
-/// Unknown labels below which a calibration says so: with fewer, one odd label is a tenth of
-/// all that is known of unknown things.
-pub const FEW_LABELS: usize = 10;
 
 /// Largest offset of a label: further off, its thresholds would be no cosines any more.
 const MAX_OFFSET: f64 = 0.5;
@@ -117,137 +114,62 @@ pub struct Settings {
     pub per_label: bool,
 }
 
-/// One query with what the gallery says to it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
-    /// Its image.
-    pub id: ImageId,
-    /// What it shows.
-    pub label: String,
-    /// Whether the gallery has that label, in another image.
-    pub is_known: bool,
-    /// Its embedding.
-    pub embedding: Vec<f32>,
-    /// The nearest labels, the query's own image left out.
-    pub nearest: Nearest,
+/// What another false-match rate would give, on the queries that a calibration was found with.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Tradeoff {
+    /// The rate.
+    pub false_match_rate: f64,
+    /// A match from this score on.
+    pub match_score: Score,
+    /// Share of known queries answered `match` with their label.
+    pub right_match: f64,
+    /// Share of known queries answered `match` with another label.
+    pub wrong_match: f64,
 }
 
-impl Observation {
-    /// Whether the first label is the query's.
-    #[must_use]
-    pub fn is_right(&self) -> bool {
-        self.is_known && self.nearest.label == self.label
-    }
+/// Rates that [`tradeoffs`] are shown for.
+const RATES: [f64; 6] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2];
 
-    fn outcome(&self) -> Outcome {
-        match (self.is_known, self.is_right()) {
-            (false, _) => Outcome::Unknown,
-            (true, true) => Outcome::Right,
-            (true, false) => Outcome::Wrong,
-        }
-    }
-}
-
-/// Which labels a gallery has beside a given image.
-pub struct Labels {
-    n_rows: HashMap<String, usize>,
-    of_image: HashMap<(ImageId, String), usize>,
-}
-
-impl Labels {
-    /// Reads the label of every row.
-    #[must_use]
-    pub fn of(matcher: &Matcher<'_>) -> Self {
-        let (mut n_rows, mut of_image) = (HashMap::new(), HashMap::new());
-        let gallery = matcher.gallery();
-        for entry in (0..gallery.n_rows()).filter_map(|row| gallery.entry(row)) {
-            *n_rows.entry(entry.label.to_owned()).or_insert(0) += 1;
-            *of_image
-                .entry((entry.id, entry.label.to_owned()))
-                .or_insert(0) += 1;
-        }
-        Self { n_rows, of_image }
-    }
-
-    /// Whether a query of this label has something to find; `None` if only itself.
-    #[must_use]
-    pub fn knows(&self, label: &str, id: ImageId) -> Option<bool> {
-        let Some(n_rows) = self.n_rows.get(label) else {
-            return Some(false);
+/// How many known queries would be answered `match` at other false-match rates, with the
+/// calibration's offsets; rates that there are too few unknown queries for are left out.
+#[must_use]
+pub fn tradeoffs(
+    observed: &[Observation],
+    settings: &Settings,
+    calibration: &Calibration,
+) -> Vec<Tradeoff> {
+    let scored = scored(observed, calibration);
+    let n_known = f64::from(calibration.evidence.n_known);
+    let at = |rate: &f64| {
+        let wanted = Settings {
+            false_match_rate: *rate,
+            ..*settings
         };
-        let own = self
-            .of_image
-            .get(&(id, label.to_owned()))
-            .copied()
-            .unwrap_or(0);
-        (*n_rows > own).then_some(true)
-    }
-
-    /// Whether the gallery has this very image under this label.
-    #[must_use]
-    pub fn has_image(&self, label: &str, id: ImageId) -> bool {
-        self.of_image.contains_key(&(id, label.to_owned()))
-    }
+        let mut other = calibration.clone();
+        other.thresholds = find_thresholds(&scored, &wanted).ok()?;
+        count(&mut other, &scored);
+        Some(Tradeoff {
+            false_match_rate: *rate,
+            match_score: other.thresholds.match_score,
+            right_match: f64::from(other.evidence.right_matches) / n_known,
+            wrong_match: f64::from(other.evidence.wrong_matches) / n_known,
+        })
+    };
+    RATES.iter().filter_map(at).collect()
 }
 
-/// Queries with the answers of a gallery.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observations {
-    /// Each image once, by ascending id.
-    pub list: Vec<Observation>,
-    /// Images that are the only one of their label in the gallery: neither known nor unknown.
-    pub n_alone: usize,
-    /// Images that are in the gallery: the student has probably been trained on them.
-    pub n_in_gallery: usize,
-}
-
-/// Asks with every embedded image of `manifest`, and of `unknown`, whose labels must not be
-/// in the gallery. Images that were not embedded are left out.
-///
-/// # Errors
-/// If an image of `unknown` has a label of the gallery.
-pub fn observe(
-    manifest: &Manifest,
-    unknown: &[Manifest],
-    embedded: &EmbeddedImages,
-    matcher: &Matcher<'_>,
-) -> Result<Observations, CalibrateError> {
-    let labels = Labels::of(matcher);
-    for image in unknown.iter().flat_map(|manifest| &manifest.images) {
-        if labels.n_rows.contains_key(&image.label) {
-            let (path, label) = (image.path.clone(), image.label.clone());
-            return Err(CalibrateError::KnownUnknown { path, label });
-        }
-    }
-    let mut observed = Observations::default();
-    let mut seen = BTreeSet::new();
-    let images = manifest.images.iter();
-    for image in images.chain(unknown.iter().flat_map(|manifest| &manifest.images)) {
-        let Some(embedding) = embedded.get(&image.id) else {
-            continue;
-        };
-        if !seen.insert(image.id) {
-            continue;
-        }
-        let Some(is_known) = labels.knows(&image.label, image.id) else {
-            observed.n_alone += 1;
-            continue;
-        };
-        let asked = Asked::single(embedding.to_vec());
-        let Some(nearest) = Nearest::of(matcher, &asked, Some(image.id)) else {
-            continue;
-        };
-        observed.n_in_gallery += usize::from(labels.has_image(&image.label, image.id));
-        observed.list.push(Observation {
-            id: image.id,
-            label: image.label.clone(),
-            is_known,
-            embedding: asked.embedding,
-            nearest,
-        });
-    }
-    observed.list.sort_by_key(|observation| observation.id);
-    Ok(observed)
+/// Observations with the best score of their first label, less its offset.
+fn scored<'o>(
+    observed: &'o [Observation],
+    calibration: &Calibration,
+) -> Vec<(Score, &'o Observation)> {
+    { observed.iter() }
+        .map(|observation| {
+            let nearest = &observation.nearest;
+            let score = nearest.score - calibration.offset(&nearest.label);
+            (score, observation)
+        })
+        .collect()
 }
 
 /// Finds thresholds and all that goes with them.
@@ -285,15 +207,7 @@ pub fn calibrate(
         manifest,
         eyas_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let scored: Vec<(Score, &Observation)> = { observed.iter() }
-        .map(|observation| {
-            let nearest = &observation.nearest;
-            (
-                nearest.score - calibration.offset(&nearest.label),
-                observation,
-            )
-        })
-        .collect();
+    let scored = scored(observed, &calibration);
     calibration.thresholds = find_thresholds(&scored, settings)?;
     count(&mut calibration, &scored);
     let outcomes: Vec<(Score, Outcome)> = { scored.iter() }
@@ -476,63 +390,4 @@ fn add_witnesses(
             verdict: judgement.verdict,
         });
     }
-}
-
-/// What whoever relies on a calibration should know, in sentences.
-#[must_use]
-pub fn remarks(calibration: &Calibration, observed: &Observations) -> Vec<String> {
-    let evidence = &calibration.evidence;
-    let mut remarks = Vec::new();
-    if evidence.false_match_bound > evidence.wanted_false_match_rate {
-        remarks.push(format!(
-            "the false-match rate may be as high as {:.3}: {} unknown queries of {} labels count \
-             as {:.0} independent ones. --bound holds the rate with {} % confidence, where there \
-             are enough",
-            evidence.false_match_bound,
-            evidence.n_unknown,
-            evidence.n_unknown_labels,
-            f64::from(evidence.n_unknown) / f64::from(evidence.design_effect),
-            (evidence.confidence * 100.0).round(),
-        ));
-    }
-    if (evidence.n_unknown_labels as usize) < FEW_LABELS {
-        remarks.push(format!(
-            "unknown queries are of {} labels only: what else is held in front of the camera may \
-             look otherwise",
-            evidence.n_unknown_labels
-        ));
-    }
-    let n_matches = evidence.right_matches + evidence.wrong_matches;
-    if f64::from(evidence.wrong_matches)
-        > f64::from(evidence.wanted_wrong_match_rate) * f64::from(n_matches)
-    {
-        remarks.push(format!(
-            "no margin that leaves {} matches brings wrong labels down to {} of them: {} of \
-             {n_matches} are wrong",
-            thresholds::MIN_MATCHES,
-            evidence.wanted_wrong_match_rate,
-            evidence.wrong_matches
-        ));
-    }
-    if calibration.thresholds.unknown_score == eyas_shared::calibration::NO_SCORE {
-        remarks.push(format!(
-            "{} known queries are too few for a false-reject rate of {}: nothing will be \
-             answered `unknown`",
-            evidence.n_known, evidence.wanted_false_reject_rate
-        ));
-    }
-    if observed.n_in_gallery > 0 {
-        remarks.push(format!(
-            "{} queries are images of the gallery: if the student was trained on them, known \
-             queries score too well",
-            observed.n_in_gallery
-        ));
-    }
-    if observed.n_alone > 0 {
-        remarks.push(format!(
-            "{} queries were left out: they are the only image of their label in the gallery",
-            observed.n_alone
-        ));
-    }
-    remarks
 }

@@ -1,5 +1,5 @@
 use eyas_shared::embedding::{Embeddings, l2_normalize};
-use eyas_shared::fingerprint::SpaceId;
+use eyas_shared::fingerprint::{ImageId, SpaceId};
 use eyas_shared::gallery::{Entry, Gallery, GallerySource, RowEncoding};
 use eyas_shared::random::Random;
 use proptest::prelude::*;

@@ -16,10 +16,9 @@ use serde_json::json;
 
 use super::{Answer, Progress, note, say};
 use crate::calibrate::check::{self, Rates, Share};
-use crate::calibrate::{self, Observations, Settings};
+use crate::calibrate::{self, Observations, Settings, Tradeoff, queries, remarks};
 use crate::data;
-use crate::data::manifest::Manifest;
-use crate::embeddings::images;
+use crate::data::manifest::{Image, Manifest};
 use crate::evaluate;
 
 /// Find the scores from which a query is a match, and below which it is none of the gallery.
@@ -94,6 +93,9 @@ pub(super) struct Args {
     /// Weight of a row in --expand: its score to this power.
     #[arg(long, value_name = "A", default_value_t = 3.0, requires = "expand")]
     alpha: f32,
+    /// Folder that keeps what the student computed, for calibrations at other rates.
+    #[arg(long)]
+    cache: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -115,17 +117,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let unknown = { args.unknown.iter() }
         .map(|path| data::open(path))
         .collect::<Result<Vec<Manifest>, _>>()?;
-    let observed = observe(&store, &matcher, &asked, &unknown)?;
+    let observed = observe(args, &store, &matcher, &asked, &unknown)?;
     if args.check {
         return check(args, &store, &matcher, &observed);
     }
     let calibration = find(args, &store, &matcher, &observed, (&asked, &unknown))?;
-    let remarks = calibrate::remarks(&calibration, &observed);
+    let remarks = remarks::remarks(&calibration, &observed);
+    let tradeoffs = calibrate::tradeoffs(&observed.list, &args.settings(), &calibration);
     let out = args.out.as_ref().context("no --out is given")?;
     if args.json {
-        say(&as_json(args, &store, &calibration, &remarks).to_string());
+        say(&as_json(args, &store, &calibration, &tradeoffs, &remarks).to_string());
     } else {
         describe(&store, &calibration);
+        describe_tradeoffs(&tradeoffs);
     }
     for remark in &remarks {
         note(&format!("warning: {remark}"));
@@ -140,22 +144,33 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
 /// Encodes all queries as the board does and asks with them. An image that can not be read is
 /// an error: thresholds would rest on other counts than the data says.
 fn observe(
+    args: &Args,
     store: &Store,
     matcher: &Matcher<'_>,
     asked: &Manifest,
     unknown: &[Manifest],
 ) -> anyhow::Result<Observations> {
-    let n_images = asked.images.len() + unknown.iter().map(|m| m.images.len()).sum::<usize>();
+    let images: Vec<Image> = std::iter::once(asked)
+        .chain(unknown)
+        .flat_map(|manifest| {
+            // The lists have roots of their own.
+            let full = |image: &Image| Image {
+                path: manifest.path(image).display().to_string(),
+                ..image.clone()
+            };
+            manifest.images.iter().map(full)
+        })
+        .collect();
+    let all = Manifest {
+        root: PathBuf::new(),
+        images,
+    };
+    let n_images = all.images.len();
     let progress = Progress::of_images("encoding", n_images);
-    let encode = |manifest| images::encode_each(store.encoder(), manifest, || progress.step());
-    let (mut embedded, mut faults) = encode(asked);
-    for manifest in unknown {
-        let (more, more_faults) = encode(manifest);
-        for id in more.ids() {
-            embedded.insert(*id, more.get(id).unwrap_or_default());
-        }
-        faults.extend(more_faults);
-    }
+    let done = || progress.step();
+    let onnx = store.header().onnx;
+    let cache = args.cache.as_deref();
+    let (embedded, faults) = queries::encode(store.encoder(), onnx, &all, cache, done)?;
     if !faults.is_empty() {
         for fault in &faults {
             note(&format!("can not ask: {fault}"));
@@ -168,6 +183,20 @@ fn observe(
     Ok(calibrate::observe(asked, unknown, &embedded, matcher)?)
 }
 
+impl Args {
+    fn settings(&self) -> Settings {
+        Settings {
+            false_match_rate: self.false_match_rate,
+            false_reject_rate: self.false_reject_rate,
+            wrong_match_rate: self.wrong_match_rate,
+            unknown_share: self.unknown_share,
+            confidence: self.confidence,
+            bounded: self.bound,
+            per_label: self.per_label,
+        }
+    }
+}
+
 fn find(
     args: &Args,
     store: &Store,
@@ -175,22 +204,19 @@ fn find(
     observed: &Observations,
     (asked, unknown): (&Manifest, &[Manifest]),
 ) -> anyhow::Result<Calibration> {
-    let settings = Settings {
-        false_match_rate: args.false_match_rate,
-        false_reject_rate: args.false_reject_rate,
-        wrong_match_rate: args.wrong_match_rate,
-        unknown_share: args.unknown_share,
-        confidence: args.confidence,
-        bounded: args.bound,
-        per_label: args.per_label,
-    };
     let mut name =
         Fingerprinter::new("eyas calibration data 1").field("asked", &asked.fingerprint().0);
     for manifest in unknown {
         name = name.field("unknown", &manifest.fingerprint().0);
     }
     let probes = probe_scores(args, store, matcher)?;
-    let found = calibrate::calibrate(&observed.list, &settings, matcher, probes, name.finish())?;
+    let found = calibrate::calibrate(
+        &observed.list,
+        &args.settings(),
+        matcher,
+        probes,
+        name.finish(),
+    )?;
     Ok(found)
 }
 
@@ -225,6 +251,7 @@ fn as_json(
     args: &Args,
     store: &Store,
     calibration: &Calibration,
+    tradeoffs: &[Tradeoff],
     remarks: &[String],
 ) -> serde_json::Value {
     json!({
@@ -242,6 +269,7 @@ fn as_json(
         "offsets": calibration.offsets,
         "evidence": calibration.evidence,
         "curve": calibration.curve,
+        "tradeoffs": tradeoffs,
         "warnings": remarks,
     })
 }
@@ -306,6 +334,16 @@ fn describe(store: &Store, calibration: &Calibration) {
         say(&format!(
             "{:10.4}  {:6.3}  {:6.3} {:6.3}  {:9} {:6} {:8}",
             bin.from, bin.probability, bin.low, bin.high, bin.n_right, bin.n_wrong, bin.n_unknown
+        ));
+    }
+}
+
+fn describe_tradeoffs(tradeoffs: &[Tradeoff]) {
+    say("at other false-match rates: match from, known queries right, wrong");
+    for at in tradeoffs {
+        say(&format!(
+            "{:10.3}  {:10.4}  {:6.3}  {:6.3}",
+            at.false_match_rate, at.match_score, at.right_match, at.wrong_match
         ));
     }
 }
