@@ -12,7 +12,7 @@ use std::time::Instant;
 use eyas_device::matcher::{Query, dense, reference};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::random::Random;
 
 const DIM: usize = 128;
@@ -38,41 +38,34 @@ fn main() {
     rows.normalize_rows();
     let (queries, rows) = rows.values().split_at(BATCH * DIM);
     let rows = Embeddings::from_values(DIM, rows.to_vec()).unwrap_or_else(|| Embeddings::new(DIM));
-    let files =
-        [RowEncoding::F32, RowEncoding::F16].map(|encoding| (encoding, file(&rows, encoding)));
-    let queries: Vec<Query<'_>> = queries
-        .chunks(DIM)
-        .map(|embedding| Query {
-            embedding,
-            exclude: None,
-        })
-        .collect();
+    let files = [Codes::F32, Codes::F16].map(|codes| (codes, file(&rows, codes)));
+    let queries: Vec<Query<'_>> = queries.chunks(DIM).map(Query::new).collect();
 
     let mut methods: Vec<(String, usize, Run<'_>)> = Vec::new();
-    for (encoding, bytes) in &files {
+    for (codes, bytes) in &files {
         let open = || Gallery::open(bytes).ok();
         let Some((one, two, three)) = open().zip(open()).zip(open()).map(|((a, b), c)| (a, b, c))
         else {
             continue;
         };
-        let (embedding, queries) = (queries[0].embedding, &queries);
-        let row_bytes = n_rows * DIM * encoding.component_bytes();
+        let queries = &queries;
+        let row_bytes = n_rows * codes.row_bytes(DIM);
         methods.push((
-            format!("reference {encoding}"),
+            format!("reference {codes}"),
             row_bytes,
             Box::new(move || {
-                black_box(reference::search(&one, embedding, TOP_K, None));
+                black_box(reference::search(&one, &queries[0], TOP_K));
             }),
         ));
         methods.push((
-            format!("dense {encoding}"),
+            format!("dense {codes}"),
             row_bytes,
             Box::new(move || {
-                black_box(dense::search(&two, embedding, TOP_K, None));
+                black_box(dense::search_batch(&two, &queries[..1], TOP_K));
             }),
         ));
         methods.push((
-            format!("dense {encoding} x{BATCH}"),
+            format!("dense {codes} x{BATCH}"),
             row_bytes,
             Box::new(move || {
                 black_box(dense::search_batch(&three, queries, TOP_K));
@@ -102,7 +95,7 @@ fn main() {
     }
 }
 
-fn file(rows: &Embeddings, encoding: RowEncoding) -> Vec<u8> {
+fn file(rows: &Embeddings, codes: Codes) -> Vec<u8> {
     let names: Vec<String> = (0..rows.n_rows()).map(|row| format!("{row}.jpg")).collect();
     let entries: Vec<Entry<'_>> = names
         .iter()
@@ -116,7 +109,7 @@ fn file(rows: &Embeddings, encoding: RowEncoding) -> Vec<u8> {
         space: SpaceId(Fingerprint([7; 32])),
         teacher: "random".to_owned(),
         manifest: Fingerprint([1; 32]),
-        encoding,
+        codes,
     };
     gallery::write(&source, rows, &entries).unwrap_or_default()
 }
