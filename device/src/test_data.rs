@@ -41,13 +41,23 @@ pub(crate) fn gallery_of(rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8>
 }
 
 pub(crate) fn gallery_in(space: SpaceId, rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8> {
+    let ids: Vec<ImageId> = ids.iter().map(|id| ImageId([*id; 16])).collect();
+    gallery_between(space, rows, &ids, codes)
+}
+
+/// A gallery of the space 7 whose rows have these identities.
+pub(crate) fn gallery_with(rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
+    gallery_between(space(7), rows, ids, codes)
+}
+
+fn gallery_between(space: SpaceId, rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
     let names: Vec<String> = (0..ids.len()).map(|i| format!("{i}.jpg")).collect();
     let entries: Vec<Entry<'_>> = names
         .iter()
         .zip(ids)
         .map(|(name, id)| Entry {
-            id: ImageId([*id; 16]),
-            label: ["pear", "apple"][usize::from(*id) % 2],
+            id: *id,
+            label: ["pear", "apple"][usize::from(id.0[0]) % 2],
             name,
         })
         .collect();
