@@ -1,19 +1,22 @@
 //! 32 bytes at a time.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_epi16,
-    _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8,
-    _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_epi16,
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_epi16,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_si128,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_extracti128_si256, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
+    _mm256_unpacklo_epi16,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{INT8_UNIT, MAX_U16_COLUMNS, Tables};
+use super::{INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables};
 
 #[target_feature(enable = "avx2")]
-pub(super) fn load(bytes: &[u8; 32]) -> __m256i {
+fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 bytes are there, and any alignment will do.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
@@ -26,106 +29,139 @@ fn load_table(table: &[u8; 16]) -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
+fn load_floats(values: &[f32; 8]) -> __m256 {
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_loadu_ps(values.as_ptr()) }
+}
+
+/// Writes sums times scales.
+#[target_feature(enable = "avx2")]
+fn store_scores(sums: __m256i, scales: __m256, scores: &mut [f32; 8]) {
+    let products = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales);
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_storeu_ps(scores.as_mut_ptr(), products) };
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn int8(
     units: &[[u8; INT8_UNIT]],
-    columns: usize,
-    queries: &[&[[i8; 4]]],
-    sums: &mut [Vec<[i32; INT8_BLOCK]>],
+    scales: &[[[u8; 4]; INT8_BLOCK]],
+    queries: &[Int8Query],
+    scores: &mut [Vec<f32>],
 ) {
-    for (b, block) in units.chunks_exact(columns).enumerate() {
+    for (b, scales) in scales.iter().enumerate() {
         // Pairs of queries: more would not leave registers for the codes.
-        for (queries, sums) in queries.chunks(2).zip(sums.chunks_mut(2)) {
-            match (queries, sums) {
-                ([one], [sums]) => [sums[b]] = int8_block(block, [one]),
-                ([one, two], [sums, more]) => [sums[b], more[b]] = int8_block(block, [one, two]),
-                _ => unreachable!("chunks of at most two"),
+        for (queries, scores) in queries.chunks(2).zip(scores.chunks_mut(2)) {
+            let columns = queries[0].words.len();
+            let block = &units[b * columns..][..columns];
+            if let [one, two] = queries {
+                int8_block(block, scales, b, [one, two], scores);
+            } else {
+                int8_block(block, scales, b, [&queries[0]], scores);
             }
         }
     }
 }
 
-/// The products of one block with some queries.
+/// The scores of block `b` for some queries.
 ///
 /// The sign of a code goes to the query's byte, so that `maddubs` sees one unsigned factor;
 /// 127 * 127 * 2 fits its 16 bits.
 #[target_feature(enable = "avx2")]
 fn int8_block<const Q: usize>(
     block: &[[u8; INT8_UNIT]],
-    queries: [&[[i8; 4]]; Q],
-) -> [[i32; INT8_BLOCK]; Q] {
+    scales: &[[u8; 4]; INT8_BLOCK],
+    b: usize,
+    queries: [&Int8Query; Q],
+    scores: &mut [Vec<f32>],
+) {
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); 2]; Q];
+    let words = queries.map(|query| &query.words[..block.len()]);
     for (column, unit) in block.iter().enumerate() {
         let (halves, _) = unit.as_chunks::<32>();
         let codes = [load(&halves[0]), load(&halves[1])];
         let sizes = [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])];
-        for (query, sums) in queries.iter().zip(&mut sums) {
-            let bytes = query[column].map(i8::cast_unsigned);
-            let query = _mm256_set1_epi32(i32::from_le_bytes(bytes));
+        for (words, sums) in words.iter().zip(&mut sums) {
+            let word = words[column].map(i8::cast_unsigned);
+            let word = _mm256_set1_epi32(i32::from_le_bytes(word));
             for half in 0..2 {
-                let signed = _mm256_sign_epi8(query, codes[half]);
+                let signed = _mm256_sign_epi8(word, codes[half]);
                 let pairs = _mm256_maddubs_epi16(sizes[half], signed);
                 let products = _mm256_madd_epi16(pairs, ones);
                 sums[half] = _mm256_add_epi32(sums[half], products);
             }
         }
     }
-    sums.map(|sums| {
-        let mut out = [0_i32; INT8_BLOCK];
-        let (halves, _) = out.as_chunks_mut::<8>();
-        for (half, sum) in halves.iter_mut().zip(sums) {
-            // SAFETY: 8 sums of 4 bytes are there, and any alignment will do.
-            unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), sum) };
+    let scales = scales.map(f32::from_le_bytes);
+    let (scales, _) = scales.as_chunks::<8>();
+    for ((query, sums), scores) in queries.iter().zip(sums).zip(scores) {
+        let (halves, _) = scores[b * INT8_BLOCK..][..INT8_BLOCK].as_chunks_mut::<8>();
+        for half in 0..2 {
+            let scales = _mm256_mul_ps(_mm256_set1_ps(query.scale), load_floats(&scales[half]));
+            store_scores(sums[half], scales, &mut halves[half]);
         }
-        out
-    })
+    }
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn int2(units: &[[u8; INT2_BLOCK]], tables: &[Tables], sums: &mut [[i32; INT2_BLOCK]]) {
-    for (block, sums) in units.chunks_exact(tables.len()).zip(sums) {
-        *sums = [0; INT2_BLOCK];
-        let pieces = block.chunks(MAX_U16_COLUMNS);
-        for (units, tables) in pieces.zip(tables.chunks(MAX_U16_COLUMNS)) {
-            let mut both = _mm256_setzero_si256();
-            let mut odd = _mm256_setzero_si256();
-            for (unit, tables) in units.iter().zip(tables) {
-                let entries = int2_unit(unit, tables);
-                both = _mm256_add_epi16(both, entries);
-                odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(entries));
+pub(super) fn int2(
+    planes: [&[[u8; INT2_BLOCK]]; 2],
+    factors: &[[f32; INT2_BLOCK]],
+    query: &Int2Query,
+    scores: &mut [[f32; INT2_BLOCK]],
+) {
+    let columns = query.tables.len();
+    let bias = _mm256_set1_epi32(query.bias);
+    for (b, (factors, scores)) in factors.iter().zip(scores).enumerate() {
+        let mut totals = [_mm256_setzero_si256(); 4];
+        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
+            let n_columns = MAX_U16_COLUMNS.min(columns - first);
+            let tables = &query.tables[first..][..n_columns];
+            let start = b * columns + first;
+            let [high, low] = planes.map(|units| int2_sums(&units[start..][..n_columns], tables));
+            for quarter in 0..4 {
+                let sums = _mm256_add_epi32(_mm256_slli_epi32::<1>(high[quarter]), low[quarter]);
+                totals[quarter] = _mm256_add_epi32(totals[quarter], sums);
             }
-            add_rows(both, odd, sums);
+        }
+        let (factors, _) = factors.as_chunks::<8>();
+        let (scores, _) = scores.as_chunks_mut::<8>();
+        for (total, (factors, scores)) in totals.iter().zip(factors.iter().zip(scores)) {
+            let scales = _mm256_mul_ps(_mm256_set1_ps(query.scale), load_floats(factors));
+            store_scores(_mm256_sub_epi32(*total, bias), scales, scores);
         }
     }
 }
 
-/// Both entries of every row, added: at most 240.
+/// Sums of the table entries of 32 rows, in order.
 #[target_feature(enable = "avx2")]
-fn int2_unit(unit: &[u8; INT2_BLOCK], [low, high]: &Tables) -> __m256i {
+fn int2_sums(units: &[[u8; INT2_BLOCK]], tables: &[Tables]) -> [__m256i; 4] {
     let nibble = _mm256_set1_epi8(15);
-    let codes = load(unit);
-    let low_codes = _mm256_and_si256(codes, nibble);
-    let high_codes = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
-    _mm256_add_epi8(
-        _mm256_shuffle_epi8(load_table(low), low_codes),
-        _mm256_shuffle_epi8(load_table(high), high_codes),
-    )
-}
-
-/// Adds what gathered in 16 bits: `odd` the sums of odd rows, `both` those of even rows
-/// plus 256 times those of odd ones, modulo 2^16.
-#[target_feature(enable = "avx2")]
-pub(super) fn add_rows(both: __m256i, odd: __m256i, sums: &mut [i32; INT2_BLOCK]) {
+    // Sums of even rows plus 256 times those of odd ones, modulo 2^16, and of odd rows.
+    let mut both = _mm256_setzero_si256();
+    let mut odd = _mm256_setzero_si256();
+    for (unit, [low, high]) in units.iter().zip(tables) {
+        let codes = load(unit);
+        let low_codes = _mm256_and_si256(codes, nibble);
+        let high_codes = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+        let entries = _mm256_add_epi8(
+            _mm256_shuffle_epi8(load_table(low), low_codes),
+            _mm256_shuffle_epi8(load_table(high), high_codes),
+        );
+        both = _mm256_add_epi16(both, entries);
+        odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(entries));
+    }
     let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
-    let (mut even_sums, mut odd_sums) = ([0_u16; 16], [0_u16; 16]);
-    // SAFETY: 16 sums of 2 bytes are there in each, and any alignment will do.
-    unsafe {
-        _mm256_storeu_si256(even_sums.as_mut_ptr().cast(), even);
-        _mm256_storeu_si256(odd_sums.as_mut_ptr().cast(), odd);
-    }
-    let (pairs, _) = sums.as_chunks_mut::<2>();
-    for ((pair, even), odd) in pairs.iter_mut().zip(even_sums).zip(odd_sums) {
-        pair[0] += i32::from(even);
-        pair[1] += i32::from(odd);
-    }
+    let (low, high) = (
+        _mm256_unpacklo_epi16(even, odd),
+        _mm256_unpackhi_epi16(even, odd),
+    );
+    // Each half of `low` and `high` holds 8 rows; they alternate.
+    [
+        _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)),
+        _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)),
+        _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(low)),
+        _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(high)),
+    ]
 }

@@ -1,16 +1,18 @@
 //! 64 bytes at a time.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_add_epi16, _mm512_add_epi8, _mm512_add_epi16, _mm512_add_epi32,
-    _mm512_and_si512, _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_epi32,
-    _mm512_xor_si512,
+    __m512, __m512i, _mm256_add_epi16, _mm256_permute2x128_si256, _mm256_slli_epi16,
+    _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm512_add_epi8,
+    _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_si256,
+    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{INT8_UNIT, MAX_QUERIES, MAX_U16_COLUMNS, Tables, avx2};
+use super::{INT8_UNIT, Int2Query, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, avx2};
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -18,63 +20,84 @@ fn load(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
+#[target_feature(enable = "avx512f")]
+fn load_floats(values: &[f32; 16]) -> __m512 {
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+/// Writes sums times scales.
+#[target_feature(enable = "avx512f")]
+fn store_scores(sums: __m512i, scales: __m512, scores: &mut [f32; 16]) {
+    let products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), products) };
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int8(
     units: &[[u8; INT8_UNIT]],
-    columns: usize,
-    queries: &[&[[i8; 4]]],
-    sums: &mut [Vec<[i32; INT8_BLOCK]>],
+    scales: &[[[u8; 4]; INT8_BLOCK]],
+    queries: &[Int8Query],
+    scores: &mut [Vec<f32>],
 ) {
-    match queries {
-        [] => {}
-        [query] => {
-            for (block, sums) in units.chunks_exact(columns).zip(&mut sums[0]) {
-                *sums = int8_block(block, query);
-            }
+    let columns = queries[0].words.len();
+    let blocks = units.chunks_exact(columns).zip(scales);
+    if let ([query], [scores]) = (queries, &mut *scores) {
+        let correction = query.correction();
+        let scores = scores.as_chunks_mut::<INT8_BLOCK>().0;
+        for ((block, scales), scores) in blocks.zip(scores) {
+            let sum = int8_block(block, &query.words);
+            write_int8(sum, correction, query.scale, scales, scores);
         }
-        _ => {
-            // Missing queries repeat the first, so that one loop serves every number.
-            let queries: [&[[i8; 4]]; MAX_QUERIES] =
-                std::array::from_fn(|q| *queries.get(q).unwrap_or(&queries[0]));
-            for (b, block) in units.chunks_exact(columns).enumerate() {
-                let products = int8_block_batch(block, queries);
-                for (sums, products) in sums.iter_mut().zip(products) {
-                    sums[b] = products;
-                }
-            }
+        return;
+    }
+    // Missing queries repeat the first, so that one loop serves every number of them.
+    let words: [&[[i8; 4]]; MAX_QUERIES] =
+        std::array::from_fn(|q| &queries.get(q).unwrap_or(&queries[0]).words[..columns]);
+    let corrections: Vec<i32> = queries.iter().map(Int8Query::correction).collect();
+    for (b, (block, scales)) in blocks.enumerate() {
+        let sums = int8_block_batch(block, words);
+        for (q, scores) in scores.iter_mut().enumerate() {
+            let (scores, _) = scores[b * INT8_BLOCK..].as_chunks_mut::<INT8_BLOCK>();
+            write_int8(
+                sums[q],
+                corrections[q],
+                queries[q].scale,
+                scales,
+                &mut scores[0],
+            );
         }
     }
 }
 
+#[target_feature(enable = "avx512f")]
+fn write_int8(
+    sum: __m512i,
+    correction: i32,
+    query_scale: f32,
+    scales: &[[u8; 4]; INT8_BLOCK],
+    scores: &mut [f32; INT8_BLOCK],
+) {
+    let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(correction));
+    let scales = load_floats(&scales.map(f32::from_le_bytes));
+    store_scores(
+        sum,
+        _mm512_mul_ps(_mm512_set1_ps(query_scale), scales),
+        scores,
+    );
+}
+
 /// Four codes of the query in every lane.
 #[target_feature(enable = "avx512f")]
-fn broadcast(query: [i8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes(query.map(i8::cast_unsigned)))
+fn broadcast(word: [i8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(word.map(i8::cast_unsigned)))
 }
 
-/// 128 times the sum of a query's codes: what adding 128 to every code of a row adds to
-/// its product.
-fn correction(query: &[[i8; 4]]) -> i32 {
-    128 * query
-        .as_flattened()
-        .iter()
-        .map(|q| i32::from(*q))
-        .sum::<i32>()
-}
-
-#[target_feature(enable = "avx512f")]
-fn finish(sum: __m512i, query: &[[i8; 4]]) -> [i32; INT8_BLOCK] {
-    let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(correction(query)));
-    let mut out = [0; INT8_BLOCK];
-    // SAFETY: 16 sums of 4 bytes are there, and any alignment will do.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
-    out
-}
-
-/// The products of one block with one query: four sums in turn, so that none waits for the
-/// one before.
+/// The products of one block, of codes plus 128, with one query: four sums in turn, so that
+/// none waits for the one before.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_block(block: &[[u8; INT8_UNIT]], query: &[[i8; 4]]) -> [i32; INT8_BLOCK] {
+fn int8_block(block: &[[u8; INT8_UNIT]], query: &[[i8; 4]]) -> __m512i {
     let offset = _mm512_set1_epi8(i8::MIN);
     let mut sums = [_mm512_setzero_si512(); 4];
     let (units, rest) = block.as_chunks::<4>();
@@ -89,88 +112,103 @@ fn int8_block(block: &[[u8; INT8_UNIT]], query: &[[i8; 4]]) -> [i32; INT8_BLOCK]
         let codes = _mm512_xor_si512(load(unit), offset);
         sums[0] = _mm512_dpbusd_epi32(sums[0], codes, broadcast(*word));
     }
-    let sum = _mm512_add_epi32(
+    let halves = [
         _mm512_add_epi32(sums[0], sums[1]),
         _mm512_add_epi32(sums[2], sums[3]),
-    );
-    finish(sum, query)
+    ];
+    _mm512_add_epi32(halves[0], halves[1])
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn int8_block_batch(
     block: &[[u8; INT8_UNIT]],
-    queries: [&[[i8; 4]]; MAX_QUERIES],
-) -> [[i32; INT8_BLOCK]; MAX_QUERIES] {
+    words: [&[[i8; 4]]; MAX_QUERIES],
+) -> [__m512i; MAX_QUERIES] {
     let offset = _mm512_set1_epi8(i8::MIN);
     let mut sums = [_mm512_setzero_si512(); MAX_QUERIES];
+    let words = words.map(|words| &words[..block.len()]);
     for (column, unit) in block.iter().enumerate() {
         let codes = _mm512_xor_si512(load(unit), offset);
-        for (query, sum) in queries.iter().zip(&mut sums) {
-            *sum = _mm512_dpbusd_epi32(*sum, codes, broadcast(query[column]));
+        for (words, sum) in words.iter().zip(&mut sums) {
+            *sum = _mm512_dpbusd_epi32(*sum, codes, broadcast(words[column]));
         }
     }
-    std::array::from_fn(|q| finish(sums[q], queries[q]))
+    sums
 }
+
+/// Columns of one piece whose sums fit 16 bits, in pairs.
+const MAX_U16_PAIRS: usize = MAX_U16_COLUMNS / 2;
 
 #[target_feature(enable = "avx2,avx512f,avx512bw")]
-pub(super) fn int2(units: &[[u8; INT2_BLOCK]], tables: &[Tables], sums: &mut [[i32; INT2_BLOCK]]) {
-    // Two columns fill a register; the last of an odd number is for the narrower kernel.
-    let wide: Vec<[[u8; 64]; 2]> = tables.as_chunks::<2>().0.iter().map(widen).collect();
-    for (block, sums) in units.chunks_exact(tables.len()).zip(sums) {
-        *sums = [0; INT2_BLOCK];
-        let (pairs, rest) = block.as_chunks::<2>();
-        if let Some(_odd) = rest.first() {
-            avx2::int2(
-                rest,
-                &tables[tables.len() - 1..],
-                std::slice::from_mut(sums),
-            );
-        }
-        let pieces = pairs.chunks(MAX_U16_COLUMNS / 2);
-        for (units, tables) in pieces.zip(wide.chunks(MAX_U16_COLUMNS / 2)) {
-            let mut both = _mm512_setzero_si512();
-            let mut odd = _mm512_setzero_si512();
-            for (units, tables) in units.iter().zip(tables) {
-                let entries = int2_units(units, tables);
-                both = _mm512_add_epi16(both, entries);
-                odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(entries));
+pub(super) fn int2(
+    planes: [&[[u8; INT2_BLOCK]]; 2],
+    factors: &[[f32; INT2_BLOCK]],
+    query: &Int2Query,
+    scores: &mut [[f32; INT2_BLOCK]],
+) {
+    let columns = query.tables.len();
+    if columns % 2 == 1 {
+        // Two columns fill a register, and an odd number leaves one over.
+        return avx2::int2(planes, factors, query, scores);
+    }
+    let bias = _mm512_set1_epi32(query.bias);
+    let pairs = planes.map(|units| units.as_chunks::<2>().0);
+    for (b, (factors, scores)) in factors.iter().zip(scores).enumerate() {
+        let blocks = pairs.map(|pairs| &pairs[b * columns / 2..][..columns / 2]);
+        let mut totals = [_mm512_setzero_si512(); 2];
+        for first in (0..columns / 2).step_by(MAX_U16_PAIRS) {
+            let n_pairs = MAX_U16_PAIRS.min(columns / 2 - first);
+            let tables = &query.wide_tables[first..][..n_pairs];
+            let [high, low] = blocks.map(|block| int2_sums(&block[first..][..n_pairs], tables));
+            for half in 0..2 {
+                let sums = _mm512_add_epi32(_mm512_slli_epi32::<1>(high[half]), low[half]);
+                totals[half] = _mm512_add_epi32(totals[half], sums);
             }
-            let fold = |sum| {
-                _mm256_add_epi16(
-                    _mm512_castsi512_si256(sum),
-                    _mm512_extracti64x4_epi64::<1>(sum),
-                )
-            };
-            avx2::add_rows(fold(both), fold(odd), sums);
+        }
+        let (factors, _) = factors.as_chunks::<16>();
+        let (scores, _) = scores.as_chunks_mut::<16>();
+        for half in 0..2 {
+            let scales = _mm512_mul_ps(_mm512_set1_ps(query.scale), load_floats(&factors[half]));
+            let sums = _mm512_sub_epi32(totals[half], bias);
+            store_scores(sums, scales, &mut scores[half]);
         }
     }
 }
 
-/// The tables of two columns, as 64-byte registers hold them: for the low nibbles and for
-/// the high ones, each twice for the 32 rows of the first column and of the second.
-fn widen([first, second]: &[Tables; 2]) -> [[u8; 64]; 2] {
-    [0, 1].map(|nibble| {
-        let mut wide = [0; 64];
-        let (lanes, _) = wide.as_chunks_mut::<16>();
-        for (lane, tables) in lanes.iter_mut().zip([first, first, second, second]) {
-            *lane = tables[nibble];
-        }
-        wide
-    })
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn int2_units(units: &[[u8; INT2_BLOCK]; 2], [low, high]: &[[u8; 64]; 2]) -> __m512i {
+/// Sums of the table entries of 32 rows, in order.
+#[target_feature(enable = "avx2,avx512f,avx512bw")]
+fn int2_sums(pairs: &[[[u8; INT2_BLOCK]; 2]], tables: &[[[u8; 64]; 2]]) -> [__m512i; 2] {
     let nibble = _mm512_set1_epi8(15);
-    let bytes: &[u8; 64] = units
-        .as_flattened()
-        .try_into()
-        .expect("two units of 32 bytes");
-    let codes = load(bytes);
-    let low_codes = _mm512_and_si512(codes, nibble);
-    let high_codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
-    _mm512_add_epi8(
-        _mm512_shuffle_epi8(load(low), low_codes),
-        _mm512_shuffle_epi8(load(high), high_codes),
-    )
+    // Sums of even rows plus 256 times those of odd ones, modulo 2^16, and of odd rows.
+    let mut both = _mm512_setzero_si512();
+    let mut odd = _mm512_setzero_si512();
+    for (units, [low, high]) in pairs.iter().zip(tables) {
+        let (registers, _) = units.as_flattened().as_chunks::<64>();
+        let codes = load(&registers[0]);
+        let low_codes = _mm512_and_si512(codes, nibble);
+        let high_codes = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
+        let entries = _mm512_add_epi8(
+            _mm512_shuffle_epi8(load(low), low_codes),
+            _mm512_shuffle_epi8(load(high), high_codes),
+        );
+        both = _mm512_add_epi16(both, entries);
+        odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(entries));
+    }
+    // The halves are two columns of the same rows.
+    let [both, odd] = [both, odd].map(|sums| {
+        _mm256_add_epi16(
+            _mm512_castsi512_si256(sums),
+            _mm512_extracti64x4_epi64::<1>(sums),
+        )
+    });
+    let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+    let (low, high) = (
+        _mm256_unpacklo_epi16(even, odd),
+        _mm256_unpackhi_epi16(even, odd),
+    );
+    // Each half of `low` and `high` holds 8 rows; they alternate.
+    [
+        _mm512_cvtepu16_epi32(_mm256_permute2x128_si256::<0x20>(low, high)),
+        _mm512_cvtepu16_epi32(_mm256_permute2x128_si256::<0x31>(low, high)),
+    ]
 }

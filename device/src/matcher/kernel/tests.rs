@@ -7,15 +7,18 @@ fn bytes(random: &mut Random, n: usize) -> Vec<u8> {
     (0..n).map(|_| random.bits() as u8).collect()
 }
 
-/// Codes as galleries hold them: -128 is none of them.
-fn int8_codes(random: &mut Random, n: usize) -> Vec<u8> {
-    let code = |random: &mut Random| (random.below(255) as i16 - 127) as i8;
-    (0..n).map(|_| code(random).cast_unsigned()).collect()
+/// A code as galleries hold them: -128 is none of them.
+fn code(random: &mut Random) -> i8 {
+    (random.below(255) as i16 - 127) as i8
+}
+
+fn bits(scores: &[f32]) -> Vec<u32> {
+    scores.iter().map(|score| score.to_bits()).collect()
 }
 
 proptest! {
     #[test]
-    fn every_kernel_gives_the_same_int8_products(
+    fn every_kernel_gives_the_same_int8_scores(
         n_blocks in 0_usize..5,
         columns in prop_oneof![1_usize..40, Just(2048)],
         n_queries in 0..=MAX_QUERIES,
@@ -23,49 +26,89 @@ proptest! {
         seed: u64,
     ) {
         let mut random = Random::new(seed);
-        let mut codes = int8_codes(&mut random, n_blocks * columns * INT8_UNIT);
+        let n_codes = n_blocks * columns * INT8_UNIT;
+        let mut codes: Vec<u8> =
+            (0..n_codes).map(|_| code(&mut random).cast_unsigned()).collect();
         if extreme {
             codes.fill(127);
         }
-        let queries: Vec<Vec<[i8; 4]>> = (0..n_queries)
-            .map(|_| {
-                let word = |random: &mut Random| {
-                    std::array::from_fn(|_| if extreme { -127 } else { random.below(255) as i16 as i8 })
-                };
-                (0..columns).map(|_| word(&mut random).map(|q: i8| q.max(-127))).collect()
-            })
-            .collect();
-        let queries: Vec<&[[i8; 4]]> = queries.iter().map(Vec::as_slice).collect();
-        let empty = vec![vec![[1; INT8_BLOCK]; n_blocks]; n_queries];
-        let mut expected = empty.clone();
-        Kernel::Scalar.int8(&codes, columns, &queries, &mut expected);
+        let n_rows = n_blocks * INT8_BLOCK;
+        let scales: Vec<[u8; 4]> =
+            (0..n_rows).map(|_| (random.unit() as f32).to_le_bytes()).collect();
+        let query = |random: &mut Random| Int8Query {
+            words: (0..columns)
+                .map(|_| [0; 4].map(|_: i8| if extreme { -127 } else { code(random) }))
+                .collect(),
+            scale: random.unit() as f32,
+        };
+        let queries: Vec<Int8Query> = (0..n_queries).map(|_| query(&mut random)).collect();
+        let scored = |kernel: Kernel| {
+            let mut scores = vec![vec![1.0; n_rows]; n_queries];
+            kernel.int8(&codes, &scales, &queries, &mut scores);
+            scores.iter().map(|scores| bits(scores)).collect::<Vec<_>>()
+        };
+        let expected = scored(Kernel::Scalar);
         for kernel in Kernel::available() {
-            let mut found = empty.clone();
-            kernel.int8(&codes, columns, &queries, &mut found);
-            prop_assert_eq!(&found, &expected, "{}", kernel.name());
+            prop_assert_eq!(&scored(kernel), &expected, "{}", kernel.name());
         }
     }
 
     #[test]
-    fn every_kernel_gives_the_same_sums_of_table_entries(
+    fn every_kernel_gives_the_same_int2_scores(
         n_blocks in 0_usize..5,
         columns in prop_oneof![1_usize..40, 250_usize..260, Just(1024)],
         extreme: bool,
         seed: u64,
     ) {
         let mut random = Random::new(seed);
-        let codes = bytes(&mut random, n_blocks * columns * INT2_BLOCK);
+        let n_bytes = n_blocks * columns * INT2_BLOCK;
+        let planes = [(); 2].map(|()| bytes(&mut random, n_bytes));
         let entry = |random: &mut Random| if extreme { 120 } else { random.below(121) as u8 };
         let tables: Vec<Tables> = (0..columns)
             .map(|_| std::array::from_fn(|_| std::array::from_fn(|_| entry(&mut random))))
             .collect();
-        let empty = vec![[1; INT2_BLOCK]; n_blocks];
-        let mut expected = empty.clone();
-        Kernel::Scalar.int2(&codes, &tables, &mut expected);
+        let query = Int2Query::of_tables(tables, random.unit() as f32);
+        let n_rows = n_blocks * INT2_BLOCK;
+        let factors: Vec<f32> = (0..n_rows).map(|_| random.unit() as f32).collect();
+        let scored = |kernel: Kernel| {
+            let mut scores = vec![1.0; n_rows];
+            kernel.int2(planes.each_ref().map(Vec::as_slice), &factors, &query, &mut scores);
+            bits(&scores)
+        };
+        let expected = scored(Kernel::Scalar);
         for kernel in Kernel::available() {
-            let mut found = empty.clone();
-            kernel.int2(&codes, &tables, &mut found);
-            prop_assert_eq!(&found, &expected, "{}", kernel.name());
+            prop_assert_eq!(&scored(kernel), &expected, "{}", kernel.name());
         }
     }
+}
+
+#[test]
+fn scores_estimate_products() {
+    let mut random = Random::new(3);
+    let rotated: Vec<f32> = (0..128).map(|_| random.normal() as f32 / 11.0).collect();
+    let (mut high, mut low) = (vec![0; 16 * INT2_BLOCK], vec![0; 16 * INT2_BLOCK]);
+    let levels: Vec<i32> = (0..128).map(|_| 2 * random.below(4) as i32 - 3).collect();
+    for (i, level) in levels.iter().enumerate() {
+        let code = (level + 3) / 2;
+        high[i / 8 * INT2_BLOCK] |= ((code >> 1) << (i % 8)) as u8;
+        low[i / 8 * INT2_BLOCK] |= ((code & 1) << (i % 8)) as u8;
+    }
+    let mut scores = vec![0.0; INT2_BLOCK];
+    let query = Int2Query::new(&rotated);
+    Kernel::best().int2([&high, &low], &[1.0; INT2_BLOCK], &query, &mut scores);
+    let exact: f32 = rotated
+        .iter()
+        .zip(&levels)
+        .map(|(x, level)| x * *level as f32)
+        .sum();
+    // 128 roundings of half of a fifteenth of the largest component, times levels of 2.2.
+    let largest = rotated
+        .iter()
+        .fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let tolerance = 4.0 * 128.0_f32.sqrt() * 2.2 * largest / 30.0;
+    assert!(
+        (scores[0] - exact).abs() < tolerance,
+        "{} {exact}",
+        scores[0]
+    );
 }
