@@ -1,7 +1,7 @@
 //! Times every way to search one gallery, or answers a program that times them beside
 //! others.
 //!
-//!     cargo bench --workspace --bench search -- [--rows N] [--dim D] [--rounds R]
+//!     cargo bench --workspace --bench search -- [--rows N] [--dim D] [--rounds R] [--only TEXT]
 //!     cargo bench --workspace --bench search -- --serve GALLERY.f32 QUERIES.f32 DIM FOLDER
 //!
 //! Alone it makes clustered rows, lets the methods take turns in random order, and prints
@@ -56,10 +56,12 @@ fn main() -> Outcome<()> {
     let folder = std::env::temp_dir().join(format!("eyas-search-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let (n_rows, dim) = (number("--rows", 100_000), number("--dim", 128));
-    let outcome = compare(
-        &World::clustered(n_rows, dim, folder.clone()),
-        number("--rounds", 31),
-    );
+    let world = World::clustered(n_rows, dim, folder.clone());
+    let only = words.iter().position(|word| word == "--only");
+    let only = only
+        .and_then(|at| words.get(at + 1))
+        .map_or("", String::as_str);
+    let outcome = compare(&world, number("--rounds", 31), only);
     fs::remove_dir_all(folder)?;
     outcome
 }
@@ -277,9 +279,10 @@ fn galleries(world: &World) -> Outcome<Vec<(Codes, MappedFile)>> {
     files.into_iter().collect()
 }
 
-fn compare(world: &World, n_rounds: usize) -> Outcome<()> {
+fn compare(world: &World, n_rounds: usize, only: &str) -> Outcome<()> {
     let mapped = galleries(world)?;
-    let ways = ways(world, &mapped)?;
+    let mut ways = ways(world, &mapped)?;
+    ways.retain(|way| way.name.contains(only));
     let mut random = Random::new(2);
     let mut times = vec![Vec::new(); ways.len()];
     let mut order: Vec<usize> = (0..ways.len()).collect();

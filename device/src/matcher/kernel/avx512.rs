@@ -1,18 +1,19 @@
 //! 64 bytes at a time.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_add_epi16, _mm256_permute2x128_si256, _mm256_slli_epi16,
-    _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm512_add_epi8,
-    _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_si256,
-    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32,
-    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_xor_si512,
+    __m512, __m512i, _CMP_GE_OQ, _mm256_add_epi16, _mm256_loadu_si256, _mm256_permute2x128_si256,
+    _mm256_slli_epi16, _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+    _mm512_add_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srli_epi16,
+    _mm512_storeu_ps, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{INT8_UNIT, Int2Query, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, avx2};
+use super::{INT8_UNIT, Int2Query, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Tile, avx2};
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -26,12 +27,14 @@ fn load_floats(values: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
-/// Writes sums times scales.
+/// Sets the scores of a group to sums times scales, and its hits.
 #[target_feature(enable = "avx512f")]
-fn store_scores(sums: __m512i, scales: __m512, scores: &mut [f32; 16]) {
-    let products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+fn set_group(sums: __m512i, scales: __m512, group: usize, tile: &mut Tile) {
+    let scores = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+    let threshold = _mm512_set1_ps(tile.threshold);
+    tile.hits[group] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(scores, threshold);
     // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), products) };
+    unsafe { _mm512_storeu_ps(tile.scores[group].as_mut_ptr(), scores) };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -39,16 +42,15 @@ pub(super) fn int8(
     units: &[[u8; INT8_UNIT]],
     scales: &[[[u8; 4]; INT8_BLOCK]],
     queries: &[Int8Query],
-    scores: &mut [Vec<f32>],
+    tiles: &mut [Tile],
 ) {
     let columns = queries[0].words.len();
     let blocks = units.chunks_exact(columns).zip(scales);
-    if let ([query], [scores]) = (queries, &mut *scores) {
+    if let ([query], [tile]) = (queries, &mut *tiles) {
         let correction = query.correction();
-        let scores = scores.as_chunks_mut::<INT8_BLOCK>().0;
-        for ((block, scales), scores) in blocks.zip(scores) {
+        for (b, (block, scales)) in blocks.enumerate() {
             let sum = int8_block(block, &query.words);
-            write_int8(sum, correction, query.scale, scales, scores);
+            set_int8(sum, correction, query.scale, scales, b, tile);
         }
         return;
     }
@@ -58,33 +60,28 @@ pub(super) fn int8(
     let corrections: Vec<i32> = queries.iter().map(Int8Query::correction).collect();
     for (b, (block, scales)) in blocks.enumerate() {
         let sums = int8_block_batch(block, words);
-        for (q, scores) in scores.iter_mut().enumerate() {
-            let (scores, _) = scores[b * INT8_BLOCK..].as_chunks_mut::<INT8_BLOCK>();
-            write_int8(
-                sums[q],
-                corrections[q],
-                queries[q].scale,
-                scales,
-                &mut scores[0],
-            );
+        for (q, tile) in tiles.iter_mut().enumerate() {
+            set_int8(sums[q], corrections[q], queries[q].scale, scales, b, tile);
         }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-fn write_int8(
+fn set_int8(
     sum: __m512i,
     correction: i32,
     query_scale: f32,
     scales: &[[u8; 4]; INT8_BLOCK],
-    scores: &mut [f32; INT8_BLOCK],
+    b: usize,
+    tile: &mut Tile,
 ) {
     let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(correction));
     let scales = load_floats(&scales.map(f32::from_le_bytes));
-    store_scores(
+    set_group(
         sum,
         _mm512_mul_ps(_mm512_set1_ps(query_scale), scales),
-        scores,
+        b,
+        tile,
     );
 }
 
@@ -139,21 +136,21 @@ fn int8_block_batch(
 /// Columns of one piece whose sums fit 16 bits, in pairs.
 const MAX_U16_PAIRS: usize = MAX_U16_COLUMNS / 2;
 
-#[target_feature(enable = "avx2,avx512f,avx512bw")]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
 pub(super) fn int2(
     planes: [&[[u8; INT2_BLOCK]]; 2],
-    factors: &[[f32; INT2_BLOCK]],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    scores: &mut [[f32; INT2_BLOCK]],
+    tile: &mut Tile,
 ) {
     let columns = query.tables.len();
     if columns % 2 == 1 {
         // Two columns fill a register, and an odd number leaves one over.
-        return avx2::int2(planes, factors, query, scores);
+        return avx2::int2(planes, factors, query, tile);
     }
     let bias = _mm512_set1_epi32(query.bias);
     let pairs = planes.map(|units| units.as_chunks::<2>().0);
-    for (b, (factors, scores)) in factors.iter().zip(scores).enumerate() {
+    for (b, factors) in factors.iter().enumerate() {
         let blocks = pairs.map(|pairs| &pairs[b * columns / 2..][..columns / 2]);
         let mut totals = [_mm512_setzero_si512(); 2];
         for first in (0..columns / 2).step_by(MAX_U16_PAIRS) {
@@ -166,13 +163,34 @@ pub(super) fn int2(
             }
         }
         let (factors, _) = factors.as_chunks::<16>();
-        let (scores, _) = scores.as_chunks_mut::<16>();
         for half in 0..2 {
-            let scales = _mm512_mul_ps(_mm512_set1_ps(query.scale), load_floats(&factors[half]));
+            let scales = _mm512_mul_ps(_mm512_set1_ps(query.scale), widen(&factors[half]));
             let sums = _mm512_sub_epi32(totals[half], bias);
-            store_scores(sums, scales, &mut scores[half]);
+            set_group(sums, scales, 2 * b + half, tile);
         }
     }
+}
+
+/// Sixteen little-endian f16 numbers.
+#[target_feature(enable = "avx512f")]
+fn widen(halves: &[[u8; 2]; 16]) -> __m512 {
+    // SAFETY: 32 bytes are there, and any alignment will do.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+/// The product in 16 lanes, as `dot` has them.
+#[target_feature(enable = "avx512f")]
+pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {
+    let mut lanes = _mm512_set1_ps(0.0);
+    let (blocks, rest) = query.as_chunks::<16>();
+    let (row_blocks, row_rest) = row.as_chunks::<16>();
+    for (query, row) in blocks.iter().zip(row_blocks) {
+        lanes = _mm512_add_ps(lanes, _mm512_mul_ps(load_floats(query), widen(row)));
+    }
+    let mut sums = [0.0; 16];
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), lanes) };
+    super::finish_dot(sums, rest.iter().zip(row_rest))
 }
 
 /// Sums of the table entries of 32 rows, in order.

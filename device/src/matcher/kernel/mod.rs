@@ -33,10 +33,10 @@ const MAX_U16_COLUMNS: usize = 256;
 pub enum Kernel {
     /// Plain Rust.
     Scalar,
-    /// x86-64 with AVX2.
+    /// x86-64 with AVX2 and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// x86-64 with AVX-512 VNNI and BW.
+    /// x86-64 with AVX-512 VNNI and BW, and what [`Avx2`](Self::Avx2) needs.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// 64-bit Arm.
@@ -55,13 +55,13 @@ impl Kernel {
         let mut kernels = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
                 kernels.push(Self::Avx2);
             }
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("avx2")
+                && kernels.contains(&Self::Avx2)
             {
                 kernels.push(Self::Avx512);
             }
@@ -103,7 +103,7 @@ impl Kernel {
     /// Estimates the scores of every row of some blocks of int8 codes for up to
     /// [`MAX_QUERIES`] queries: product of the codes times both scales. `codes` is whole
     /// blocks of as many units as a query has words; `scales` has one little-endian f32 a
-    /// row; the score of query `q` with row `r` of all goes to `scores[q][r]`.
+    /// row; what query `q` makes of them goes to `tiles[q]`.
     ///
     /// # Panics
     /// If lengths do not fit, or there are more queries than fit.
@@ -112,9 +112,9 @@ impl Kernel {
         codes: &[u8],
         scales: &[[u8; 4]],
         queries: &[Int8Query],
-        scores: &mut [Vec<f32>],
+        tiles: &mut [Tile],
     ) {
-        assert!(queries.len() <= MAX_QUERIES && queries.len() == scores.len());
+        assert!(queries.len() <= MAX_QUERIES && queries.len() == tiles.len());
         let Some(columns) = queries.first().map(|query| query.words.len()) else {
             return;
         };
@@ -123,23 +123,52 @@ impl Kernel {
         assert!(rest.is_empty() && units.len().is_multiple_of(columns));
         let (scales, rest) = scales.as_chunks::<INT8_BLOCK>();
         assert!(rest.is_empty() && scales.len() == units.len() / columns);
-        let n_rows = scales.len() * INT8_BLOCK;
-        assert!(scores.iter().all(|scores| scores.len() >= n_rows));
+        tiles.iter_mut().for_each(|tile| tile.reset(scales.len()));
         match self {
-            Self::Scalar => scalar::int8(units, scales, queries, scores),
+            Self::Scalar => scalar::int8(units, scales, queries, tiles),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int8(units, scales, queries, scores) },
+            Self::Avx2 => unsafe { avx2::int8(units, scales, queries, tiles) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int8(units, scales, queries, scores) },
+            Self::Avx512 => unsafe { avx512::int8(units, scales, queries, tiles) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon => unsafe { neon::int8(units, scales, queries, scores) },
+            Self::Neon => unsafe { neon::int8(units, scales, queries, tiles) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::NeonDot => unsafe { neon::int8_dot(units, scales, queries, scores) },
+            Self::NeonDot => unsafe { neon::int8_dot(units, scales, queries, tiles) },
         }
+    }
+
+    /// The product of a query and a row of little-endian f16 components, to the bit what
+    /// [`eyas_shared::embedding::dot`] makes of the widened row.
+    ///
+    /// # Panics
+    /// If their lengths differ.
+    pub(super) fn dot_f16(self, query: &[f32], row: &[[u8; 2]]) -> f32 {
+        assert_eq!(query.len(), row.len(), "row of another dimension");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::dot_f16(query, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::dot_f16(query, row) },
+            _ => scalar::dot_f16(query, row),
+        }
+    }
+
+    /// Asks the memory for a row that is read soon.
+    pub(super) fn prefetch(self, row: &[[u8; 2]]) {
+        #[cfg(target_arch = "x86_64")]
+        for line in row.chunks(32) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: the address is that of a slice, and nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = row;
     }
 
     /// Estimates the scores of every row of some blocks of 2-bit codes: twice the sum of the
@@ -151,9 +180,9 @@ impl Kernel {
     pub(super) fn int2(
         self,
         planes: [&[u8]; 2],
-        factors: &[f32],
+        factors: &[[u8; 2]],
         query: &Int2Query,
-        scores: &mut [f32],
+        tile: &mut Tile,
     ) {
         let columns = query.tables.len();
         let planes = planes.map(|plane| {
@@ -163,22 +192,79 @@ impl Kernel {
         });
         let (factors, rest) = factors.as_chunks::<INT2_BLOCK>();
         assert!(rest.is_empty());
-        let (scores, _) = scores.as_chunks_mut::<INT2_BLOCK>();
         let n_blocks = factors.len();
         assert!(planes.iter().all(|units| units.len() == columns * n_blocks));
-        assert!(scores.len() >= n_blocks);
+        tile.reset(n_blocks * INT2_BLOCK / GROUP);
         match self {
-            Self::Scalar => scalar::int2(planes, factors, query, scores),
+            Self::Scalar => scalar::int2(planes, factors, query, tile),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int2(planes, factors, query, scores) },
+            Self::Avx2 => unsafe { avx2::int2(planes, factors, query, tile) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int2(planes, factors, query, scores) },
+            Self::Avx512 => unsafe { avx512::int2(planes, factors, query, tile) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon | Self::NeonDot => unsafe { neon::int2(planes, factors, query, scores) },
+            Self::Neon | Self::NeonDot => unsafe { neon::int2(planes, factors, query, tile) },
         }
+    }
+}
+
+/// Ends a product whose whole blocks of 16 are in `lanes`: the rest goes to the first lanes,
+/// and the lanes are added in the order of [`eyas_shared::embedding::dot`].
+#[cfg(target_arch = "x86_64")]
+fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, &'r [u8; 2])>) -> f32 {
+    for (lane, (query, row)) in lanes.iter_mut().zip(rest) {
+        *lane += query * half::f16::from_le_bytes(*row).to_f32();
+    }
+    eyas_shared::embedding::add_lanes(lanes)
+}
+
+/// Rows whose scores are compared with the threshold together.
+const GROUP: usize = 16;
+
+/// What a query makes of the rows of a tile.
+pub(super) struct Tile {
+    /// Scores below this are of no interest.
+    pub(super) threshold: f32,
+    /// Estimated scores by row, in groups.
+    scores: Vec<[f32; GROUP]>,
+    /// Which scores of a group reach the threshold, the first in the lowest bit.
+    hits: Vec<u16>,
+}
+
+impl Tile {
+    pub(super) fn new() -> Self {
+        Self {
+            threshold: f32::NEG_INFINITY,
+            scores: Vec::new(),
+            hits: Vec::new(),
+        }
+    }
+
+    fn reset(&mut self, n_groups: usize) {
+        self.scores.resize(n_groups, [0.0; GROUP]);
+        self.hits.resize(n_groups, 0);
+    }
+
+    /// Calls `found` with the row within the tile and the score of every hit, in order.
+    pub(super) fn for_hits(&self, mut found: impl FnMut(usize, f32)) {
+        for (group, (hits, scores)) in self.hits.iter().zip(&self.scores).enumerate() {
+            let mut hits = *hits;
+            while hits != 0 {
+                let row = hits.trailing_zeros() as usize;
+                hits &= hits - 1;
+                found(group * GROUP + row, scores[row]);
+            }
+        }
+    }
+
+    /// Sets a group's scores and hits, one by one.
+    fn set(&mut self, group: usize, scores: [f32; GROUP]) {
+        let hits = scores.iter().enumerate();
+        let hits = hits.map(|(row, score)| u16::from(*score >= self.threshold) << row);
+        self.hits[group] = hits.fold(0, |all, hit| all | hit);
+        self.scores[group] = scores;
     }
 }
 

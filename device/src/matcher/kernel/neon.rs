@@ -8,8 +8,9 @@ use std::arch::aarch64::{
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+use half::f16;
 
-use super::{INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables};
+use super::{GROUP, INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables, Tile};
 
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8; 16]) -> uint8x16_t {
@@ -52,12 +53,12 @@ macro_rules! int8_kernel {
             units: &[[u8; INT8_UNIT]],
             scales: &[[[u8; 4]; INT8_BLOCK]],
             queries: &[Int8Query],
-            scores: &mut [Vec<f32>],
+            tiles: &mut [Tile],
         ) {
             let columns = queries[0].words.len();
             let blocks = units.chunks_exact(columns).zip(scales);
             for (b, (block, scales)) in blocks.enumerate() {
-                for (query, scores) in queries.iter().zip(&mut *scores) {
+                for (query, tile) in queries.iter().zip(&mut *tiles) {
                     let mut totals = [vdupq_n_s32(0); 4];
                     for (unit, word) in block.iter().zip(&query.words) {
                         let word = i32::from_le_bytes(word.map(i8::cast_unsigned));
@@ -74,10 +75,11 @@ macro_rules! int8_kernel {
                         // SAFETY: 4 sums are there, and any alignment will do.
                         unsafe { vst1q_s32(quarter.as_mut_ptr(), total) };
                     }
-                    let scores = &mut scores[b * INT8_BLOCK..][..INT8_BLOCK];
-                    for ((score, product), scale) in scores.iter_mut().zip(products).zip(scales) {
-                        *score = product as f32 * (query.scale * f32::from_le_bytes(*scale));
-                    }
+                    let score = |row: usize| {
+                        let scale = f32::from_le_bytes(scales[row]);
+                        products[row] as f32 * (query.scale * scale)
+                    };
+                    tile.set(b, std::array::from_fn(score));
                 }
             }
         }
@@ -90,12 +92,12 @@ int8_kernel!(int8_dot, "neon,dotprod", dot_add);
 #[target_feature(enable = "neon")]
 pub(super) fn int2(
     planes: [&[[u8; INT2_BLOCK]]; 2],
-    factors: &[[f32; INT2_BLOCK]],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    scores: &mut [[f32; INT2_BLOCK]],
+    tile: &mut Tile,
 ) {
     let columns = query.tables.len();
-    for (b, (factors, scores)) in factors.iter().zip(scores).enumerate() {
+    for (b, factors) in factors.iter().enumerate() {
         let mut totals = [[0_i32; INT2_BLOCK]; 2];
         for first in (0..columns).step_by(MAX_U16_COLUMNS) {
             let n_columns = MAX_U16_COLUMNS.min(columns - first);
@@ -108,10 +110,14 @@ pub(super) fn int2(
             }
         }
         let [high, low] = &totals;
-        let sums = high.iter().zip(low).zip(factors);
-        for (score, ((high, low), factor)) in scores.iter_mut().zip(sums) {
-            let sum = high.wrapping_mul(2).wrapping_add(*low);
-            *score = sum.wrapping_sub(query.bias) as f32 * (query.scale * factor);
+        let score = |row: usize| {
+            let sum = high[row].wrapping_mul(2).wrapping_add(low[row]);
+            let factor = f16::from_le_bytes(factors[row]).to_f32();
+            sum.wrapping_sub(query.bias) as f32 * (query.scale * factor)
+        };
+        for half in 0..2 {
+            let scores = std::array::from_fn(|row| score(half * GROUP + row));
+            tile.set(2 * b + half, scores);
         }
     }
 }

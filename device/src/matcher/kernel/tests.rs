@@ -1,4 +1,6 @@
+use eyas_shared::embedding::dot;
 use eyas_shared::random::Random;
+use half::f16;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,8 +14,20 @@ fn code(random: &mut Random) -> i8 {
     (random.below(255) as i16 - 127) as i8
 }
 
-fn bits(scores: &[f32]) -> Vec<u32> {
-    scores.iter().map(|score| score.to_bits()).collect()
+fn tile(threshold: f32) -> Tile {
+    Tile {
+        threshold,
+        ..Tile::new()
+    }
+}
+
+/// Scores and hits; bits instead of floats: equal means equal.
+fn bits(tile: &Tile) -> (Vec<u32>, Vec<u16>) {
+    let scores = tile.scores.as_flattened().iter();
+    (
+        scores.map(|score| score.to_bits()).collect(),
+        tile.hits.clone(),
+    )
 }
 
 proptest! {
@@ -23,6 +37,7 @@ proptest! {
         columns in prop_oneof![1_usize..40, Just(2048)],
         n_queries in 0..=MAX_QUERIES,
         extreme: bool,
+        threshold in prop_oneof![Just(f32::NEG_INFINITY), -1e4_f32..1e4],
         seed: u64,
     ) {
         let mut random = Random::new(seed);
@@ -43,9 +58,9 @@ proptest! {
         };
         let queries: Vec<Int8Query> = (0..n_queries).map(|_| query(&mut random)).collect();
         let scored = |kernel: Kernel| {
-            let mut scores = vec![vec![1.0; n_rows]; n_queries];
-            kernel.int8(&codes, &scales, &queries, &mut scores);
-            scores.iter().map(|scores| bits(scores)).collect::<Vec<_>>()
+            let mut tiles: Vec<Tile> = (0..n_queries).map(|_| tile(threshold)).collect();
+            kernel.int8(&codes, &scales, &queries, &mut tiles);
+            tiles.iter().map(bits).collect::<Vec<_>>()
         };
         let expected = scored(Kernel::Scalar);
         for kernel in Kernel::available() {
@@ -58,6 +73,7 @@ proptest! {
         n_blocks in 0_usize..5,
         columns in prop_oneof![1_usize..40, 250_usize..260, Just(1024)],
         extreme: bool,
+        threshold in prop_oneof![Just(f32::NEG_INFINITY), -1e4_f32..1e4],
         seed: u64,
     ) {
         let mut random = Random::new(seed);
@@ -69,15 +85,32 @@ proptest! {
             .collect();
         let query = Int2Query::of_tables(tables, random.unit() as f32);
         let n_rows = n_blocks * INT2_BLOCK;
-        let factors: Vec<f32> = (0..n_rows).map(|_| random.unit() as f32).collect();
+        let factors: Vec<[u8; 2]> =
+            (0..n_rows).map(|_| f16::from_f64(random.unit()).to_le_bytes()).collect();
         let scored = |kernel: Kernel| {
-            let mut scores = vec![1.0; n_rows];
-            kernel.int2(planes.each_ref().map(Vec::as_slice), &factors, &query, &mut scores);
-            bits(&scores)
+            let mut tile = tile(threshold);
+            kernel.int2(planes.each_ref().map(Vec::as_slice), &factors, &query, &mut tile);
+            bits(&tile)
         };
         let expected = scored(Kernel::Scalar);
         for kernel in Kernel::available() {
             prop_assert_eq!(&scored(kernel), &expected, "{}", kernel.name());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_kernel_gives_the_product_that_dot_gives(dim in 1_usize..300, seed: u64) {
+        let mut random = Random::new(seed);
+        let query: Vec<f32> = (0..dim).map(|_| random.normal() as f32).collect();
+        let row: Vec<f16> = (0..dim).map(|_| f16::from_f64(random.normal())).collect();
+        let stored: Vec<[u8; 2]> = row.iter().map(|half| half.to_le_bytes()).collect();
+        let widened: Vec<f32> = row.iter().map(|half| half.to_f32()).collect();
+        let expected = dot(&query, &widened).to_bits();
+        for kernel in Kernel::available() {
+            let found = kernel.dot_f16(&query, &stored).to_bits();
+            prop_assert_eq!(found, expected, "{}", kernel.name());
         }
     }
 }
@@ -93,9 +126,15 @@ fn scores_estimate_products() {
         high[i / 8 * INT2_BLOCK] |= ((code >> 1) << (i % 8)) as u8;
         low[i / 8 * INT2_BLOCK] |= ((code & 1) << (i % 8)) as u8;
     }
-    let mut scores = vec![0.0; INT2_BLOCK];
+    let mut tile = tile(f32::NEG_INFINITY);
     let query = Int2Query::new(&rotated);
-    Kernel::best().int2([&high, &low], &[1.0; INT2_BLOCK], &query, &mut scores);
+    let factors = [f16::ONE.to_le_bytes(); INT2_BLOCK];
+    Kernel::best().int2([&high, &low], &factors, &query, &mut tile);
+    let mut score = None;
+    tile.for_hits(|_, found| {
+        score.get_or_insert(found);
+    });
+    let score = score.unwrap();
     let exact: f32 = rotated
         .iter()
         .zip(&levels)
@@ -106,9 +145,5 @@ fn scores_estimate_products() {
         .iter()
         .fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let tolerance = 4.0 * 128.0_f32.sqrt() * 2.2 * largest / 30.0;
-    assert!(
-        (scores[0] - exact).abs() < tolerance,
-        "{} {exact}",
-        scores[0]
-    );
+    assert!((score - exact).abs() < tolerance, "{score} {exact}");
 }

@@ -4,7 +4,7 @@ use eyas_shared::gallery::Int8Codes;
 use eyas_shared::gallery::codes::INT8_BLOCK;
 
 use super::{Estimates, Kernel};
-use crate::matcher::kernel::Int8Query;
+use crate::matcher::kernel::{Int8Query, Tile};
 
 /// Estimates scores from int8 codes.
 pub(super) struct Int8Scan<'a> {
@@ -27,11 +27,11 @@ impl<'a> Int8Scan<'a> {
 }
 
 impl Estimates for Int8Scan<'_> {
-    fn estimate(&mut self, first_row: usize, n_rows: usize, scores: &mut [Vec<f32>]) {
+    fn estimate(&mut self, first_row: usize, n_rows: usize, tiles: &mut [Tile]) {
         let n_rows = n_rows.next_multiple_of(INT8_BLOCK);
         let row_bytes = 4 * self.codes.columns;
         let codes = &self.codes.codes[first_row * row_bytes..][..n_rows * row_bytes];
         let scales = &self.codes.scales[first_row..][..n_rows];
-        self.kernel.int8(codes, scales, &self.queries, scores);
+        self.kernel.int8(codes, scales, &self.queries, tiles);
     }
 }

@@ -4,17 +4,17 @@
 //! Estimates come from integer sums, so the candidates, and with them the answer, are the
 //! same with every kernel, batch and number of threads.
 
+mod candidates;
 mod int2;
 mod int8;
-
-use std::cmp::Ordering;
 
 use eyas_shared::embedding::dot;
 use eyas_shared::gallery::Gallery;
 
 use super::best::Best;
-use super::kernel::{Kernel, MAX_QUERIES};
+use super::kernel::{Kernel, MAX_QUERIES, Tile};
 use super::{Match, Query, best_first};
+use candidates::Candidates;
 use int2::Int2Scan;
 use int8::Int8Scan;
 
@@ -22,11 +22,14 @@ use int8::Int8Scan;
 /// in the first-level cache.
 const TILE_ROWS: usize = 1024;
 
+/// Rows that are asked of the memory ahead of the one that is scored.
+const PREFETCH_ROWS: usize = 8;
+
 /// Estimated scores of one kind of code, for some queries.
 trait Estimates {
-    /// Estimates the scores of up to [`TILE_ROWS`] rows for each query. `first_row` is a
-    /// multiple of [`TILE_ROWS`].
-    fn estimate(&mut self, first_row: usize, n_rows: usize, scores: &mut [Vec<f32>]);
+    /// Estimates the scores of up to [`TILE_ROWS`] rows, and of those that fill the last
+    /// block, for each query. `first_row` is a multiple of [`TILE_ROWS`].
+    fn estimate(&mut self, first_row: usize, n_rows: usize, tiles: &mut [Tile]);
 }
 
 /// What is scanned.
@@ -107,9 +110,40 @@ impl Scan {
         for queries in queries.chunks(MAX_QUERIES) {
             let candidates = self.candidates(gallery, queries, n_candidates);
             let scored = queries.iter().zip(candidates);
-            answers.extend(scored.map(|(query, rows)| score(gallery, query, rows, k)));
+            answers.extend(scored.map(|(query, rows)| self.score(gallery, query, rows, k)));
         }
         answers
+    }
+
+    /// The `k` best of some rows, by their stored components.
+    fn score(
+        self,
+        gallery: &Gallery<'_>,
+        query: &Query<'_>,
+        rows: Vec<u32>,
+        k: usize,
+    ) -> Vec<Match> {
+        let mut best = Best::new(k, |found: &Match| found.score, best_first);
+        let mut values = vec![0.0; gallery.dim()];
+        for (i, row) in rows.iter().copied().enumerate() {
+            if let Some(soon) = rows.get(i + PREFETCH_ROWS)
+                && let Some(stored) = gallery.f16_row(*soon)
+            {
+                self.kernel.prefetch(stored);
+            }
+            let score = match gallery.f16_row(row) {
+                Some(stored) => self.kernel.dot_f16(query.embedding, stored),
+                None => {
+                    gallery.row_into(row, &mut values);
+                    dot(query.embedding, &values)
+                }
+            };
+            if score >= best.threshold() {
+                let id = gallery.id(row);
+                best.offer(Match { row, id, score });
+            }
+        }
+        best.finish()
     }
 
     /// The rows that each query's estimates rank highest, in the order of rows.
@@ -132,23 +166,13 @@ impl Scan {
                 let found = other
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                for (best, found) in best.iter_mut().zip(found) {
-                    found
-                        .finish()
-                        .into_iter()
-                        .for_each(|estimate| best.offer(estimate));
-                }
+                best.iter_mut()
+                    .zip(found)
+                    .for_each(|(best, found)| best.merge(found));
             }
             best
         });
-        best.drain(..)
-            .map(|best| {
-                let found = best.finish();
-                let mut rows: Vec<u32> = found.iter().map(|estimate| estimate.row).collect();
-                rows.sort_unstable();
-                rows
-            })
-            .collect()
+        best.drain(..).map(Candidates::into_rows).collect()
     }
 
     fn scan_tiles(
@@ -157,7 +181,7 @@ impl Scan {
         queries: &[Query<'_>],
         n_candidates: usize,
         tiles: std::ops::Range<usize>,
-    ) -> Vec<BestEstimates> {
+    ) -> Vec<Candidates> {
         let embeddings: Vec<&[f32]> = queries.iter().map(|query| query.embedding).collect();
         let missing = "the gallery that this scan was made for has the codes";
         let mut estimates: Box<dyn Estimates> = match self.scanned {
@@ -170,84 +194,25 @@ impl Scan {
                 Box::new(Int8Scan::new(codes, self.kernel, &embeddings))
             }
         };
-        let mut best: Vec<BestEstimates> = queries
-            .iter()
-            .map(|_| Best::new(n_candidates, Estimate::score, Estimate::order as _))
-            .collect();
-        let mut scores = vec![vec![0.0; TILE_ROWS]; queries.len()];
+        let mut best = vec![Candidates::new(n_candidates); queries.len()];
+        let mut found: Vec<Tile> = queries.iter().map(|_| Tile::new()).collect();
         for tile in tiles {
             let first_row = tile * TILE_ROWS;
             let n_rows = TILE_ROWS.min(gallery.n_rows() as usize - first_row);
-            estimates.estimate(first_row, n_rows, &mut scores);
-            for ((query, best), scores) in queries.iter().zip(&mut best).zip(&scores) {
-                offer_tile(gallery, query, first_row as u32, &scores[..n_rows], best);
+            estimates.estimate(first_row, n_rows, &mut found);
+            for ((query, best), found) in queries.iter().zip(&mut best).zip(&mut found) {
+                found.for_hits(|row, score| {
+                    let row_idx = (first_row + row) as u32;
+                    // What fills the last block is no row.
+                    if row < n_rows && query.accepts(gallery, row_idx) {
+                        best.offer(row_idx, score);
+                    }
+                });
+                found.threshold = best.threshold();
             }
         }
         best
     }
-}
-
-/// Offers the rows of one tile, most of which do not reach the threshold.
-fn offer_tile(
-    gallery: &Gallery<'_>,
-    query: &Query<'_>,
-    first_row: u32,
-    scores: &[f32],
-    best: &mut BestEstimates,
-) {
-    for (group, scores) in (first_row..).step_by(16).zip(scores.chunks(16)) {
-        let threshold = best.threshold();
-        if !scores
-            .iter()
-            .fold(false, |any, score| any | (*score >= threshold))
-        {
-            continue;
-        }
-        for (row, score) in (group..).zip(scores) {
-            if *score >= best.threshold() && query.accepts(gallery, row) {
-                best.offer(Estimate { score: *score, row });
-            }
-        }
-    }
-}
-
-/// A row and what the scan makes of it.
-#[derive(Clone, Copy)]
-struct Estimate {
-    score: f32,
-    row: u32,
-}
-
-type BestEstimates = Best<Estimate, fn(&Estimate, &Estimate) -> Ordering>;
-
-impl Estimate {
-    fn score(&self) -> f32 {
-        self.score
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        let score = other.score.total_cmp(&self.score);
-        score.then(self.row.cmp(&other.row))
-    }
-}
-
-/// The `k` best of some rows, by their stored components.
-fn score(gallery: &Gallery<'_>, query: &Query<'_>, rows: Vec<u32>, k: usize) -> Vec<Match> {
-    let mut values = vec![0.0; gallery.dim()];
-    let mut matches: Vec<Match> = rows
-        .into_iter()
-        .map(|row| {
-            gallery.row_into(row, &mut values);
-            Match {
-                row,
-                id: gallery.id(row),
-                score: dot(query.embedding, &values),
-            }
-        })
-        .collect();
-    matches.sort_unstable_by(best_first);
-    matches.truncate(k);
-    matches
 }
 
 #[cfg(test)]
