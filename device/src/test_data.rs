@@ -6,7 +6,7 @@ use eyas_shared::calibration::{
 };
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, Pixels, PreprocessSpec};
 use eyas_shared::quant::f32_bytes;
 use eyas_shared::random::Random;
@@ -39,23 +39,28 @@ pub(crate) fn embeddings(n_rows: usize, dim: usize, seed: u64) -> Embeddings {
 }
 
 /// A gallery of the space 7 whose rows have the identities of `ids`.
-pub(crate) fn gallery_of(rows: &Embeddings, ids: &[u8], encoding: RowEncoding) -> Vec<u8> {
-    gallery_in(space(7), rows, ids, encoding)
+pub(crate) fn gallery_of(rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8> {
+    gallery_in(space(7), rows, ids, codes)
 }
 
-pub(crate) fn gallery_in(
-    space: SpaceId,
-    rows: &Embeddings,
-    ids: &[u8],
-    encoding: RowEncoding,
-) -> Vec<u8> {
+pub(crate) fn gallery_in(space: SpaceId, rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8> {
+    let ids: Vec<ImageId> = ids.iter().map(|id| ImageId([*id; 16])).collect();
+    gallery_between(space, rows, &ids, codes)
+}
+
+/// A gallery of the space 7 whose rows have these identities.
+pub(crate) fn gallery_with(rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
+    gallery_between(space(7), rows, ids, codes)
+}
+
+fn gallery_between(space: SpaceId, rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
     let names: Vec<String> = (0..ids.len()).map(|i| format!("{i}.jpg")).collect();
     let entries: Vec<Entry<'_>> = names
         .iter()
         .zip(ids)
         .map(|(name, id)| Entry {
-            id: ImageId([*id; 16]),
-            label: ["pear", "apple"][usize::from(*id) % 2],
+            id: *id,
+            label: ["pear", "apple"][usize::from(id.0[0]) % 2],
             name,
         })
         .collect();
@@ -63,7 +68,7 @@ pub(crate) fn gallery_in(
         space,
         teacher: "teacher".to_owned(),
         manifest: Fingerprint([1; 32]),
-        encoding,
+        codes,
     };
     gallery::write(&source, rows, &entries).unwrap()
 }
@@ -275,7 +280,7 @@ pub(crate) fn calibration_of(
 ) -> Calibration {
     Calibration {
         gallery: GalleryIdentity::of(gallery),
-        row_encoding: gallery.header.encoding.to_string(),
+        row_encoding: gallery.codes().to_string(),
         thresholds: Thresholds {
             match_score,
             unknown_score,

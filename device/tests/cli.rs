@@ -12,7 +12,7 @@ use eyas_device::matcher::Matcher;
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::Bundle;
 use eyas_shared::calibration::{Verdict, Witness};
-use eyas_shared::gallery::{Gallery, RowEncoding};
+use eyas_shared::gallery::{Codes, Gallery};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ impl Board {
         fs::write(board.at("b"), bundle(DIM)).unwrap();
         fs::write(
             board.at("g"),
-            gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16),
+            gallery_of(&rows, &[0, 1, 2, 3, 4], Codes::F16),
         )
         .unwrap();
         fs::create_dir(board.at("photos")).unwrap();
@@ -181,7 +181,7 @@ fn a_gallery_of_another_teacher_is_refused_with_a_hint() {
     let rows = embeddings(2, DIM as usize, 2);
     fs::write(
         board.at("other"),
-        gallery_in(space(9), &rows, &[0, 1], RowEncoding::F32),
+        gallery_in(space(9), &rows, &[0, 1], Codes::F32),
     )
     .unwrap();
     let (stdout, stderr) = board.run("query photos --bundle b --gallery other", 2);
@@ -238,7 +238,7 @@ fn info_tells_bundles_and_galleries_apart_by_their_content() {
     let gallery = json("info g --json");
     assert_eq!(gallery["kind"], "gallery");
     assert_eq!(gallery["n_rows"], 5);
-    assert_eq!(gallery["encoding"], "f16");
+    assert_eq!(gallery["codes"], "f16");
     let sections = gallery["sections"].as_array().unwrap();
     assert!(
         sections
@@ -321,11 +321,7 @@ fn a_calibration_for_another_gallery_gives_no_verdict_and_says_so() {
     let gallery = fs::read(board.at("g")).unwrap();
     fs::write(board.at("c"), calibrated(&gallery, 0.5, 0.1)).unwrap();
     let rows = embeddings(9, DIM as usize, 3);
-    let other = gallery_of(
-        &rows,
-        &[10, 11, 12, 13, 14, 15, 16, 17, 18],
-        RowEncoding::F16,
-    );
+    let other = gallery_of(&rows, &[10, 11, 12, 13, 14, 15, 16, 17, 18], Codes::F16);
     fs::write(board.at("other"), other).unwrap();
     let (text, _) = board.run("query photos/good.png --bundle c --gallery other", 0);
     assert!(text.contains("calibrated for another gallery"), "{text}");

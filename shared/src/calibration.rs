@@ -52,6 +52,9 @@ impl std::fmt::Display for Verdict {
 pub struct GalleryIdentity {
     /// Of the ids and labels of all rows, in any order.
     pub content: Fingerprint,
+    /// As the gallery's header names what it holds, encoding of rows and names included;
+    /// none for galleries of version 1. Where it is the same, no row needs to be read.
+    pub stored: Option<Fingerprint>,
     /// Number of rows.
     pub n_rows: u32,
     /// The smallest [`SAMPLE_IDS`] different ids, ascending. Ids are hashes, so this is a
@@ -61,7 +64,7 @@ pub struct GalleryIdentity {
 }
 
 impl GalleryIdentity {
-    /// Reads the id and label of every row.
+    /// Reads the id and label of every row that was not removed.
     ///
     /// Hashes of rows are added up, so the order does not matter and nothing grows with the
     /// number of rows. Made against mistakes, not against an adversary, who could find two
@@ -73,7 +76,7 @@ impl GalleryIdentity {
             .collect();
         let mut sums = [0_u64; 4];
         let mut sample = BTreeSet::new();
-        for row in 0..gallery.n_rows() {
+        for row in (0..gallery.n_rows()).filter(|row| !gallery.is_removed(*row)) {
             let id = gallery.id(row);
             // A label number out of range is for `Gallery::verify` to name.
             let label = labels.get(gallery.label_idx(row) as usize);
@@ -95,10 +98,11 @@ impl GalleryIdentity {
         Self {
             content: Fingerprinter::new("eyas gallery content 1")
                 .field("space", &gallery.header.space.0.0)
-                .field("n_rows", &gallery.n_rows().to_le_bytes())
+                .field("n_rows", &gallery.n_images().to_le_bytes())
                 .field("sum", &sum)
                 .finish(),
-            n_rows: gallery.n_rows(),
+            stored: gallery.header.content,
+            n_rows: gallery.n_images(),
             sample: sample.into_iter().collect(),
         }
     }

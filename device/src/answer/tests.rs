@@ -1,10 +1,11 @@
 use eyas_shared::calibration::{LabelOffset, Verdict, Witness};
 use eyas_shared::embedding::{Embeddings, dot};
-use eyas_shared::gallery::{Gallery, RowEncoding};
+use eyas_shared::fingerprint::ImageId;
+use eyas_shared::gallery::{Codes, Gallery};
 use proptest::prelude::*;
 
 use super::*;
-use crate::test_data::{calibration_of, embeddings, gallery_of};
+use crate::test_data::{calibration_of, embeddings, gallery_of, gallery_with};
 
 fn request(k: usize) -> Request {
     Request {
@@ -16,11 +17,11 @@ fn request(k: usize) -> Request {
 }
 
 /// Rows of the labels pear (even ids) and apple (odd ids) at chosen angles in the plane.
-fn plane(angles: &[f32], encoding: RowEncoding) -> Vec<u8> {
+fn plane(angles: &[f32], codes: Codes) -> Vec<u8> {
     let values = angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]);
     let rows = Embeddings::from_values(2, values.collect()).unwrap();
     let ids: Vec<u8> = (0..angles.len() as u8).collect();
-    gallery_of(&rows, &ids, encoding)
+    gallery_of(&rows, &ids, codes)
 }
 
 fn at(angle: f32) -> Asked {
@@ -29,7 +30,7 @@ fn at(angle: f32) -> Asked {
 
 #[test]
 fn a_verdict_follows_from_score_and_lead() {
-    let bytes = plane(&[0.0, 1.5], RowEncoding::F32);
+    let bytes = plane(&[0.0, 1.5], Codes::F32);
     let gallery = Gallery::open(&bytes).unwrap();
     let calibrations = [calibration_of(&gallery, 0.9, 0.5, 0.1)];
     let matcher = Matcher::new(gallery);
@@ -58,7 +59,7 @@ fn a_verdict_follows_from_score_and_lead() {
 
 #[test]
 fn an_offset_moves_both_thresholds_of_its_label_alone() {
-    let bytes = plane(&[0.0, 1.5], RowEncoding::F32);
+    let bytes = plane(&[0.0, 1.5], Codes::F32);
     let gallery = Gallery::open(&bytes).unwrap();
     let mut calibration = calibration_of(&gallery, 0.9, 0.5, 0.0);
     calibration.offsets.push(LabelOffset {
@@ -79,11 +80,11 @@ fn an_offset_moves_both_thresholds_of_its_label_alone() {
 #[test]
 fn another_gallery_gets_no_verdict_and_a_grown_one_a_warning() {
     let angles: Vec<f32> = (0..20).map(|i| i as f32 * 0.1).collect();
-    let bytes = plane(&angles, RowEncoding::F32);
+    let bytes = plane(&angles, Codes::F32);
     let calibration = calibration_of(&Gallery::open(&bytes).unwrap(), 0.9, 0.5, 0.0);
     let calibrations = [calibration];
-    let standing = |angles: &[f32], encoding| {
-        let bytes = plane(angles, encoding);
+    let standing = |angles: &[f32], codes| {
+        let bytes = plane(angles, codes);
         let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
         let answerer = Answerer::new(&matcher, &calibrations);
         let answer = answerer.answer(&at(0.1), &request(1));
@@ -92,7 +93,7 @@ fn another_gallery_gets_no_verdict_and_a_grown_one_a_warning() {
         standing
     };
     let grown: Vec<f32> = (0..22).map(|i| i as f32 * 0.1).collect();
-    let near = standing(&grown, RowEncoding::F32);
+    let near = standing(&grown, Codes::F32);
     assert_eq!(
         near,
         Standing::Near {
@@ -102,10 +103,10 @@ fn another_gallery_gets_no_verdict_and_a_grown_one_a_warning() {
         }
     );
     assert!(near.to_string().contains("1.10 times"), "{near}");
-    let other = standing(&angles[..15], RowEncoding::F32);
+    let other = standing(&angles[..15], Codes::F32);
     assert_eq!(other.word(), "other-gallery");
-    assert_eq!(standing(&angles, RowEncoding::F16), Standing::Same);
-    let bytes = plane(&angles, RowEncoding::F32);
+    assert_eq!(standing(&angles, Codes::F16), Standing::Same);
+    let bytes = plane(&angles, Codes::F32);
     let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
     assert_eq!(
         Answerer::new(&matcher, &[]).standing(),
@@ -116,7 +117,7 @@ fn another_gallery_gets_no_verdict_and_a_grown_one_a_warning() {
 #[test]
 fn rows_stored_so_that_scores_differ_get_no_verdict() {
     let angles = [0.0, 1.0];
-    let bytes = plane(&angles, RowEncoding::F32);
+    let bytes = plane(&angles, Codes::F32);
     let mut calibration = calibration_of(&Gallery::open(&bytes).unwrap(), 0.9, 0.5, 0.0);
     calibration.witness_embeddings = vec![1.0, 0.0];
     calibration.witnesses = vec![Witness {
@@ -127,7 +128,7 @@ fn rows_stored_so_that_scores_differ_get_no_verdict() {
         verdict: Verdict::Match,
     }];
     let calibrations = [calibration];
-    let halves = plane(&angles, RowEncoding::F16);
+    let halves = plane(&angles, Codes::F16);
     let matcher = Matcher::new(Gallery::open(&halves).unwrap());
     let answerer = Answerer::new(&matcher, &calibrations);
     assert_eq!(answerer.standing().word(), "other-scores");
@@ -137,7 +138,7 @@ fn rows_stored_so_that_scores_differ_get_no_verdict() {
 #[test]
 fn votes_outweigh_the_nearest_row_and_the_verdict_says_so() {
     // One pear (id 0) next to the query, three apples (odd ids) behind it; id 2 is far.
-    let bytes = plane(&[0.0, 0.2, 3.0, 0.21, 3.1, 0.22], RowEncoding::F32);
+    let bytes = plane(&[0.0, 0.2, 3.0, 0.21, 3.1, 0.22], Codes::F32);
     let gallery = Gallery::open(&bytes).unwrap();
     let calibrations = [calibration_of(&gallery, 0.5, 0.1, 0.0)];
     let matcher = Matcher::new(gallery);
@@ -155,7 +156,7 @@ fn votes_outweigh_the_nearest_row_and_the_verdict_says_so() {
 
 #[test]
 fn views_are_merged_to_the_mean_of_their_scores() {
-    let bytes = plane(&[0.3, 1.0], RowEncoding::F32);
+    let bytes = plane(&[0.3, 1.0], Codes::F32);
     let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
     let answerer = Answerer::new(&matcher, &[]);
     let (left, right) = (at(0.0), at(0.8));
@@ -168,7 +169,7 @@ fn views_are_merged_to_the_mean_of_their_scores() {
         Err(ViewError::Opposite)
     );
     assert!(merge(&[vec![1.0], vec![1.0, 0.0]]).is_err());
-    assert_eq!(merge(&[left.embedding.clone()]).unwrap(), left);
+    assert_eq!(merge(std::slice::from_ref(&left.embedding)).unwrap(), left);
 }
 
 proptest! {
@@ -177,8 +178,14 @@ proptest! {
     fn labels_are_those_of_all_rows(n_rows in 1_usize..300, seed: u64, n in 1_usize..4) {
         let rows = embeddings(n_rows, 8, seed);
         // Odd ids are few: the second label is far down.
-        let ids: Vec<u8> = (0..n_rows).map(|i| if i % 97 == 96 { 1 } else { 2 }).collect();
-        let bytes = gallery_of(&rows, &ids, RowEncoding::F32);
+        let id = |i: usize| {
+            let mut id = [0; 16];
+            id[0] = if i % 97 == 96 { 1 } else { 2 };
+            id[1..9].copy_from_slice(&(i as u64).to_le_bytes());
+            ImageId(id)
+        };
+        let ids: Vec<ImageId> = (0..n_rows).map(id).collect();
+        let bytes = gallery_with(&rows, &ids, Codes::F32);
         let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
         let query = embeddings(1, 8, seed ^ 9);
         let found = labels::nearest(&matcher, query.row(0), n, None);
@@ -208,7 +215,7 @@ proptest! {
     ) {
         let rows = embeddings(n_rows, 6, seed);
         let ids: Vec<u8> = (0..n_rows as u8).collect();
-        let bytes = gallery_of(&rows, &ids, RowEncoding::F32);
+        let bytes = gallery_of(&rows, &ids, Codes::F32);
         let gallery = Gallery::open(&bytes).unwrap();
         let calibrations = [calibration_of(&gallery, match_score, -0.5, margin)];
         let matcher = Matcher::new(gallery);

@@ -195,7 +195,7 @@ fn gallery_facts(file: &MappedFile, gallery: &Gallery<'_>) -> anyhow::Result<Fac
         fact("n_rows", header.n_rows),
         fact("n_labels", header.n_labels),
         fact("dim", header.dim),
-        fact("encoding", header.encoding.to_string()),
+        fact("codes", header.codes.to_string()),
         space_fact(header.space),
         fact("teacher", header.teacher.as_str()),
         fact("manifest", header.manifest.to_string()),
@@ -217,7 +217,9 @@ fn as_json(facts: &Facts) -> Value {
     for (name, value, _) in facts {
         if *name == "calibration" {
             let list = object.entry("calibrations").or_insert_with(|| json!([]));
-            list.as_array_mut().map(|list| list.push(value.clone()));
+            if let Some(list) = list.as_array_mut() {
+                list.push(value.clone());
+            }
         } else {
             object.insert((*name).to_owned(), value.clone());
         }
