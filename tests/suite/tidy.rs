@@ -151,6 +151,7 @@ fn formats_page_is_as_old_as_the_code_it_describes() {
         "container/mod",
         "container/writer",
         "bundle",
+        "calibration",
         "gallery/mod",
         "gallery/codes",
         "gallery/reader",
