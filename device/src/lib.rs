@@ -9,6 +9,7 @@ pub mod hints;
 pub mod matcher;
 pub mod selftest;
 pub mod store;
+pub mod update;
 
 #[doc(hidden)]
 pub mod cli;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod gallery;
 mod info;
 mod query;
 mod selftest;
@@ -32,6 +33,9 @@ enum Command {
     Query(query::Args),
     /// Print what a bundle or gallery says of itself.
     Info(info::Args),
+    /// Bring a gallery up to date.
+    #[command(subcommand)]
+    Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
 }
@@ -53,6 +57,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Gallery(command) => gallery::run(command),
         Command::Selftest(args) => selftest::run(&args),
     };
     match outcome {
