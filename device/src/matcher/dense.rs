@@ -4,11 +4,13 @@
 //! Scores come from the same [`dot`] as in [`super::reference`], so answers are equal to
 //! the last bit.
 
-use eyas_shared::embedding::dot;
-use eyas_shared::gallery::Gallery;
+use std::cmp::Ordering;
+
+use eyas_shared::embedding::{Score, dot};
+use eyas_shared::gallery::{Gallery, RowEncoding};
 
 use super::best::Best;
-use super::{Match, Query, best_first};
+use super::{Kernel, Match, Query, best_first};
 
 /// f32 values of one block: 16 KiB, half of a small first-level cache.
 const BLOCK_VALUES: usize = 4096;
@@ -19,13 +21,43 @@ const BLOCK_VALUES: usize = 4096;
 /// If a query is not as long as the gallery's rows.
 #[must_use]
 pub fn search_batch(gallery: &Gallery<'_>, queries: &[Query<'_>], k: usize) -> Vec<Vec<Match>> {
-    let dim = gallery.dim();
     let k = k.min(gallery.n_rows() as usize);
     if k == 0 {
         return vec![Vec::new(); queries.len()];
     }
-    let best = || Best::new(k, |found: &Match| found.score, best_first);
-    let mut best: Vec<_> = queries.iter().map(|_| best()).collect();
+    let best = || Best::new(k, |found: &Match| found.score, best_first as _);
+    let mut best: Vec<BestMatches> = queries.iter().map(|_| best()).collect();
+    if gallery.codes().rows == Some(RowEncoding::F16) {
+        search_f16(gallery, queries, &mut best);
+    } else {
+        search_widened(gallery, queries, &mut best);
+    }
+    best.into_iter().map(Best::finish).collect()
+}
+
+type BestMatches = Best<Match, fn(&Match, &Match) -> Ordering>;
+
+fn offer(gallery: &Gallery<'_>, query: &Query<'_>, row: u32, score: Score, best: &mut BestMatches) {
+    if score >= best.threshold() && query.accepts(gallery, row) {
+        let id = gallery.id(row);
+        best.offer(Match { row, id, score });
+    }
+}
+
+/// f16 rows are widened within the product.
+fn search_f16(gallery: &Gallery<'_>, queries: &[Query<'_>], best: &mut [BestMatches]) {
+    let kernel = Kernel::best();
+    for row in 0..gallery.n_rows() {
+        let stored = gallery.f16_row(row).expect("rows are in f16");
+        for (query, best) in queries.iter().zip(&mut *best) {
+            let score = kernel.dot_f16(query.embedding, stored);
+            offer(gallery, query, row, score, best);
+        }
+    }
+}
+
+fn search_widened(gallery: &Gallery<'_>, queries: &[Query<'_>], best: &mut [BestMatches]) {
+    let dim = gallery.dim();
     let block_rows = (BLOCK_VALUES / dim).max(1);
     let mut block = vec![0.0; block_rows * dim];
     let mut first_row = 0;
@@ -33,18 +65,13 @@ pub fn search_batch(gallery: &Gallery<'_>, queries: &[Query<'_>], k: usize) -> V
         let n_rows = block_rows.min((gallery.n_rows() - first_row) as usize);
         let block = &mut block[..n_rows * dim];
         gallery.rows_into(first_row, block);
-        for (query, best) in queries.iter().zip(&mut best) {
+        for (query, best) in queries.iter().zip(&mut *best) {
             for (row, values) in (first_row..).zip(block.chunks_exact(dim)) {
-                let score = dot(query.embedding, values);
-                if score >= best.threshold() && query.accepts(gallery, row) {
-                    let id = gallery.id(row);
-                    best.offer(Match { row, id, score });
-                }
+                offer(gallery, query, row, dot(query.embedding, values), best);
             }
         }
         first_row += n_rows as u32;
     }
-    best.into_iter().map(Best::finish).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@
 
 mod best;
 pub mod dense;
+mod kernel;
 pub mod reference;
+pub mod scan;
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -19,6 +21,9 @@ use std::collections::HashSet;
 use eyas_shared::embedding::{Score, by_rank};
 use eyas_shared::fingerprint::ImageId;
 use eyas_shared::gallery::Gallery;
+
+pub use kernel::Kernel;
+pub use scan::Scan;
 
 /// A gallery row that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +122,8 @@ pub enum Method {
     Reference,
     /// Every row, fast; answers are equal to the reference's.
     Dense,
+    /// Codes first, then the rows that they let through.
+    Scan(Scan),
 }
 
 /// A gallery with the implementation that searches it.
@@ -126,10 +133,11 @@ pub struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    /// Searches this gallery with the fast implementation.
+    /// Searches this gallery in the fastest way that its codes allow.
     #[must_use]
     pub fn new(gallery: Gallery<'a>) -> Self {
-        Self::with_method(gallery, Method::Dense)
+        let method = Scan::of(&gallery).map_or(Method::Dense, Method::Scan);
+        Self::with_method(gallery, method)
     }
 
     /// Searches this gallery with the given implementation.
@@ -170,6 +178,7 @@ impl<'a> Matcher<'a> {
                 .map(|query| reference::search(&self.gallery, query, k))
                 .collect(),
             Method::Dense => dense::search_batch(&self.gallery, queries, k),
+            Method::Scan(scan) => scan.search_batch(&self.gallery, queries, k),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
 mod bench_training;
+mod calibrate;
 mod data;
 mod demo;
 mod embed;
@@ -75,6 +76,8 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// Find what scores mean for a bundle and a gallery: match, uncertain or unknown.
+    Calibrate(calibrate::Args),
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Runs(command) => runs::run(command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),

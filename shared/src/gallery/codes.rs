@@ -125,6 +125,13 @@ impl Codes {
         self.int8 || self.rows.is_some()
     }
 
+    /// Name of the code that scores are computed from, whatever is scanned before.
+    #[must_use]
+    pub fn scoring(self) -> String {
+        self.rows
+            .map_or_else(|| "int8".to_owned(), |rows| rows.to_string())
+    }
+
     /// Bytes that one more row of this many components takes, without its id and strings.
     #[must_use]
     pub fn row_bytes(self, dim: usize) -> usize {

@@ -378,6 +378,21 @@ impl<'a> Gallery<'a> {
         }
     }
 
+    /// One row as it is stored, if that is in f16: little-endian components.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn f16_row(&self, row_idx: u32) -> Option<&'a [[u8; 2]]> {
+        match self.rows {
+            Some((RowEncoding::F16, stored)) => {
+                let (halves, _) = stored.as_chunks();
+                Some(&halves[row_idx as usize * self.dim()..][..self.dim()])
+            }
+            _ => None,
+        }
+    }
+
     fn int8_row_into(&self, row_idx: u32, row: &mut [f32]) {
         let int8 = self.int8.expect("a gallery without rows has int8 codes");
         let scale = f32::from_le_bytes(int8.scales[row_idx as usize]);
