@@ -7,6 +7,7 @@ pub mod encoder;
 pub mod hints;
 pub mod matcher;
 pub mod selftest;
+pub mod slots;
 pub mod store;
 
 #[doc(hidden)]

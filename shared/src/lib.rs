@@ -18,3 +18,4 @@ pub mod bundle;
 pub mod gallery;
 
 pub mod files;
+pub mod signature;
