@@ -9,6 +9,7 @@ pub mod matcher;
 pub mod selftest;
 pub mod slots;
 pub mod store;
+pub mod watch;
 
 #[doc(hidden)]
 pub mod cli;

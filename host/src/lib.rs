@@ -30,5 +30,8 @@ pub mod export;
 pub mod evaluate;
 pub mod report;
 
+pub mod signing;
+pub mod upgrade;
+
 pub mod runs;
 pub mod sweep;

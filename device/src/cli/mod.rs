@@ -6,9 +6,11 @@ mod info;
 mod query;
 mod selftest;
 mod store;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +37,8 @@ enum Command {
     Info(info::Args),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
+    /// Answer photographs that appear in a folder, or frames of a camera.
+    Watch(watch::Args),
     /// Set up a store: once, on a new board.
     Init(store::InitArgs),
     /// Verify files, try them, and put them on trial.
@@ -65,10 +69,12 @@ enum Answer {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
+    survive_size_limits();
     let outcome = match Cli::parse().command {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Init(args) => store::init(&args),
         Command::Install(args) => store::install(&args),
         Command::Confirm(args) => store::confirm(&args),
@@ -87,6 +93,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A write beyond a limit on the size of files gives an error, like one on a full disk; by
+/// default the signal would end the program.
+fn survive_size_limits() {
+    // Without a handler the limit is as deadly as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Whether nobody reads standard output any more, as behind `| head`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use eyas_shared::files::{self, FileError};
 use eyas_shared::preprocess::{Limits, decode, prepare};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Answer, print, report_error};
 use crate::matcher::{Match, Matcher};
@@ -39,7 +39,7 @@ pub(super) struct Args {
 
 /// What each stage of one query took.
 #[derive(Clone, Copy)]
-struct Timing {
+pub(super) struct Timing {
     /// File bytes to samples.
     decode: Duration,
     /// Samples to the network's pixels.
@@ -168,12 +168,12 @@ impl<F: FnMut(&anyhow::Error)> Walk<'_, F> {
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
+pub(super) fn is_hidden(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     name.as_encoded_bytes().starts_with(b".")
 }
 
-fn is_image_name(path: &Path) -> bool {
+pub(super) fn is_image_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| {
         ["jpg", "jpeg", "png", "webp"]
@@ -203,14 +203,23 @@ fn query(
     k: usize,
 ) -> anyhow::Result<(Vec<Match>, Timing)> {
     let bytes = read_image(image)?;
+    ask(store, matcher, &bytes, k).with_context(|| format!("image `{}`", image.display()))
+}
+
+/// Asks with the bytes of an image file.
+pub(super) fn ask(
+    store: &Store,
+    matcher: &Matcher<'_>,
+    bytes: &[u8],
+    k: usize,
+) -> anyhow::Result<(Vec<Match>, Timing)> {
     let encoder = store.encoder();
-    let context = || format!("image `{}`", image.display());
     let started = Instant::now();
-    let samples = decode(&bytes, &Limits::DEFAULT).with_context(context)?;
+    let samples = decode(bytes, &Limits::DEFAULT)?;
     let decoded = Instant::now();
     let pixels = prepare(&samples, encoder.preprocess());
     let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels).with_context(context)?;
+    let embedding = encoder.encode(&pixels)?;
     let encoded = Instant::now();
     let matches = matcher.search(&embedding, k, None);
     let searched = Instant::now();
@@ -252,6 +261,22 @@ fn json_line(
     matches: &[Match],
     timing: &Timing,
 ) -> String {
+    let mut object = json!({
+        "schema": "eyas.query/1",
+        "image": image.display().to_string(),
+    });
+    add_answer(&mut object, store, matcher, matches, timing);
+    format!("{object}\n")
+}
+
+/// Adds what was found, and how long it took.
+pub(super) fn add_answer(
+    object: &mut Value,
+    store: &Store,
+    matcher: &Matcher<'_>,
+    matches: &[Match],
+    timing: &Timing,
+) {
     let matches: Vec<_> = (1_u32..)
         .zip(matches)
         .map(|(rank, found)| {
@@ -270,14 +295,9 @@ fn json_line(
         .iter()
         .map(|(stage, time)| ((*stage).to_owned(), (time.as_micros() as u64).into()))
         .collect();
-    let object = json!({
-        "schema": "eyas.query/1",
-        "image": image.display().to_string(),
-        "matches": matches,
-        "timing_us": stages,
-        "space_id": store.encoder().space().0.to_string(),
-    });
-    format!("{object}\n")
+    object["matches"] = matches.into();
+    object["timing_us"] = stages.into();
+    object["space_id"] = store.encoder().space().0.to_string().into();
 }
 
 /// Time by stage: of the one query, or the median over several.

@@ -198,12 +198,8 @@ impl<F: Fs> Slots<F> {
             if self.fs.len(&to).is_ok() {
                 continue;
             }
-            self.fs
-                .sync(&from)
-                .map_err(SlotsError::because("sync", &from))?;
-            self.fs
-                .rename(&from, &to)
-                .map_err(SlotsError::because("rename", &from))?;
+            let renamed = self.fs.rename(&from, &to);
+            renamed.map_err(SlotsError::because("rename", &from))?;
         }
         // Also if all lay there: nobody knows whether the names were synced before a cut.
         self.sync_folder(FILES)?;

@@ -38,6 +38,11 @@ pub mod trial;
 mod error;
 mod settings;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 

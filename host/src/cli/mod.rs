@@ -9,13 +9,16 @@ mod embed;
 mod evaluate;
 mod export;
 mod gallery;
+mod keys;
 mod losses;
 mod runs;
+mod sign;
 mod sweep;
 mod teacher;
 mod teacher_script;
 mod teacher_train;
 mod train;
+mod upgrade;
 
 mod progress;
 #[cfg(feature = "torch")]
@@ -75,6 +78,14 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// Make or show the keys with which files for boards are signed.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Sign files for boards.
+    Sign(sign::Args),
+    /// Decide about a new student before it goes on boards.
+    #[command(subcommand)]
+    Upgrade(upgrade::Command),
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
@@ -108,6 +119,9 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Keys(command) => keys::run(command),
+        Command::Sign(args) => sign::run(&args),
+        Command::Upgrade(command) => upgrade::run(command),
         Command::Runs(command) => runs::run(command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),
