@@ -15,7 +15,6 @@ use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::probe_image;
 use eyas_shared::gallery::RowEncoding;
 use eyas_shared::preprocess::prepare;
-use eyas_shared::quant::f32_bytes;
 use eyas_shared::random::Random;
 use minisign::KeyPair;
 use serde_json::Value;
@@ -502,15 +501,4 @@ fn serving_number(slots: &Slots) -> u64 {
 
 fn n_files(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
-}
-
-/// Named here because the data of the tests needs them in one path.
-#[test]
-fn the_test_student_is_whole() {
-    let bytes = bundle(DIM);
-    let read = eyas_shared::bundle::Bundle::read(&bytes).unwrap();
-    let encoder = encoder::Encoder::load(&read).unwrap();
-    let outcome: selftest::SelfTest = encoder.selftest(&read).unwrap();
-    assert!(outcome.passed());
-    assert_eq!(f32_bytes(&[1.0]).len(), 4);
 }

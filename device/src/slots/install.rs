@@ -118,8 +118,8 @@ impl<F: Fs> Slots<F> {
     ) -> Result<u64, SlotsError> {
         let path = self.find(role, hash)?;
         let untrusted = |source| SlotsError::Signature { role, hash, source };
-        let keys = &self.settings.keys;
-        let text = match self.settings.needs_signatures() {
+        let settings = self.settings()?;
+        let text = match settings.needs_signatures() {
             true => Some(
                 self.signature_of(hash)?
                     .ok_or(SlotsError::Unsigned { role, hash })?,
@@ -128,7 +128,9 @@ impl<F: Fs> Slots<F> {
         };
         let detached = text.as_deref().map(Detached::read).transpose();
         let detached = detached.map_err(untrusted)?;
-        let check = detached.as_ref().map(|detached| detached.check(keys));
+        let check = detached
+            .as_ref()
+            .map(|detached| detached.check(&settings.keys));
         let mut check = check.transpose().map_err(untrusted)?;
         let found = self.read_through(&path, check.as_mut())?;
         if found != hash {

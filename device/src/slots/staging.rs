@@ -104,7 +104,7 @@ impl<F: Fs> Slots<F> {
         bytes: u64,
         step: u64,
     ) -> Result<Staging<'_, F>, SlotsError> {
-        let limit = self.settings().max_file_bytes;
+        let limit = self.settings()?.max_file_bytes;
         if !(1..=limit).contains(&bytes) {
             return Err(SlotsError::Length { bytes, limit });
         }

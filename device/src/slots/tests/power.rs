@@ -109,7 +109,7 @@ fn a_setup_that_loses_power_can_be_done_again_and_never_forgets_its_keys() {
                 Err(SlotsError::NotSetUp { .. }) if !is_done => setup(disk).unwrap(),
                 Err(err) => panic!("{err}"),
             };
-            assert_eq!(slots.settings().keys, keys);
+            assert_eq!(slots.settings().unwrap().keys, keys);
             assert!(matches!(slots.start(), Err(SlotsError::Empty { .. })));
         }
         if is_done {

@@ -156,3 +156,20 @@ fn a_rollback_goes_to_and_fro_between_the_last_two_pairs() {
         assert_eq!(serving_pair(&slots), pair);
     }
 }
+
+#[test]
+fn a_store_that_has_forgotten_whom_it_trusts_serves_and_takes_nothing() {
+    let slots = open(served());
+    let [first, copy] = SETTINGS.map(|name| root().join(name));
+    slots.fs.write_at(&first, 0, b"[").unwrap();
+    let slots = open(slots.fs);
+    update(&slots, NEW).unwrap();
+    slots.fs.write_at(&copy, 0, b"[").unwrap();
+    let slots = open(slots.fs);
+    assert_eq!(serving_pair(&slots), NEW);
+    let err = update(&slots, OLD).unwrap_err();
+    assert!(matches!(err, SlotsError::NotSetUp { .. }), "{err}");
+    // Nor does an empty folder count as a store.
+    let empty = Slots::open(Sim::new(root()), root());
+    assert!(matches!(empty, Err(SlotsError::NotSetUp { .. })));
+}
