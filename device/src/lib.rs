@@ -3,6 +3,7 @@
 //! The host uses this library too, so that an export is checked and a student evaluated
 //! with the very code that runs on the board.
 
+pub mod answer;
 pub mod encoder;
 pub mod hints;
 pub mod matcher;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use eyas_device::slots::{Disk, Slots};
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::probe_image;
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use eyas_shared::preprocess::prepare;
 use eyas_shared::random::Random;
 use minisign::KeyPair;
@@ -150,7 +150,7 @@ impl Board {
 fn gallery(seed: u64) -> Vec<u8> {
     let rows = embeddings(50, DIM as usize, seed);
     let ids: Vec<u8> = (0..50).collect();
-    gallery_of(&rows, &ids, RowEncoding::F16)
+    gallery_of(&rows, &ids, Codes::F16)
 }
 
 /// Row and score of the best match of a probe.
@@ -247,13 +247,13 @@ fn a_store_with_keys_takes_only_what_they_signed() {
 fn a_gallery_of_another_space_is_refused() {
     let board = Board::serving();
     let rows = embeddings(5, DIM as usize, 1);
-    let other = gallery_in(space(9), &rows, &[0, 1, 2, 3, 4], RowEncoding::F16);
+    let other = gallery_in(space(9), &rows, &[0, 1, 2, 3, 4], Codes::F16);
     fs::write(board.at("other.gallery"), other).unwrap();
     board.refuses(
         "other.gallery",
         &["student and gallery come from different teachers"],
     );
-    let wide = gallery_of(&embeddings(5, 7, 1), &[0, 1, 2, 3, 4], RowEncoding::F16);
+    let wide = gallery_of(&embeddings(5, 7, 1), &[0, 1, 2, 3, 4], Codes::F16);
     fs::write(board.at("wide.gallery"), wide).unwrap();
     board.refuses("wide.gallery", &["student 6, gallery 7"]);
 }
@@ -343,7 +343,7 @@ fn a_disk_that_takes_no_more_leaves_the_old_pair() {
     let ids: Vec<u8> = (0..2000).map(|i| i as u8).collect();
     fs::write(
         board.at("large.gallery"),
-        gallery_of(&large, &ids, RowEncoding::F32),
+        gallery_of(&large, &ids, Codes::F32),
     )
     .unwrap();
     let install = format!(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use eyas_device::{encoder, selftest};
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ fn board() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let gallery = |seed| {
         let rows = embeddings(5, DIM as usize, seed);
-        gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16)
+        gallery_of(&rows, &[0, 1, 2, 3, 4], Codes::F16)
     };
     let write = |name: &str, bytes: Vec<u8>| fs::write(folder.path().join(name), bytes).unwrap();
     write("b", bundle(DIM));

@@ -27,6 +27,7 @@ pub mod student;
 
 pub mod export;
 
+pub mod calibrate;
 pub mod evaluate;
 pub mod report;
 

@@ -2,9 +2,13 @@
 //! them byte for byte. The files are never made anew: a change of format is a new version.
 
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Provenance, Verification};
+use eyas_shared::calibration::{
+    Calibration, CurveBin, Evidence, GalleryIdentity, LabelOffset, NO_SCORE, Thresholds, Verdict,
+    Witness,
+};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec};
 use eyas_tests::root;
 
@@ -13,12 +17,12 @@ fn rows() -> Embeddings {
     Embeddings::from_values(3, values).unwrap()
 }
 
-fn gallery(encoding: RowEncoding) -> Vec<u8> {
+fn gallery(codes: Codes) -> Vec<u8> {
     let source = GallerySource {
         space: SpaceId(Fingerprint::of_bytes(b"space")),
         teacher: "golden teacher".to_owned(),
         manifest: Fingerprint::of_bytes(b"manifest"),
-        encoding,
+        codes,
     };
     let images = [
         ("tea", "tea/1.jpg"),
@@ -34,7 +38,7 @@ fn gallery(encoding: RowEncoding) -> Vec<u8> {
 }
 
 /// The frame of a bundle; its network is text, which only the encoder would refuse.
-fn bundle() -> Vec<u8> {
+fn bundle(calibrations: Vec<Calibration>) -> Vec<u8> {
     let onnx = b"a network";
     let header = BundleHeader {
         name: "golden student".to_owned(),
@@ -70,44 +74,135 @@ fn bundle() -> Vec<u8> {
         header,
         onnx,
         probe_embeddings: rows(),
+        calibrations,
     }
     .to_bytes()
 }
 
+fn golden(version: &str, name: &str) -> Vec<u8> {
+    let path = root().join("tests/golden").join(version).join(name);
+    std::fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}
+
 #[track_caller]
-fn check(name: &str, written: &[u8]) -> Vec<u8> {
-    let path = root().join("tests/golden/v1").join(name);
-    let golden = std::fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+fn check(version: &str, name: &str, written: &[u8]) -> Vec<u8> {
+    let golden = golden(version, name);
     assert!(
         golden == written,
-        "{name} is written differently: a new layout needs a new version"
+        "{version}/{name} is written differently: a new layout needs a new version"
     );
     golden
 }
 
 #[test]
-fn galleries_of_version_1_are_read_and_written() {
-    for (name, encoding) in [
-        ("f32.gallery", RowEncoding::F32),
-        ("f16.gallery", RowEncoding::F16),
-    ] {
-        let bytes = check(name, &gallery(encoding));
+fn galleries_of_version_1_are_read() {
+    for name in ["f32.gallery", "f16.gallery"] {
+        let bytes = golden("v1", name);
         let gallery = Gallery::open(&bytes).unwrap();
-        gallery.verify().unwrap();
-        let entry = gallery.entry(2).unwrap();
-        assert_eq!((entry.label, entry.name), ("crème", "crème/1.jpg"));
-        let mut row = [0.0; 3];
-        gallery.row_into(1, &mut row);
-        assert!((row[1] - 0.6).abs() < 1e-3 && (row[2] - 0.8).abs() < 1e-3);
+        assert_eq!(gallery.version(), 1);
+        check_gallery(&gallery);
     }
 }
 
 #[test]
+fn galleries_of_version_2_are_read_and_written() {
+    for codes in [
+        Codes::F32,
+        Codes::F16,
+        Codes::INT8,
+        Codes::INT8_F16,
+        Codes::INT2_F16,
+        Codes::INT2_INT8,
+    ] {
+        let bytes = check("v2", &file_name(codes), &gallery(codes));
+        check_gallery(&Gallery::open(&bytes).unwrap());
+    }
+}
+
+fn file_name(codes: Codes) -> String {
+    codes.to_string().replace(',', "-") + ".gallery"
+}
+
+fn check_gallery(gallery: &Gallery<'_>) {
+    gallery.verify().unwrap();
+    let entry = gallery.entry(2).unwrap();
+    assert_eq!((entry.label, entry.name), ("crème", "crème/1.jpg"));
+    let mut row = [0.0; 3];
+    gallery.row_into(1, &mut row);
+    // Half a step of int8 codes.
+    assert!((row[1] - 0.6).abs() < 4e-3 && (row[2] - 0.8).abs() < 4e-3);
+}
+
+#[test]
 fn bundles_of_version_1_are_read_and_written() {
-    let bytes = check("f16.bundle", &bundle());
+    let bytes = check("v1", "f16.bundle", &bundle(Vec::new()));
     let bundle = Bundle::read(&bytes).unwrap();
     assert_eq!(bundle.onnx, b"a network");
     assert_eq!(bundle.header.preprocess.crop, 160);
     assert_eq!(bundle.header.provenance.seed, 7);
     assert_eq!(bundle.probe_embeddings, rows());
+}
+
+/// A calibration for the golden gallery, with something in every field.
+fn calibration() -> Calibration {
+    let gallery = gallery(Codes::F16);
+    let bin = |from: f32, probability: f32, n_right: u32| CurveBin {
+        from,
+        probability,
+        low: probability / 2.0,
+        high: 1.0,
+        n_right,
+        n_wrong: 1,
+        n_unknown: 50,
+    };
+    Calibration {
+        gallery: GalleryIdentity::of(&Gallery::open(&gallery).unwrap()),
+        row_encoding: "f16".to_owned(),
+        thresholds: Thresholds {
+            match_score: 0.75,
+            unknown_score: 0.5,
+            margin: 0.125,
+        },
+        offsets: vec![LabelOffset {
+            label: "crème".to_owned(),
+            offset: -0.0625,
+            n_unknown: 20,
+        }],
+        evidence: Evidence {
+            wanted_false_match_rate: 0.01,
+            wanted_false_reject_rate: 0.05,
+            wanted_wrong_match_rate: 0.1,
+            unknown_share: 0.5,
+            confidence: 0.95,
+            n_known: 30,
+            n_known_labels: 3,
+            n_unknown: 100,
+            n_unknown_labels: 10,
+            design_effect: 2.5,
+            false_matches: 0,
+            false_match_bound: 0.072,
+            right_matches: 20,
+            wrong_matches: 1,
+            false_rejects: 2,
+        },
+        curve: vec![bin(NO_SCORE, 0.25, 4), bin(0.625, 0.5, 24)],
+        witnesses: vec![Witness {
+            label: "milk".to_owned(),
+            score: 0.8,
+            margin: Some(0.2),
+            verdict: Verdict::Match,
+        }],
+        witness_embeddings: vec![0.0, 0.0, 1.0],
+        probe_scores: vec![0.1, 0.2, -0.3],
+        manifest: Fingerprint::of_bytes(b"queries"),
+        eyas_version: "0.1.0".to_owned(),
+    }
+}
+
+#[test]
+fn bundles_of_version_2_are_read_and_written() {
+    let bytes = check("v2", "calibrated.bundle", &bundle(vec![calibration()]));
+    let read = Bundle::read(&bytes).unwrap();
+    assert_eq!(read.calibrations, [calibration()]);
+    assert_eq!(read.onnx, b"a network");
 }

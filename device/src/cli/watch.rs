@@ -1,20 +1,25 @@
 //! `eyas-device watch`: photographs of a folder or frames of a camera in, JSON lines out.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use eyas_shared::files::{self, FileError};
 use eyas_shared::preprocess::Limits;
 use serde_json::{Value, json};
 
-use super::query::{add_answer, ask, is_hidden, is_image_name};
+use super::query::images::{is_hidden, is_image_name};
+use super::query::show::Shown;
+use super::query::{Timing, encode_bytes};
 use super::store::Folder as StoreFolder;
 use super::{Answer, print, report_error};
-use crate::slots::{Opened, Slots};
+use crate::answer::{Answerer, Asked, Request, Rerank};
+use crate::slots::{Disk, Opened, Slots, SlotsError};
 use crate::store::Store;
 use crate::watch::folder::{Folder, MAX_FILES};
 use crate::watch::latest::{Latest, Policy};
@@ -72,10 +77,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let mut served = Served::open(args)?;
-    match (&args.mjpeg, &args.folder) {
-        (Some(stream), _) => watch_stream(args, stream, &mut served)?,
-        (None, Some(folder)) => watch_folder(args, folder, &mut served)?,
-        (None, None) => anyhow::bail!("neither a folder nor --mjpeg is given"),
+    let mut images = Images::open(args)?;
+    let mut waiting = None;
+    while let Some(next) = answer_with(&served, args, &mut images, &mut waiting)? {
+        served = next;
     }
     Ok(Answer::Yes)
 }
@@ -112,134 +117,258 @@ impl Served {
         }
     }
 
-    /// Takes up what was installed or rolled back meanwhile.
-    fn renew(&mut self) -> anyhow::Result<()> {
+    fn is_on_trial(&self) -> bool {
+        match self {
+            Self::Files(_) => false,
+            Self::Slots(_, opened) => opened.serving.trial_start.is_some(),
+        }
+    }
+
+    /// What was installed or rolled back to meanwhile, opened.
+    fn successor(&self) -> anyhow::Result<Option<Self>> {
         let Self::Slots(slots, opened) = self else {
-            return Ok(());
+            return Ok(None);
         };
         let pointer = slots.pointer()?;
         let on_trial = pointer.trial.as_ref().map(|trial| &trial.generation);
         let named = on_trial.or(pointer.confirmed.as_ref());
         let serving = opened.serving.generation.number;
-        if named.is_some_and(|named| named.number != serving) {
-            **opened = slots.open_to_serve()?;
+        if named.is_none_or(|named| named.number == serving) {
+            return Ok(None);
         }
-        Ok(())
+        let slots = Slots::open(Disk, slots.root())?;
+        let opened = slots.open_to_serve()?;
+        // A trial that can not be opened has been rolled back to what serves here.
+        let is_other = opened.serving.generation.number != serving;
+        Ok(is_other.then(|| Self::Slots(slots, Box::new(opened))))
     }
 
-    /// An answer was given: a trial is passed.
-    fn answered(&mut self) {
-        if let Self::Slots(slots, opened) = self
-            && opened.serving.trial_start.is_some()
-        {
-            match slots.confirm(opened.serving.generation.number) {
-                Ok(()) => opened.serving.trial_start = None,
+    fn confirm(&self) -> Result<(), SlotsError> {
+        match self {
+            Self::Files(_) => Ok(()),
+            Self::Slots(slots, opened) => slots.confirm(opened.serving.generation.number),
+        }
+    }
+}
+
+/// Answers images until there are no more, or something else is to answer: then that is
+/// returned, and the image that it is to begin with waits.
+fn answer_with(
+    served: &Served,
+    args: &Args,
+    images: &mut Images,
+    waiting: &mut Option<Image>,
+) -> anyhow::Result<Option<Served>> {
+    let store = served.store();
+    let matcher = store.matcher()?;
+    let answerer = Answerer::new(&matcher, store.calibrations());
+    let request = Request {
+        k: args.top_k as usize,
+        by_label: false,
+        rerank: Rerank {
+            expansion: None,
+            votes: None,
+        },
+        exclude: None,
+    };
+    let ask = |bytes: &[u8]| -> anyhow::Result<Value> {
+        let mut timing = Timing::default();
+        let embedding = encode_bytes(store, bytes, &mut timing)?;
+        let started = Instant::now();
+        let answer = answerer.answer(&Asked::single(embedding), &request);
+        timing.search = started.elapsed();
+        let shown = Shown {
+            matcher: &matcher,
+            answerer: &answerer,
+            views: &[],
+            answer: &answer,
+        };
+        Ok(shown.json(store, &timing))
+    };
+    let mut is_on_trial = served.is_on_trial();
+    loop {
+        let Some(image) = waiting
+            .take()
+            .map_or_else(|| images.next(), |i| Ok(Some(i)))?
+        else {
+            return Ok(None);
+        };
+        match served.successor() {
+            Ok(None) => {}
+            Ok(successor) => {
+                *waiting = Some(image);
+                return Ok(successor);
+            }
+            // What is open goes on.
+            Err(err) => report_error(&err),
+        }
+        let answer = image.bytes.and_then(|bytes| ask(&bytes));
+        let is_answered = answer.is_ok();
+        let mut object =
+            answer.unwrap_or_else(|err| json!({ "error": crate::hints::chain_of(err.as_ref()) }));
+        if is_on_trial && is_answered {
+            match served.confirm() {
+                Ok(()) => is_on_trial = false,
                 // The next answer tries again.
                 Err(err) => report_error(&err.into()),
             }
         }
-    }
-
-    /// The line that answers one image.
-    fn line(&mut self, mut object: Value, image: &[u8], k: u32) -> anyhow::Result<String> {
-        if let Err(err) = self.renew() {
-            // What is open goes on.
-            report_error(&err);
-        }
         object["schema"] = "eyas.watch/1".into();
-        object["generation"] = self.generation().into();
-        let store = self.store();
-        let matcher = store.matcher()?;
-        match ask(store, &matcher, image, k as usize) {
-            Ok((matches, timing)) => {
-                add_answer(&mut object, store, &matcher, &matches, &timing);
-                drop(matcher);
-                self.answered();
-            }
-            Err(err) => object["error"] = crate::hints::chain_of(err.as_ref()).into(),
+        object["generation"] = served.generation().into();
+        for (name, value) in image.about {
+            object[name] = value;
         }
-        Ok(format!("{object}\n"))
+        print(&format!("{object}\n"))?;
+        images.answered(image.path.as_deref())?;
     }
 }
 
-fn watch_folder(args: &Args, path: &Path, served: &mut Served) -> anyhow::Result<()> {
-    let mut folder = Folder::new(path.to_owned(), |path| {
-        is_image_name(path) && !is_hidden(path)
-    });
-    let unreadable = |err| FileError::because("read folder", path)(err);
-    if !args.existing {
-        folder.skip_present().map_err(unreadable)?;
-    }
-    let mut is_told = false;
-    loop {
-        let images = folder
-            .look()
-            .map_err(|err| FileError::because("read folder", path)(err))?;
-        if folder.is_full() && !is_told {
-            report_error(&anyhow::anyhow!(
-                "`{}` holds more than {MAX_FILES} images; the rest waits until some are removed",
-                path.display()
-            ));
+/// One image, whole or not.
+struct Image {
+    bytes: anyhow::Result<Vec<u8>>,
+    /// What the answer says of it.
+    about: Vec<(&'static str, Value)>,
+    /// The file in the folder.
+    path: Option<PathBuf>,
+}
+
+/// Where images come from.
+enum Images {
+    Folder {
+        folder: Folder,
+        path: PathBuf,
+        found: VecDeque<PathBuf>,
+        interval: Duration,
+        removes: bool,
+    },
+    Stream {
+        latest: Arc<Latest>,
+        path: PathBuf,
+        reader: Option<JoinHandle<io::Result<()>>>,
+    },
+}
+
+impl Images {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        if let Some(path) = &args.mjpeg {
+            return open_stream(path, args.all_frames);
         }
-        is_told = folder.is_full();
-        for image in images {
-            let mut object = json!({ "image": image.display().to_string() });
-            let line = match files::read(&image, Limits::DEFAULT.max_bytes) {
-                Ok(bytes) => served.line(object, &bytes, args.top_k)?,
-                Err(err) => {
-                    object["schema"] = "eyas.watch/1".into();
-                    object["error"] = err.to_string().into();
-                    format!("{object}\n")
+        let path = args.folder.clone().context("no folder is given")?;
+        let is_wanted = |path: &Path| is_image_name(path) && !is_hidden(path);
+        let mut folder = Folder::new(path.clone(), is_wanted);
+        if !args.existing {
+            let skipped = folder.skip_present();
+            skipped.map_err(FileError::because("read folder", &path))?;
+        }
+        Ok(Self::Folder {
+            folder,
+            path,
+            found: VecDeque::new(),
+            interval: Duration::from_millis(args.interval),
+            removes: args.remove,
+        })
+    }
+
+    /// Waits for the next image; none once a stream has ended.
+    fn next(&mut self) -> anyhow::Result<Option<Image>> {
+        match self {
+            Self::Folder {
+                folder,
+                path,
+                found,
+                interval,
+                ..
+            } => loop {
+                if let Some(path) = found.pop_front() {
+                    return Ok(Some(read_file(path)));
                 }
-            };
-            print(&line)?;
-            if args.remove {
-                fs::remove_file(&image).map_err(FileError::because("remove", &image))?;
-            }
+                let was_full = folder.is_full();
+                let new = folder
+                    .look()
+                    .map_err(FileError::because("read folder", path))?;
+                found.extend(new);
+                if folder.is_full() && !was_full {
+                    report_error(&anyhow::anyhow!(
+                        "`{}` holds more than {MAX_FILES} images; the rest waits until some are \
+                         removed",
+                        path.display()
+                    ));
+                }
+                if found.is_empty() {
+                    std::thread::sleep(*interval);
+                }
+            },
+            Self::Stream {
+                latest,
+                path,
+                reader,
+            } => match latest.take() {
+                Some(frame) => Ok(Some(Image {
+                    bytes: Ok(frame.bytes),
+                    about: vec![
+                        ("frame", frame.number.into()),
+                        ("n_dropped", frame.n_dropped.into()),
+                        ("n_damaged", frame.n_damaged.into()),
+                    ],
+                    path: None,
+                })),
+                None => {
+                    let outcome = reader.take().map(JoinHandle::join);
+                    let failed = || Err(io::Error::other("the reader failed"));
+                    let outcome =
+                        outcome.map_or(Ok(()), |ended| ended.unwrap_or_else(|_| failed()));
+                    outcome.with_context(|| {
+                        format!("could not read the stream `{}`", path.display())
+                    })?;
+                    Ok(None)
+                }
+            },
         }
-        std::thread::sleep(Duration::from_millis(args.interval));
+    }
+
+    /// The answer is printed: the file is not needed any more, if the user says so.
+    fn answered(&self, file: Option<&Path>) -> anyhow::Result<()> {
+        match (self, file) {
+            (Self::Folder { removes: true, .. }, Some(file)) => {
+                Ok(fs::remove_file(file).map_err(FileError::because("remove", file))?)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn watch_stream(args: &Args, path: &Path, served: &mut Served) -> anyhow::Result<()> {
+fn read_file(path: PathBuf) -> Image {
+    Image {
+        bytes: files::read(&path, Limits::DEFAULT.max_bytes).map_err(Into::into),
+        about: vec![("image", path.display().to_string().into())],
+        path: Some(path),
+    }
+}
+
+/// Starts to read a stream on a thread of its own, which is not waited for if answering
+/// fails: it may be waiting for a camera that says nothing more.
+fn open_stream(path: &Path, all_frames: bool) -> anyhow::Result<Images> {
     let mut stream: Box<dyn Read + Send> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
         Box::new(fs::File::open(path).map_err(FileError::because("read", path))?)
     };
-    let policy = match args.all_frames {
+    let policy = match all_frames {
         true => Policy::All,
         false => Policy::Newest,
     };
     let latest = Arc::new(Latest::new(policy));
-    let reader = {
-        let latest = Arc::clone(&latest);
-        // Not joined if answering fails: it may wait for a camera that says nothing more.
-        std::thread::spawn(move || {
-            let outcome = read_frames(&mut *stream, &latest);
-            latest.end();
-            outcome
-        })
-    };
-    let answers = answer_frames(args, &latest, served);
-    latest.end();
-    answers?;
-    let read = reader
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the reader failed")));
-    read.with_context(|| format!("could not read the stream `{}`", path.display()))
-}
-
-fn answer_frames(args: &Args, latest: &Latest, served: &mut Served) -> anyhow::Result<()> {
-    while let Some(frame) = latest.take() {
-        let object = json!({
-            "frame": frame.number,
-            "n_dropped": frame.n_dropped,
-            "n_damaged": frame.n_damaged,
-        });
-        print(&served.line(object, &frame.bytes, args.top_k)?)?;
-    }
-    Ok(())
+    let to = Arc::clone(&latest);
+    let reader = std::thread::spawn(move || {
+        let outcome = read_frames(&mut *stream, &to);
+        to.end();
+        outcome
+    });
+    Ok(Images::Stream {
+        latest,
+        path: path.to_owned(),
+        reader: Some(reader),
+    })
 }
 
 fn read_frames(stream: &mut dyn Read, latest: &Latest) -> io::Result<()> {

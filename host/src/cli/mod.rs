@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
 mod bench_training;
+mod calibrate;
 mod data;
 mod demo;
 mod embed;
@@ -78,6 +79,8 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// Find what scores mean for a bundle and a gallery: match, uncertain or unknown.
+    Calibrate(calibrate::Args),
     /// Make or show the keys with which files for boards are signed.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Keys(command) => keys::run(command),
         Command::Sign(args) => sign::run(&args),
         Command::Upgrade(command) => upgrade::run(command),

@@ -2,7 +2,8 @@
 //! matcher.
 //!
 //! [`metrics`] and [`clustering`] define the numbers, [`protocols`] and [`revisited`] who
-//! asks what, [`baseline`] what has to be beaten; [`golden`] computes what published
+//! asks what, [`baseline`] what has to be beaten; [`paired`] what one way
+//! of answering loses beside another; [`golden`] computes what published
 //! implementations were recorded to give. [`ranks`] keeps memory bounded. Nothing here measures time, and nothing knows how a student was trained.
 
 pub mod baseline;
@@ -10,13 +11,14 @@ pub mod clustering;
 pub mod golden;
 pub mod landmarks;
 pub mod metrics;
+pub mod paired;
 pub mod protocols;
 pub mod ranks;
 pub mod revisited;
 
 use eyas_device::matcher::Matcher;
 use eyas_shared::embedding::Embeddings;
-use eyas_shared::gallery::{Gallery, GalleryError, RowEncoding};
+use eyas_shared::gallery::{Codes, Gallery, GalleryError};
 use thiserror::Error;
 
 pub use protocols::{Queries, QueryOutcome, Retrieval, RetrievalError, Scores, retrieval};
@@ -93,9 +95,9 @@ pub fn against_images(
     queries: &Queries,
     gallery_images: &gallery::Selected,
     embedded: &EmbeddedImages,
-    encoding: RowEncoding,
+    codes: Codes,
 ) -> Result<Retrieval, EvaluateError> {
-    let built = gallery::build(gallery_images, embedded, "", encoding)?;
+    let built = gallery::build(gallery_images, embedded, "", codes)?;
     let matcher = Matcher::new(Gallery::open(&built.bytes)?);
     Ok(retrieval(queries, &matcher)?)
 }
