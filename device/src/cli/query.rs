@@ -1,7 +1,7 @@
 //! `eyas-device query`: images in, ranked gallery images and a verdict out.
 
-mod images;
-mod show;
+pub(super) mod images;
+pub(super) mod show;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -126,7 +126,7 @@ impl Args {
 
 /// What each stage of one query took.
 #[derive(Clone, Copy, Default)]
-struct Timing {
+pub(super) struct Timing {
     /// File bytes to samples.
     decode: Duration,
     /// Samples to the network's pixels.
@@ -134,7 +134,7 @@ struct Timing {
     /// Pixels to the embedding.
     encode: Duration,
     /// Embedding to matches and verdict.
-    search: Duration,
+    pub(super) search: Duration,
 }
 
 impl Timing {
@@ -251,14 +251,22 @@ impl Session<'_, '_, '_> {
 /// Encodes an image and adds what the stages took.
 fn encode(store: &Store, image: &Path, timing: &mut Timing) -> anyhow::Result<Vec<f32>> {
     let bytes = images::read_image(image)?;
+    encode_bytes(store, &bytes, timing).with_context(|| format!("image `{}`", image.display()))
+}
+
+/// Encodes the bytes of an image file and adds what the stages took.
+pub(super) fn encode_bytes(
+    store: &Store,
+    bytes: &[u8],
+    timing: &mut Timing,
+) -> anyhow::Result<Vec<f32>> {
     let encoder = store.encoder();
-    let context = || format!("image `{}`", image.display());
     let started = Instant::now();
-    let samples = decode(&bytes, &Limits::DEFAULT).with_context(context)?;
+    let samples = decode(bytes, &Limits::DEFAULT)?;
     let decoded = Instant::now();
     let pixels = prepare(&samples, encoder.preprocess());
     let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels).with_context(context)?;
+    let embedding = encoder.encode(&pixels)?;
     timing.decode += decoded - started;
     timing.preprocess += prepared - decoded;
     timing.encode += prepared.elapsed();
