@@ -280,7 +280,7 @@ pub(crate) fn calibration_of(
 ) -> Calibration {
     Calibration {
         gallery: GalleryIdentity::of(gallery),
-        row_encoding: gallery.codes().to_string(),
+        row_encoding: gallery.codes().scoring(),
         thresholds: Thresholds {
             match_score,
             unknown_score,

@@ -136,7 +136,7 @@ pub(super) fn find<'c>(
         return (unchanged, Standing::Same);
     }
     let identity = GalleryIdentity::of(matcher.gallery());
-    let encoding = matcher.gallery().codes().to_string();
+    let encoding = matcher.gallery().codes().scoring();
     let drift = |known: &Calibration| known.gallery.drift(&identity);
     let same = { calibrations.iter() }.find(|known| known.gallery.content == identity.content);
     if let Some(calibration) = same {

@@ -205,7 +205,7 @@ pub fn calibrate(
     };
     let mut calibration = Calibration {
         gallery: GalleryIdentity::of(matcher.gallery()),
-        row_encoding: matcher.gallery().codes().to_string(),
+        row_encoding: matcher.gallery().codes().scoring(),
         thresholds: Thresholds {
             match_score: 0.0,
             unknown_score: 0.0,
