@@ -188,11 +188,14 @@ fn a_pair_is_installed_confirmed_and_rolled_back() {
     let installed: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(installed["schema"], "eyas.install/1");
     assert_eq!(installed["state"], "on trial");
+    assert_eq!(installed["trial"]["n_rows"], 50);
+    assert!(installed["trial"]["min_cosine"].as_f64() > Some(0.9999));
     assert_eq!(board.status()["trial"]["starts"], 0);
     board.run("confirm --store s", 0);
     board.run("confirm --store s", 1);
     let said = board.run("install --store s new.gallery --confirm", 0);
-    assert_eq!(said.out, "generation 2 is confirmed\n");
+    let start = "generation 2 is confirmed: 2 probes, smallest cosine ";
+    assert!(said.out.starts_with(start), "{}", said.out);
     let said = board.run("install --store s new.gallery", 0);
     assert_eq!(said.out, "generation 2 is confirmed, as before\n");
     assert_eq!(answer(&board.slots()), answer_of(2));
