@@ -8,6 +8,7 @@ use std::io;
 use eyas_shared::bundle::BundleError;
 use eyas_shared::container::ContainerError;
 use eyas_shared::gallery::GalleryError;
+use eyas_shared::gallery::delta::DeltaError;
 
 use crate::encoder::EncodeError;
 use crate::slots::SlotsError;
@@ -34,6 +35,9 @@ pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(gallery) = cause.downcast_ref::<GalleryError>() {
         return Some(gallery_hint(gallery));
+    }
+    if let Some(delta) = cause.downcast_ref::<DeltaError>() {
+        return delta_hint(delta);
     }
     // The types between hand their source through, so the system's answer is found here
     // whichever of them carries it.
@@ -120,6 +124,31 @@ fn gallery_hint(err: &GalleryError) -> &'static str {
     match err {
         GalleryError::Container(inner) => container_hint(inner),
         _ => COPY_AGAIN,
+    }
+}
+
+fn delta_hint(err: &DeltaError) -> Option<&'static str> {
+    match err {
+        DeltaError::Container(inner) => Some(container_hint(inner)),
+        DeltaError::Malformed { .. } | DeltaError::Added(_) => Some(COPY_AGAIN),
+        DeltaError::Gallery(inner) => Some(gallery_hint(inner)),
+        DeltaError::OtherBase { .. } | DeltaError::NotThere { .. } => Some(
+            "apply the deltas in between first, or copy the whole gallery; `eyas gallery \
+             inspect` shows the content of a gallery and both contents of a delta",
+        ),
+        DeltaError::OtherSpace { .. } | DeltaError::OtherDim { .. } => {
+            Some("a gallery of another teacher is another gallery: copy it whole")
+        }
+        DeltaError::OtherCodes { .. } => Some(
+            "make the delta between galleries of the board's codes; `eyas gallery cut \
+             --codes` makes them",
+        ),
+        DeltaError::OtherResult { .. } => Some(
+            "`eyas-device gallery verify` tells whether the gallery is damaged: copy the \
+             damaged file again",
+        ),
+        // Nothing is wrong.
+        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod matcher;
 pub mod selftest;
 pub mod slots;
 pub mod store;
+pub mod update;
 pub mod watch;
 
 #[doc(hidden)]

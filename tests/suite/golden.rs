@@ -8,6 +8,7 @@ use eyas_shared::calibration::{
 };
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
+use eyas_shared::gallery::delta::{self, Delta};
 use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec};
 use eyas_tests::root;
@@ -18,17 +19,31 @@ fn rows() -> Embeddings {
 }
 
 fn gallery(codes: Codes) -> Vec<u8> {
+    let images = [
+        ("tea", "tea/1.jpg"),
+        ("milk", "milk/1.jpg"),
+        ("crème", "crème/1.jpg"),
+    ];
+    gallery_of(images, codes)
+}
+
+/// What the gallery becomes: the milk goes, the tea has another label, rice comes.
+fn next_gallery(codes: Codes) -> Vec<u8> {
+    let images = [
+        ("green tea", "tea/1.jpg"),
+        ("rice", "rice/1.jpg"),
+        ("crème", "crème/1.jpg"),
+    ];
+    gallery_of(images, codes)
+}
+
+fn gallery_of(images: [(&str, &str); 3], codes: Codes) -> Vec<u8> {
     let source = GallerySource {
         space: SpaceId(Fingerprint::of_bytes(b"space")),
         teacher: "golden teacher".to_owned(),
         manifest: Fingerprint::of_bytes(b"manifest"),
         codes,
     };
-    let images = [
-        ("tea", "tea/1.jpg"),
-        ("milk", "milk/1.jpg"),
-        ("crème", "crème/1.jpg"),
-    ];
     let entries = images.map(|(label, name)| Entry {
         id: ImageId::of_file(name.as_bytes()),
         label,
@@ -117,6 +132,21 @@ fn galleries_of_version_2_are_read_and_written() {
         let bytes = check("v2", &file_name(codes), &gallery(codes));
         check_gallery(&Gallery::open(&bytes).unwrap());
     }
+}
+
+#[test]
+fn deltas_of_version_1_are_read_and_written() {
+    let (old, new) = (gallery(Codes::INT8_F16), next_gallery(Codes::INT8_F16));
+    let open = |bytes| Gallery::open(bytes).unwrap();
+    let between = delta::between(&open(&old), &open(&new)).unwrap();
+    let bytes = check("v1", "int8-f16.delta", &between);
+    let delta = Delta::read(&bytes).unwrap();
+    assert_eq!((delta.header.n_removed, delta.header.n_added), (2, 2));
+    let base = open(&old);
+    let applied = delta.apply(&base, false).unwrap();
+    let applied = applied.plan().unwrap().to_bytes();
+    open(&applied).verify().unwrap();
+    assert_eq!(open(&applied).content(), open(&new).content());
 }
 
 fn file_name(codes: Codes) -> String {

@@ -6,6 +6,7 @@
 )]
 
 mod end_to_end;
+mod gallery;
 mod golden;
 mod hostile;
 mod losses;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod gallery;
 mod info;
 mod query;
 mod selftest;
@@ -35,6 +36,9 @@ enum Command {
     Query(query::Args),
     /// Print what a bundle or gallery says of itself.
     Info(info::Args),
+    /// Bring a gallery up to date.
+    #[command(subcommand)]
+    Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
     /// Answer photographs that appear in a folder, or frames of a camera.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Gallery(command) => gallery::run(command),
         Command::Selftest(args) => selftest::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Init(args) => store::init(&args),
