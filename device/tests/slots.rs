@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use eyas_device::slots::{Disk, Slots};
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::probe_image;
+use eyas_shared::fingerprint::ImageId;
 use eyas_shared::gallery::Codes;
 use eyas_shared::preprocess::prepare;
 use eyas_shared::random::Random;
@@ -26,8 +27,8 @@ use tract_onnx::pb;
 mod test_data;
 
 use test_data::{
-    bundle, bundle_around, embeddings, gallery_in, gallery_of, node, onnx, onnx_with, raw_tensor,
-    space,
+    bundle, bundle_around, embeddings, gallery_in, gallery_of, gallery_with, node, onnx, onnx_with,
+    raw_tensor, space,
 };
 
 const DIM: u32 = 6;
@@ -343,10 +344,15 @@ fn a_disk_that_takes_no_more_leaves_the_old_pair() {
     let board = Board::serving();
     // A limit on the size of files stands for the full disk; the gallery is larger.
     let large = embeddings(2000, DIM as usize, 3);
-    let ids: Vec<u8> = (0..2000).map(|i| i as u8).collect();
+    let id = |i: u16| {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&i.to_le_bytes());
+        ImageId(id)
+    };
+    let ids: Vec<ImageId> = (0..2000).map(id).collect();
     fs::write(
         board.at("large.gallery"),
-        gallery_of(&large, &ids, Codes::F32),
+        gallery_with(&large, &ids, Codes::F32),
     )
     .unwrap();
     let install = format!(
