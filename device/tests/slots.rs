@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use eyas_device::slots::{Disk, Slots};
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::probe_image;
+use eyas_shared::fingerprint::ImageId;
 use eyas_shared::gallery::Codes;
 use eyas_shared::preprocess::prepare;
 use eyas_shared::random::Random;
@@ -26,8 +27,8 @@ use tract_onnx::pb;
 mod test_data;
 
 use test_data::{
-    bundle, bundle_around, embeddings, gallery_in, gallery_of, node, onnx, onnx_with, raw_tensor,
-    space,
+    bundle, bundle_around, embeddings, gallery_in, gallery_of, gallery_with, node, onnx, onnx_with,
+    raw_tensor, space,
 };
 
 const DIM: u32 = 6;
@@ -188,11 +189,14 @@ fn a_pair_is_installed_confirmed_and_rolled_back() {
     let installed: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(installed["schema"], "eyas.install/1");
     assert_eq!(installed["state"], "on trial");
+    assert_eq!(installed["trial"]["n_rows"], 50);
+    assert!(installed["trial"]["min_cosine"].as_f64() > Some(0.9999));
     assert_eq!(board.status()["trial"]["starts"], 0);
     board.run("confirm --store s", 0);
     board.run("confirm --store s", 1);
     let said = board.run("install --store s new.gallery --confirm", 0);
-    assert_eq!(said.out, "generation 2 is confirmed\n");
+    let start = "generation 2 is confirmed: 2 probes, smallest cosine ";
+    assert!(said.out.starts_with(start), "{}", said.out);
     let said = board.run("install --store s new.gallery", 0);
     assert_eq!(said.out, "generation 2 is confirmed, as before\n");
     assert_eq!(answer(&board.slots()), answer_of(2));
@@ -340,10 +344,15 @@ fn a_disk_that_takes_no_more_leaves_the_old_pair() {
     let board = Board::serving();
     // A limit on the size of files stands for the full disk; the gallery is larger.
     let large = embeddings(2000, DIM as usize, 3);
-    let ids: Vec<u8> = (0..2000).map(|i| i as u8).collect();
+    let id = |i: u16| {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&i.to_le_bytes());
+        ImageId(id)
+    };
+    let ids: Vec<ImageId> = (0..2000).map(id).collect();
     fs::write(
         board.at("large.gallery"),
-        gallery_of(&large, &ids, Codes::F32),
+        gallery_with(&large, &ids, Codes::F32),
     )
     .unwrap();
     let install = format!(

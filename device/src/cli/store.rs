@@ -25,14 +25,14 @@ const DEFAULT_FOLDER: &str = "/var/lib/eyas";
 #[derive(clap::Args)]
 pub(super) struct Folder {
     /// Folder of the store; else $EYAS_STORE, else /var/lib/eyas.
-    #[arg(long = "store", value_name = "FOLDER")]
-    folder: Option<PathBuf>,
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<PathBuf>,
 }
 
 impl Folder {
     fn path(&self) -> PathBuf {
         let of_environment = || std::env::var_os("EYAS_STORE").map(PathBuf::from);
-        { self.folder.clone() }
+        { self.store.clone() }
             .or_else(of_environment)
             .unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER))
     }

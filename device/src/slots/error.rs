@@ -133,6 +133,14 @@ pub enum SlotsError {
         /// Its content.
         hash: Fingerprint,
     },
+    /// Text that is no signature.
+    #[error("can not keep the signature of {hash}: {source}")]
+    NoSignature {
+        /// The content that it was given for.
+        hash: Fingerprint,
+        /// Why.
+        source: SignatureError,
+    },
     /// A signature that does not hold.
     #[error("the {role} {hash} is not trusted: {source}")]
     Signature {

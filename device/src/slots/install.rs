@@ -10,7 +10,7 @@ use eyas_shared::signature::{Check, Detached};
 
 use super::fs::Fs;
 use super::pointer::{Generation, OnTrial, Pointer};
-use super::trial::Trial;
+use super::trial::{Trial, TrialReport};
 use super::{FILES, Role, Slots, SlotsError, staging};
 
 /// Bytes that are read at a time.
@@ -29,12 +29,12 @@ pub struct Choice {
 }
 
 /// What an installation came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Installed {
     /// The pair is served, or on trial, already.
     Already(Generation),
-    /// The pair is on trial from now on.
-    OnTrial(Generation),
+    /// The pair is on trial from now on, and has shown this in its child process.
+    OnTrial(Generation, TrialReport),
 }
 
 impl<F: Fs> Slots<F> {
@@ -89,10 +89,8 @@ impl<F: Fs> Slots<F> {
         }
         let bundle_path = self.find(Role::Bundle, bundle)?;
         let gallery_path = self.find(Role::Gallery, gallery)?;
-        if let Err(fault) = trial.run(&bundle_path, &gallery_path) {
-            self.forget_refused(choice, fault.blames());
-            return Err(fault.into());
-        }
+        let report = trial.run(&bundle_path, &gallery_path);
+        let report = report.inspect_err(|fault| self.forget_refused(choice, fault.blames()))?;
         self.move_into_place(&[bundle, gallery])?;
         pointer.next_number += 1;
         pointer.trial = Some(OnTrial {
@@ -101,7 +99,7 @@ impl<F: Fs> Slots<F> {
         });
         pointer.refusal = None;
         pointer.write(&self.fs, &self.root)?;
-        Ok(Installed::OnTrial(generation))
+        Ok(Installed::OnTrial(generation, report))
     }
 
     fn find(&self, role: Role, hash: Fingerprint) -> Result<std::path::PathBuf, SlotsError> {

@@ -171,11 +171,7 @@ impl<F: Fs> Slots<F> {
     /// # Errors
     /// If it is no signature, or the system refuses.
     pub fn put_signature(&self, hash: Fingerprint, text: &str) -> Result<(), SlotsError> {
-        Detached::read(text).map_err(|source| SlotsError::Signature {
-            role: Role::Bundle,
-            hash,
-            source,
-        })?;
+        Detached::read(text).map_err(|source| SlotsError::NoSignature { hash, source })?;
         let path = self.signature_path(hash);
         if self.fs.read(&path, MAX_TEXT_BYTES as u64).ok().as_deref() == Some(text.as_bytes()) {
             return Ok(());

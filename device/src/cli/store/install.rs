@@ -11,7 +11,7 @@ use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
 use eyas_shared::signature::{EXTENSION, MAX_TEXT_BYTES};
 use serde_json::json;
 
-use super::super::{Answer, print};
+use super::super::{Answer, human_bytes, print};
 use super::Folder;
 use crate::slots::trial::InChild;
 use crate::slots::{Choice, Installed, Slots};
@@ -66,9 +66,9 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
     let trial = InChild::of_this_program(slots.settings()?.trial);
     let trial = trial.context("could not find this program")?;
     let outcome = slots.install(&choice, &trial)?;
-    let (generation, is_new) = match &outcome {
-        Installed::OnTrial(generation) => (generation, true),
-        Installed::Already(generation) => (generation, false),
+    let (generation, report) = match &outcome {
+        Installed::OnTrial(generation, report) => (generation, Some(report)),
+        Installed::Already(generation) => (generation, None),
     };
     let number = generation.number;
     let is_on_trial = slots.pointer()?.trial.is_some();
@@ -85,14 +85,24 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
             "schema": "eyas.install/1",
             "generation": number,
             "state": state,
-            "is_new": is_new,
+            "is_new": report.is_some(),
+            "trial": report,
             "bundle": generation.bundle.to_string(),
             "gallery": generation.gallery.to_string(),
         });
         print(&format!("{object}\n"))?;
     } else {
-        let already = if is_new { "" } else { ", as before" };
-        print(&format!("generation {number} is {state}{already}\n"))?;
+        let shown = match report {
+            None => ", as before".to_owned(),
+            Some(report) => format!(
+                ": {} probes, smallest cosine {:.6}; {} rows; {} of memory",
+                report.n_probes,
+                report.min_cosine,
+                report.n_rows,
+                human_bytes(report.peak_bytes)
+            ),
+        };
+        print(&format!("generation {number} is {state}{shown}\n"))?;
     }
     Ok(Answer::Yes)
 }

@@ -51,7 +51,7 @@ fn one_half_is_installed_beside_the_other_that_is_served() {
         bundle: Some(hash(NEW.0)),
         ..Choice::default()
     };
-    let Installed::OnTrial(generation) = slots.install(&half, &Passes).unwrap() else {
+    let Installed::OnTrial(generation, _) = slots.install(&half, &Passes).unwrap() else {
         panic!("it is new");
     };
     assert_eq!(generation.gallery, hash(OLD.1));
