@@ -11,6 +11,8 @@ use eyas_shared::gallery::GalleryError;
 use eyas_shared::gallery::delta::DeltaError;
 
 use crate::encoder::EncodeError;
+use crate::slots::SlotsError;
+use crate::slots::trial::TrialFault;
 use crate::store::StoreError;
 
 const COPY_AGAIN: &str = "copy the file again from the host, or build it anew there";
@@ -21,6 +23,9 @@ const COPY_AGAIN: &str = "copy the file again from the host, or build it anew th
 pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(store) = cause.downcast_ref::<StoreError>() {
         return store_hint(store);
+    }
+    if let Some(slots) = cause.downcast_ref::<SlotsError>() {
+        return slots_hint(slots);
     }
     if let Some(container) = cause.downcast_ref::<ContainerError>() {
         return Some(container_hint(container));
@@ -69,6 +74,41 @@ fn store_hint(err: &StoreError) -> Option<&'static str> {
         StoreError::Bundle { source, .. } => Some(bundle_hint(source)),
         StoreError::Gallery { source, .. } => Some(gallery_hint(source)),
         // Its causes tell more.
+        _ => None,
+    }
+}
+
+fn slots_hint(err: &SlotsError) -> Option<&'static str> {
+    match err {
+        SlotsError::NotSetUp { .. } => Some("`eyas-device init` sets up a store"),
+        SlotsError::Busy { .. } => Some("wait for it to end, and try again"),
+        SlotsError::Absent { .. } | SlotsError::NotWhole { .. } => Some("send the file first"),
+        SlotsError::NoPartner { .. } => Some("install a bundle and a gallery together"),
+        SlotsError::OtherContent { .. } => Some("send the file again"),
+        SlotsError::NoSpace { .. } => Some(
+            "`eyas-device clean --staged` drops what was sent and not installed; nothing was \
+             overwritten",
+        ),
+        SlotsError::Unsigned { .. } => {
+            Some("sign it with `eyas sign`, and send FILE.minisig along with it")
+        }
+        SlotsError::Signature { .. } => {
+            Some("sign it with a key whose public half this store was set up with")
+        }
+        SlotsError::Downgrade { .. } => Some(
+            "sign it with a higher counter, or, before the board itself, install it with \
+             --allow-downgrade",
+        ),
+        SlotsError::Trial(TrialFault::OutOfMemory { .. }) => Some(
+            "take a smaller student, or set the store up with a higher --max-memory if the \
+             board has it",
+        ),
+        SlotsError::Trial(TrialFault::Refused { .. }) => {
+            Some("`eyas-device selftest` and `query` show more, beside the files themselves")
+        }
+        SlotsError::Empty { .. } => Some("`eyas-device install` puts a bundle and a gallery there"),
+        SlotsError::Open(err) => store_hint(err),
+        // Its causes tell more, or nothing helps.
         _ => None,
     }
 }

@@ -8,8 +8,10 @@ pub mod encoder;
 pub mod hints;
 pub mod matcher;
 pub mod selftest;
+pub mod slots;
 pub mod store;
 pub mod update;
+pub mod watch;
 
 #[doc(hidden)]
 pub mod cli;

@@ -112,6 +112,32 @@ fn a_query_prints_ranked_matches_and_times() {
 }
 
 #[test]
+fn a_filtered_query_finds_only_what_is_let_through() {
+    let board = Board::new();
+    let found = |filter: &str| -> Vec<Value> {
+        let words =
+            format!("query photos/good.png --bundle b --gallery g --top-k 9 --json{filter}");
+        let answer: Value = serde_json::from_str(&board.run(&words, 0).0).unwrap();
+        answer["matches"].as_array().unwrap().clone()
+    };
+    let all = found("");
+    let pears = found(" --only-label pear");
+    assert!(!pears.is_empty() && pears.len() < all.len());
+    assert!(pears.iter().all(|found| found["label"] == "pear"));
+    let id = all[1]["id"].as_str().unwrap();
+    let one = found(&format!(" --only-id {id}"));
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[0]["id"], all[1]["id"]);
+    let refused = |filter: &str| {
+        let words = format!("query photos/good.png --bundle b --gallery g {filter}");
+        board.run(&words, 2).1
+    };
+    assert!(refused("--only-label plum").contains("`plum`"));
+    assert!(refused("--only-id 00").contains("32 hexadecimal digits"));
+    assert!(refused(&format!("--only-id {}", "0f".repeat(16))).contains("has no image"));
+}
+
+#[test]
 fn an_unreadable_image_is_named_and_the_others_are_answered() {
     let board = Board::new();
     fs::write(board.at("photos/broken.jpg"), &[0xff, 0xd8, 0xff][..]).unwrap();

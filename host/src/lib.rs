@@ -31,5 +31,8 @@ pub mod calibrate;
 pub mod evaluate;
 pub mod report;
 
+pub mod signing;
+pub mod upgrade;
+
 pub mod runs;
 pub mod sweep;

@@ -52,6 +52,9 @@ impl std::fmt::Display for Verdict {
 pub struct GalleryIdentity {
     /// Of the ids and labels of all rows, in any order.
     pub content: Fingerprint,
+    /// As the gallery's header names what it holds, encoding of rows and names included;
+    /// none for galleries of version 1. Where it is the same, no row needs to be read.
+    pub stored: Option<Fingerprint>,
     /// Number of rows.
     pub n_rows: u32,
     /// The smallest [`SAMPLE_IDS`] different ids, ascending. Ids are hashes, so this is a
@@ -98,6 +101,7 @@ impl GalleryIdentity {
                 .field("n_rows", &gallery.n_images().to_le_bytes())
                 .field("sum", &sum)
                 .finish(),
+            stored: gallery.header.content,
             n_rows: gallery.n_images(),
             sample: sample.into_iter().collect(),
         }

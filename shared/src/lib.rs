@@ -19,3 +19,4 @@ pub mod calibration;
 pub mod gallery;
 
 pub mod files;
+pub mod signature;

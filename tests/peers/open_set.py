@@ -42,7 +42,7 @@ def images(data):
 
 def write_lists(args, half):
     """half-N.csv; half-N-far.csv without unknown classes of a kind that the gallery has;
-    half-N-90.csv with a tenth of the gallery held back."""
+    half-N-95.csv with a twentieth of the gallery held back."""
     listed, names, kinds = images(args.data)
     order = sorted(names)
     random.Random(half).shuffle(order)
@@ -63,7 +63,7 @@ def write_lists(args, half):
     lists = {
         "": rows,
         "-far": [row for row in rows if row[3]],
-        "-90": [(r[0], r[1], "held" if r[2] == "train" and held.random() < 0.1 else r[2], r[3]) for r in rows],
+        "-95": [(r[0], r[1], "held" if r[2] == "train" and held.random() < 0.05 else r[2], r[3]) for r in rows],
     }
     for name, chosen in lists.items():
         with open(args.work / f"half-{half}{name}.csv", "w", newline="") as file:
@@ -93,7 +93,7 @@ def prepare(args, half):
              "--dim", 80, "--learned-whitening", *cache, "--out", teacher)
     for out, data, more in [
         (f"h{half}.gallery", f"half-{half}.csv", ()),
-        (f"h{half}-90.gallery", f"half-{half}-90.csv", ()),
+        (f"h{half}-95.gallery", f"half-{half}-95.csv", ()),
         (f"h{half}-f32.gallery", f"half-{half}.csv", ("--precision", "f32")),
     ]:
         if not have(out):
@@ -154,7 +154,7 @@ def measure(args, half):
         row("per label", rate=rate, find=("--per-label",))
         row("bound", rate=rate, find=("--bound",))
     row("f32 gallery, calibrated with f16", check_gallery="-f32")
-    row("gallery grown by a tenth", gallery="-90", check_gallery="")
+    row("gallery grown by a twentieth", gallery="-95", check_gallery="")
     for votes in (5, 10, 20):
         row(f"{votes} votes", ask=("--vote", votes))
     for n in (3, 5, 10):

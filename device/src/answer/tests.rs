@@ -169,7 +169,7 @@ fn views_are_merged_to_the_mean_of_their_scores() {
         Err(ViewError::Opposite)
     );
     assert!(merge(&[vec![1.0], vec![1.0, 0.0]]).is_err());
-    assert_eq!(merge(&[left.embedding.clone()]).unwrap(), left);
+    assert_eq!(merge(std::slice::from_ref(&left.embedding)).unwrap(), left);
 }
 
 proptest! {
@@ -179,9 +179,9 @@ proptest! {
         let rows = embeddings(n_rows, 8, seed);
         // Odd ids are few: the second label is far down.
         let id = |i: usize| {
-            let mut id = [(i / 256) as u8; 16];
+            let mut id = [0; 16];
             id[0] = if i % 97 == 96 { 1 } else { 2 };
-            id[1] = i as u8;
+            id[1..9].copy_from_slice(&(i as u64).to_le_bytes());
             ImageId(id)
         };
         let ids: Vec<ImageId> = (0..n_rows).map(id).collect();

@@ -217,7 +217,9 @@ fn as_json(facts: &Facts) -> Value {
     for (name, value, _) in facts {
         if *name == "calibration" {
             let list = object.entry("calibrations").or_insert_with(|| json!([]));
-            list.as_array_mut().map(|list| list.push(value.clone()));
+            if let Some(list) = list.as_array_mut() {
+                list.push(value.clone());
+            }
         } else {
             object.insert((*name).to_owned(), value.clone());
         }

@@ -6,9 +6,12 @@ mod gallery;
 mod info;
 mod query;
 mod selftest;
+mod store;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -38,6 +41,22 @@ enum Command {
     Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
+    /// Answer photographs that appear in a folder, or frames of a camera.
+    Watch(watch::Args),
+    /// Set up a store: once, on a new board.
+    Init(store::InitArgs),
+    /// Verify files, try them, and put them on trial.
+    Install(store::InstallArgs),
+    /// Keep what is on trial for good.
+    Confirm(store::ConfirmArgs),
+    /// Go back to what was served before.
+    Rollback(store::RollbackArgs),
+    /// Print what the store holds.
+    Status(store::StatusArgs),
+    /// Remove files that no generation needs.
+    Clean(store::CleanArgs),
+    #[command(hide = true, name = crate::slots::trial::SUBCOMMAND)]
+    TryPair(store::TryArgs),
 }
 
 /// What a command found.
@@ -54,11 +73,20 @@ enum Answer {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
+    survive_size_limits();
     let outcome = match Cli::parse().command {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Init(args) => store::init(&args),
+        Command::Install(args) => store::install(&args),
+        Command::Confirm(args) => store::confirm(&args),
+        Command::Rollback(args) => store::rollback(&args),
+        Command::Status(args) => store::status(&args),
+        Command::Clean(args) => store::clean(&args),
+        Command::TryPair(args) => store::try_pair(&args),
     };
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
@@ -70,6 +98,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A write beyond a limit on the size of files gives an error, like one on a full disk; by
+/// default the signal would end the program.
+fn survive_size_limits() {
+    // Without a handler the limit is as deadly as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Whether nobody reads standard output any more, as behind `| head`.

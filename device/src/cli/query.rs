@@ -1,16 +1,18 @@
 //! `eyas-device query`: images in, ranked gallery images and a verdict out.
 
-mod images;
-mod show;
+pub(super) mod images;
+pub(super) mod show;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use eyas_shared::fingerprint::ImageId;
 use eyas_shared::preprocess::{Limits, decode, prepare};
 
 use super::{Answer, print, report_error};
 use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
+use crate::matcher::{Filter, Matcher};
 use crate::store::Store;
 
 #[derive(clap::Args)]
@@ -20,7 +22,8 @@ use crate::store::Store;
       --gallery shop.gallery
 
 A bundle that `eyas calibrate` has seen answers each query with a verdict: match, uncertain or
-unknown. It rests on the query's own scores, whatever the order of what is shown.")]
+unknown. It rests on the query's own scores, whatever the order of what is shown. A query of some
+of the gallery (--only-label, --only-id) has none: thresholds rest on all of it.")]
 pub(super) struct Args {
     /// Image files, folders of them, or `-` for one image on standard input.
     #[arg(required = true, value_name = "IMAGE")]
@@ -51,6 +54,12 @@ pub(super) struct Args {
     /// Weight of a row in --expand: its score to this power.
     #[arg(long, value_name = "A", default_value_t = 3.0, requires = "expand", value_parser = alpha)]
     alpha: f32,
+    /// Only find images with this label; as often as given.
+    #[arg(long, value_name = "LABEL")]
+    only_label: Vec<String>,
+    /// Only find the image of this id, as `--json` prints it; as often as given.
+    #[arg(long, value_name = "ID", value_parser = image_id)]
+    only_id: Vec<ImageId>,
     /// Print one JSON object per query and line.
     #[arg(long)]
     json: bool,
@@ -62,6 +71,10 @@ enum GroupBy {
     Label,
 }
 
+fn image_id(text: &str) -> Result<ImageId, String> {
+    ImageId::from_hex(text).ok_or_else(|| "an id has 32 hexadecimal digits".to_owned())
+}
+
 fn alpha(text: &str) -> Result<f32, String> {
     let alpha: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
     let fits = (0.0..=100.0).contains(&alpha);
@@ -69,6 +82,32 @@ fn alpha(text: &str) -> Result<f32, String> {
 }
 
 impl Args {
+    /// What may be found; `None` if that is everything.
+    fn filter(&self, matcher: &Matcher<'_>) -> anyhow::Result<Option<Filter>> {
+        let gallery = matcher.gallery();
+        let mut filter = Filter::default();
+        if !self.only_label.is_empty() {
+            let known = |label: &&String| {
+                (0..gallery.header.n_labels).any(|idx| gallery.label(idx) == Some(label.as_str()))
+            };
+            if let Some(label) = self.only_label.iter().find(|label| !known(label)) {
+                anyhow::bail!(
+                    "no image of the gallery `{}` has the label `{label}`; `eyas gallery inspect` lists its labels",
+                    self.gallery.display()
+                );
+            }
+            filter = filter.labels(gallery, self.only_label.iter().map(String::as_str));
+        }
+        if !self.only_id.is_empty() {
+            let known = |id: &&ImageId| (0..gallery.n_rows()).any(|row| gallery.id(row) == **id);
+            if let Some(id) = self.only_id.iter().find(|id| !known(id)) {
+                anyhow::bail!("the gallery `{}` has no image {id}", self.gallery.display());
+            }
+            filter = filter.ids(self.only_id.iter().copied());
+        }
+        Ok((filter != Filter::default()).then_some(filter))
+    }
+
     fn request(&self) -> Request {
         Request {
             k: self.top_k as usize,
@@ -87,7 +126,7 @@ impl Args {
 
 /// What each stage of one query took.
 #[derive(Clone, Copy, Default)]
-struct Timing {
+pub(super) struct Timing {
     /// File bytes to samples.
     decode: Duration,
     /// Samples to the network's pixels.
@@ -95,7 +134,7 @@ struct Timing {
     /// Pixels to the embedding.
     encode: Duration,
     /// Embedding to matches and verdict.
-    search: Duration,
+    pub(super) search: Duration,
 }
 
 impl Timing {
@@ -114,7 +153,11 @@ impl Timing {
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let store = Store::open(&args.bundle, &args.gallery)?;
     let matcher = store.matcher()?;
-    let answerer = Answerer::new(&matcher, store.calibrations());
+    let (matcher, calibrations) = match args.filter(&matcher)? {
+        None => (matcher, store.calibrations()),
+        Some(filter) => (matcher.with_filter(filter), &[][..]),
+    };
+    let answerer = Answerer::new(&matcher, calibrations);
     let mut session = Session {
         args,
         store: &store,
@@ -151,11 +194,7 @@ struct Session<'s, 'm, 'g> {
 
 impl Session<'_, '_, '_> {
     /// Asks with one image, or several as one. What fails is reported, and the others go on.
-    fn ask(
-        &mut self,
-        views: &[PathBuf],
-        matcher: &crate::matcher::Matcher<'_>,
-    ) -> anyhow::Result<()> {
+    fn ask(&mut self, views: &[PathBuf], matcher: &Matcher<'_>) -> anyhow::Result<()> {
         let mut timing = Timing::default();
         let mut embeddings = Vec::new();
         for image in views {
@@ -212,14 +251,22 @@ impl Session<'_, '_, '_> {
 /// Encodes an image and adds what the stages took.
 fn encode(store: &Store, image: &Path, timing: &mut Timing) -> anyhow::Result<Vec<f32>> {
     let bytes = images::read_image(image)?;
+    encode_bytes(store, &bytes, timing).with_context(|| format!("image `{}`", image.display()))
+}
+
+/// Encodes the bytes of an image file and adds what the stages took.
+pub(super) fn encode_bytes(
+    store: &Store,
+    bytes: &[u8],
+    timing: &mut Timing,
+) -> anyhow::Result<Vec<f32>> {
     let encoder = store.encoder();
-    let context = || format!("image `{}`", image.display());
     let started = Instant::now();
-    let samples = decode(&bytes, &Limits::DEFAULT).with_context(context)?;
+    let samples = decode(bytes, &Limits::DEFAULT)?;
     let decoded = Instant::now();
     let pixels = prepare(&samples, encoder.preprocess());
     let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels).with_context(context)?;
+    let embedding = encoder.encode(&pixels)?;
     timing.decode += decoded - started;
     timing.preprocess += prepared - decoded;
     timing.encode += prepared.elapsed();

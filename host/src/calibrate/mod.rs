@@ -18,7 +18,7 @@ pub mod thresholds;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use eyas_device::answer::{Asked, Nearest, judge};
 use eyas_device::matcher::Matcher;
@@ -159,15 +159,28 @@ pub fn tradeoffs(
 }
 
 /// Observations with the best score of their first label, less its offset.
+///
+/// Unknown queries get the offsets that the *other* unknown labels give: what is unknown
+/// later has no part in the offsets either. With their own part they would look lower than
+/// the unknown queries to come, and the false-match rate would not hold.
 fn scored<'o>(
     observed: &'o [Observation],
     calibration: &Calibration,
 ) -> Vec<(Score, &'o Observation)> {
+    let mut without: BTreeMap<&str, Vec<LabelOffset>> = BTreeMap::new();
     { observed.iter() }
         .map(|observation| {
             let nearest = &observation.nearest;
-            let score = nearest.score - calibration.offset(&nearest.label);
-            (score, observation)
+            let offset = if observation.is_known || calibration.offsets.is_empty() {
+                calibration.offset(&nearest.label)
+            } else {
+                let label = observation.label.as_str();
+                let offsets = { without.entry(label) }
+                    .or_insert_with(|| label_offsets(observed, Some(label)));
+                let own = offsets.iter().find(|offset| offset.label == nearest.label);
+                own.map_or(0.0, |own| own.offset)
+            };
+            (nearest.score - offset, observation)
         })
         .collect()
 }
@@ -186,7 +199,7 @@ pub fn calibrate(
     manifest: Fingerprint,
 ) -> Result<Calibration, CalibrateError> {
     let offsets = if settings.per_label {
-        label_offsets(observed)
+        label_offsets(observed, None)
     } else {
         Vec::new()
     };
@@ -218,9 +231,11 @@ pub fn calibrate(
     Ok(calibration)
 }
 
-/// Offsets of the labels that unknown queries land on, where enough of them do.
-fn label_offsets(observed: &[Observation]) -> Vec<LabelOffset> {
-    let unknown = observed.iter().filter(|observation| !observation.is_known);
+/// Offsets of the labels that unknown queries land on, where enough of them do; those of one
+/// unknown label left out.
+fn label_offsets(observed: &[Observation], except: Option<&str>) -> Vec<LabelOffset> {
+    let unknown = { observed.iter() }
+        .filter(|observation| !observation.is_known && Some(observation.label.as_str()) != except);
     let groups = Groups::of(unknown.map(|observation| {
         let nearest = &observation.nearest;
         (nearest.label.as_str(), nearest.score)

@@ -96,7 +96,8 @@ impl Labels {
     pub fn of(matcher: &Matcher<'_>) -> Self {
         let (mut n_rows, mut of_image) = (HashMap::new(), HashMap::new());
         let gallery = matcher.gallery();
-        for entry in (0..gallery.n_rows()).filter_map(|row| gallery.entry(row)) {
+        let rows = (0..gallery.n_rows()).filter(|row| !gallery.is_removed(*row));
+        for entry in rows.filter_map(|row| gallery.entry(row)) {
             *n_rows.entry(entry.label.to_owned()).or_insert(0) += 1;
             *of_image
                 .entry((entry.id, entry.label.to_owned()))

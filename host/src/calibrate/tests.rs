@@ -193,3 +193,28 @@ fn a_check_counts_on_both_sides_and_knows_chance_from_skill() {
     let pairs = check::answer(&answerer, calibration, &observed, &request, 2).unwrap();
     assert_eq!(pairs.len(), 350);
 }
+
+#[test]
+fn with_offsets_the_rate_is_counted_as_for_labels_never_seen() {
+    let bytes = gallery_bytes(&KNOWN, 60, 1);
+    let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
+    let observed = observations(&matcher, &ALL, 700, 2);
+    let settings = Settings {
+        per_label: true,
+        ..SETTINGS
+    };
+    let calibration = found(&observed, &settings, &matcher).unwrap();
+    assert!(!calibration.offsets.is_empty());
+    assert!(
+        calibration.evidence.false_matches <= 20,
+        "{:?}",
+        calibration.evidence
+    );
+    // What the offsets of all labels let through is another number: theirs is too kind.
+    let unknown = observed.iter().filter(|o| !o.is_known);
+    let passes = unknown.filter(|o| {
+        let judgement = judge::judge(&calibration, o.nearest.clone());
+        o.nearest.score >= judgement.match_score
+    });
+    assert_ne!(passes.count() as u32, calibration.evidence.false_matches);
+}

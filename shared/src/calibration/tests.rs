@@ -170,10 +170,9 @@ fn a_gallery_is_the_same_in_another_order_and_encoding_but_not_with_another_labe
     let expected = identity(&forward);
     assert_eq!(identity(&backward), expected);
     let halves = gallery_of(&forward, Codes::F16);
-    assert_eq!(
-        GalleryIdentity::of(&Gallery::open(&halves).unwrap()),
-        expected
-    );
+    let halves = GalleryIdentity::of(&Gallery::open(&halves).unwrap());
+    assert_eq!(halves.content, expected.content);
+    assert_ne!(halves.stored, expected.stored);
     let mut renamed = forward;
     renamed[7] = "z".to_owned();
     assert_ne!(identity(&renamed).content, expected.content);

@@ -88,12 +88,12 @@ impl<F: FnMut(&anyhow::Error)> Walk<'_, F> {
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
+pub(in crate::cli) fn is_hidden(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     name.as_encoded_bytes().starts_with(b".")
 }
 
-fn is_image_name(path: &Path) -> bool {
+pub(in crate::cli) fn is_image_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| {
         ["jpg", "jpeg", "png", "webp"]

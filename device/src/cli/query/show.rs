@@ -13,11 +13,11 @@ use crate::matcher::Matcher;
 use crate::store::Store;
 
 /// One answered query.
-pub(super) struct Shown<'s, 'm, 'g> {
-    pub(super) matcher: &'s Matcher<'g>,
-    pub(super) answerer: &'s Answerer<'m, 'g>,
-    pub(super) views: &'s [PathBuf],
-    pub(super) answer: &'s Answer,
+pub(in crate::cli) struct Shown<'s, 'm, 'g> {
+    pub(in crate::cli) matcher: &'s Matcher<'g>,
+    pub(in crate::cli) answerer: &'s Answerer<'m, 'g>,
+    pub(in crate::cli) views: &'s [PathBuf],
+    pub(in crate::cli) answer: &'s Answer,
 }
 
 impl Shown<'_, '_, '_> {
@@ -58,6 +58,18 @@ impl Shown<'_, '_, '_> {
     }
 
     pub(super) fn json_line(&self, store: &Store, timing: &Timing) -> String {
+        let names = self.names();
+        let mut object = self.json(store, timing);
+        object["schema"] = "eyas.query/1".into();
+        object["image"] = names.first().map(String::as_str).into();
+        if names.len() > 1 {
+            object["views"] = names.into();
+        }
+        format!("{object}\n")
+    }
+
+    /// The answer itself, without a word on what was asked.
+    pub(in crate::cli) fn json(&self, store: &Store, timing: &Timing) -> Value {
         let matches: Vec<_> = (1_u32..)
             .zip(&self.answer.found)
             .map(|(rank, found)| {
@@ -81,22 +93,15 @@ impl Shown<'_, '_, '_> {
             .iter()
             .map(|(stage, time)| ((*stage).to_owned(), (time.as_micros() as u64).into()))
             .collect();
-        let names = self.names();
         let judgement = self.answer.judgement.as_ref();
-        let mut object = json!({
-            "schema": "eyas.query/1",
-            "image": names.first(),
+        json!({
             "verdict": judgement.map(|judgement| judgement.verdict.to_string()),
             "judgement": judgement.map(judgement_json),
             "calibration": calibration_json(self.answerer),
             "matches": matches,
             "timing_us": stages,
             "space_id": store.encoder().space().0.to_string(),
-        });
-        if names.len() > 1 {
-            object["views"] = names.into();
-        }
-        format!("{object}\n")
+        })
     }
 }
 
