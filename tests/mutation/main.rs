@@ -142,7 +142,6 @@ fn n_cases() -> usize {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the counts are what the test shows")]
 fn hostile_galleries_and_deltas_end_with_an_error_or_are_valid() {
     let budget = n_cases();
     let mut outcomes = Outcomes::default();

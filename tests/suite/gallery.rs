@@ -331,7 +331,6 @@ fn unfinished(folder: &Path) -> Option<u64> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the counts are what the test shows")]
 fn an_update_that_is_killed_leaves_the_old_gallery_or_the_new_one() {
     let n_kills = std::env::var("EYAS_KILLS").map_or(N_KILLS, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();

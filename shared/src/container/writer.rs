@@ -52,7 +52,7 @@ impl<'w, W: Write + Seek> Writer<'w, W> {
     /// If `out` can not be written.
     ///
     /// # Panics
-    /// As [`write`].
+    /// As [`write()`].
     pub fn begin<H: Serialize>(
         out: &'w mut W,
         kind: Kind,

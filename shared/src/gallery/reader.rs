@@ -188,8 +188,9 @@ impl<'a> Gallery<'a> {
         })
     }
 
-    /// Reads everything once: checksums, strings, label numbers, that every row is a unit
-    /// vector (but those that were removed), that no image occurs twice, and that the content is what the header names.
+    /// Reads everything once: checksums, strings, label numbers, that every row but the
+    /// removed ones is a unit vector, that no image occurs twice among them, and that the
+    /// content is what the header names.
     ///
     /// # Errors
     /// [`GalleryError`] names the first section or row that does not fit.

@@ -32,11 +32,24 @@ fn transfers(n_bytes: u64) -> Value {
 }
 
 fn transfer_line(n_bytes: u64) -> String {
-    let times = BAUD_RATES.map(|baud| format!("{:.0} at {baud}", transfer_ms(n_bytes, baud)));
-    format!(
-        "  milliseconds over a cable, by baud rate: {}",
-        times.join(", ")
-    )
+    let times = BAUD_RATES.map(|baud| {
+        let time = for_people(transfer_ms(n_bytes, baud));
+        format!("{time} at {baud} baud")
+    });
+    format!("  over a cable: {}", times.join(", "))
+}
+
+/// Milliseconds, or what is easier to read where they are many.
+fn for_people(ms: f64) -> String {
+    const SECOND: f64 = 1000.0;
+    const MINUTE: f64 = 60.0 * SECOND;
+    const HOUR: f64 = 60.0 * MINUTE;
+    match ms {
+        ms if ms < 10.0 * SECOND => format!("{ms:.0} ms"),
+        ms if ms < 10.0 * MINUTE => format!("{:.0} s", ms / SECOND),
+        ms if ms < 10.0 * HOUR => format!("{:.0} min", ms / MINUTE),
+        ms => format!("{:.0} h", ms / HOUR),
+    }
 }
 
 /// What a gallery file is.
@@ -226,5 +239,14 @@ mod tests {
     fn a_byte_takes_ten_bits_and_the_link_its_share() {
         // 11520 bytes a second, of which 10944 are the file's.
         assert_eq!(transfer_ms(10_944, 115_200), 1000.0);
+        let cases = [
+            (9_000, "9000 ms"),
+            (90_000, "90 s"),
+            (9_000_000, "150 min"),
+            (90_000_000, "25 h"),
+        ];
+        for (ms, expected) in cases {
+            assert_eq!(for_people(f64::from(ms)), expected);
+        }
     }
 }
