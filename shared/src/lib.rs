@@ -16,5 +16,6 @@ pub mod container;
 
 pub mod bundle;
 pub mod gallery;
+pub mod link;
 
 pub mod files;
