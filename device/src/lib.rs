@@ -6,7 +6,9 @@
 pub mod encoder;
 pub mod hints;
 pub mod matcher;
+pub mod port;
 pub mod selftest;
+pub mod serve;
 pub mod store;
 
 #[doc(hidden)]

@@ -5,6 +5,7 @@
 mod info;
 mod query;
 mod selftest;
+mod serve;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Info(info::Args),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
+    /// Answer a host over a serial line.
+    Serve(serve::Args),
 }
 
 /// What a command found.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Serve(args) => serve::run(args),
     };
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

@@ -295,6 +295,13 @@ impl Endpoint {
             .map_or(0, |streams| streams.outgoing.bytes_in_flight())
     }
 
+    /// Stream bytes that were written and are not acknowledged, sent or not.
+    #[must_use]
+    pub fn unsettled_bytes(&self) -> u64 {
+        self.streams()
+            .map_or(0, |streams| streams.outgoing.unsettled_bytes())
+    }
+
     /// Reads stream bytes that have arrived in order, as many as are there.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         self.streams_mut()

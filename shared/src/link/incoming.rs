@@ -152,10 +152,6 @@ impl Incoming {
             limit: self.told_limit as u32,
         })
     }
-
-    pub(super) fn is_ack_due(&self) -> bool {
-        self.ack_due
-    }
 }
 
 #[cfg(test)]

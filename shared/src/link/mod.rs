@@ -10,10 +10,12 @@
 pub mod endpoint;
 pub mod frame;
 mod incoming;
+pub mod message;
 mod outgoing;
 mod pace;
 pub mod packet;
 pub mod simulate;
+pub mod upload;
 
 pub use endpoint::{DEFAULT_TERMS, Endpoint, LinkError, SILENCE, State, Statistics};
 pub use outgoing::{SEND_BUFFER, Sent};

@@ -121,6 +121,11 @@ impl Outgoing {
         self.next - self.base
     }
 
+    /// Bytes that were written and are not acknowledged.
+    pub(super) fn unsettled_bytes(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
     pub(super) fn ask_for_ack(&mut self) {
         self.ping_due = true;
     }
