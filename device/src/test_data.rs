@@ -3,7 +3,7 @@
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Provenance, Verification};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, Pixels, PreprocessSpec};
 use eyas_shared::quant::f32_bytes;
 use eyas_shared::random::Random;
@@ -36,23 +36,28 @@ pub(crate) fn embeddings(n_rows: usize, dim: usize, seed: u64) -> Embeddings {
 }
 
 /// A gallery of the space 7 whose rows have the identities of `ids`.
-pub(crate) fn gallery_of(rows: &Embeddings, ids: &[u8], encoding: RowEncoding) -> Vec<u8> {
-    gallery_in(space(7), rows, ids, encoding)
+pub(crate) fn gallery_of(rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8> {
+    gallery_in(space(7), rows, ids, codes)
 }
 
-pub(crate) fn gallery_in(
-    space: SpaceId,
-    rows: &Embeddings,
-    ids: &[u8],
-    encoding: RowEncoding,
-) -> Vec<u8> {
+pub(crate) fn gallery_in(space: SpaceId, rows: &Embeddings, ids: &[u8], codes: Codes) -> Vec<u8> {
+    let ids: Vec<ImageId> = ids.iter().map(|id| ImageId([*id; 16])).collect();
+    gallery_between(space, rows, &ids, codes)
+}
+
+/// A gallery of the space 7 whose rows have these identities.
+pub(crate) fn gallery_with(rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
+    gallery_between(space(7), rows, ids, codes)
+}
+
+fn gallery_between(space: SpaceId, rows: &Embeddings, ids: &[ImageId], codes: Codes) -> Vec<u8> {
     let names: Vec<String> = (0..ids.len()).map(|i| format!("{i}.jpg")).collect();
     let entries: Vec<Entry<'_>> = names
         .iter()
         .zip(ids)
         .map(|(name, id)| Entry {
-            id: ImageId([*id; 16]),
-            label: ["pear", "apple"][usize::from(*id) % 2],
+            id: *id,
+            label: ["pear", "apple"][usize::from(id.0[0]) % 2],
             name,
         })
         .collect();
@@ -60,7 +65,7 @@ pub(crate) fn gallery_in(
         space,
         teacher: "teacher".to_owned(),
         manifest: Fingerprint([1; 32]),
-        encoding,
+        codes,
     };
     gallery::write(&source, rows, &entries).unwrap()
 }

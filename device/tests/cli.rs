@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use eyas_device::{encoder, selftest};
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ impl Board {
         fs::write(board.at("b"), bundle(DIM)).unwrap();
         fs::write(
             board.at("g"),
-            gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16),
+            gallery_of(&rows, &[0, 1, 2, 3, 4], Codes::F16),
         )
         .unwrap();
         fs::create_dir(board.at("photos")).unwrap();
@@ -175,7 +175,7 @@ fn a_gallery_of_another_teacher_is_refused_with_a_hint() {
     let rows = embeddings(2, DIM as usize, 2);
     fs::write(
         board.at("other"),
-        gallery_in(space(9), &rows, &[0, 1], RowEncoding::F32),
+        gallery_in(space(9), &rows, &[0, 1], Codes::F32),
     )
     .unwrap();
     let (stdout, stderr) = board.run("query photos --bundle b --gallery other", 2);
@@ -232,7 +232,7 @@ fn info_tells_bundles_and_galleries_apart_by_their_content() {
     let gallery = json("info g --json");
     assert_eq!(gallery["kind"], "gallery");
     assert_eq!(gallery["n_rows"], 5);
-    assert_eq!(gallery["encoding"], "f16");
+    assert_eq!(gallery["codes"], "f16");
     let sections = gallery["sections"].as_array().unwrap();
     assert!(
         sections

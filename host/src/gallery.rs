@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::gallery::{self, Entry, GalleryError, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, GalleryError, GallerySource};
 use thiserror::Error;
 
 use crate::data::manifest::{Image, Manifest, Role, Selection};
@@ -117,7 +117,7 @@ pub fn build(
     selected: &Selected,
     embedded: &EmbeddedImages,
     teacher: &str,
-    encoding: RowEncoding,
+    codes: Codes,
 ) -> Result<Built, BuildError> {
     let images = &selected.manifest.images;
     let embeddings: Embeddings = embedded.matrix_for(&selected.manifest)?;
@@ -133,7 +133,7 @@ pub fn build(
         space: embedded.space(),
         teacher: teacher.to_owned(),
         manifest: selected.manifest.fingerprint(),
-        encoding,
+        codes,
     };
     Ok(Built {
         bytes: gallery::write(&source, &embeddings, &entries)?,
@@ -201,7 +201,7 @@ mod tests {
         let mut embedded = EmbeddedImages::new(SpaceId(Fingerprint([9; 32])), 2);
         embedded.insert(ImageId([2; 16]), &[0.0, 1.0]);
         let selected = select(&manifest, None).unwrap();
-        let build = |embedded: &EmbeddedImages| build(&selected, embedded, "t", RowEncoding::F32);
+        let build = |embedded: &EmbeddedImages| build(&selected, embedded, "t", Codes::F32);
         let missing = build(&embedded).unwrap_err().to_string();
         assert!(missing.contains("a.jpg"), "{missing}");
         embedded.insert(ImageId([1; 16]), &[1.0, 0.0]);

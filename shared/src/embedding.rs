@@ -59,6 +59,12 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     for (lane, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
         sums[lane] += x * y;
     }
+    add_lanes(sums)
+}
+
+/// Adds the partial sums of [`dot`], in its order: halves of the lanes onto each other.
+#[must_use]
+pub fn add_lanes(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;

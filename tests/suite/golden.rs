@@ -4,7 +4,7 @@
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Provenance, Verification};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec};
 use eyas_tests::root;
 
@@ -13,12 +13,12 @@ fn rows() -> Embeddings {
     Embeddings::from_values(3, values).unwrap()
 }
 
-fn gallery(encoding: RowEncoding) -> Vec<u8> {
+fn gallery(codes: Codes) -> Vec<u8> {
     let source = GallerySource {
         space: SpaceId(Fingerprint::of_bytes(b"space")),
         teacher: "golden teacher".to_owned(),
         manifest: Fingerprint::of_bytes(b"manifest"),
-        encoding,
+        codes,
     };
     let images = [
         ("tea", "tea/1.jpg"),
@@ -74,37 +74,63 @@ fn bundle() -> Vec<u8> {
     .to_bytes()
 }
 
+fn golden(version: &str, name: &str) -> Vec<u8> {
+    let path = root().join("tests/golden").join(version).join(name);
+    std::fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}
+
 #[track_caller]
-fn check(name: &str, written: &[u8]) -> Vec<u8> {
-    let path = root().join("tests/golden/v1").join(name);
-    let golden = std::fs::read(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+fn check(version: &str, name: &str, written: &[u8]) -> Vec<u8> {
+    let golden = golden(version, name);
     assert!(
         golden == written,
-        "{name} is written differently: a new layout needs a new version"
+        "{version}/{name} is written differently: a new layout needs a new version"
     );
     golden
 }
 
 #[test]
-fn galleries_of_version_1_are_read_and_written() {
-    for (name, encoding) in [
-        ("f32.gallery", RowEncoding::F32),
-        ("f16.gallery", RowEncoding::F16),
-    ] {
-        let bytes = check(name, &gallery(encoding));
+fn galleries_of_version_1_are_read() {
+    for name in ["f32.gallery", "f16.gallery"] {
+        let bytes = golden("v1", name);
         let gallery = Gallery::open(&bytes).unwrap();
-        gallery.verify().unwrap();
-        let entry = gallery.entry(2).unwrap();
-        assert_eq!((entry.label, entry.name), ("crème", "crème/1.jpg"));
-        let mut row = [0.0; 3];
-        gallery.row_into(1, &mut row);
-        assert!((row[1] - 0.6).abs() < 1e-3 && (row[2] - 0.8).abs() < 1e-3);
+        assert_eq!(gallery.version(), 1);
+        check_gallery(&gallery);
     }
 }
 
 #[test]
+fn galleries_of_version_2_are_read_and_written() {
+    for codes in [
+        Codes::F32,
+        Codes::F16,
+        Codes::INT8,
+        Codes::INT8_F16,
+        Codes::INT2_F16,
+        Codes::INT2_INT8,
+    ] {
+        let bytes = check("v2", &file_name(codes), &gallery(codes));
+        check_gallery(&Gallery::open(&bytes).unwrap());
+    }
+}
+
+fn file_name(codes: Codes) -> String {
+    codes.to_string().replace(',', "-") + ".gallery"
+}
+
+fn check_gallery(gallery: &Gallery<'_>) {
+    gallery.verify().unwrap();
+    let entry = gallery.entry(2).unwrap();
+    assert_eq!((entry.label, entry.name), ("crème", "crème/1.jpg"));
+    let mut row = [0.0; 3];
+    gallery.row_into(1, &mut row);
+    // Half a step of int8 codes.
+    assert!((row[1] - 0.6).abs() < 4e-3 && (row[2] - 0.8).abs() < 4e-3);
+}
+
+#[test]
 fn bundles_of_version_1_are_read_and_written() {
-    let bytes = check("f16.bundle", &bundle());
+    let bytes = check("v1", "f16.bundle", &bundle());
     let bundle = Bundle::read(&bytes).unwrap();
     assert_eq!(bundle.onnx, b"a network");
     assert_eq!(bundle.header.preprocess.crop, 160);

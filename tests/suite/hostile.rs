@@ -8,7 +8,7 @@ use std::process::Stdio;
 use eyas_shared::bundle::Bundle;
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_tests::{Said, program, root, run};
 
 use crate::end_to_end::{TEACHER, student_recipe, world};
@@ -62,7 +62,7 @@ fn small_gallery(space: &str, dim: usize) -> Vec<u8> {
         space: SpaceId(Fingerprint::of_bytes(space.as_bytes())),
         teacher: "a teacher".to_owned(),
         manifest: Fingerprint::of_bytes(b"manifest"),
-        encoding: RowEncoding::F16,
+        codes: Codes::F16,
     };
     let values = (0..2 * dim).map(|i| i as f32 + 1.0).collect();
     let mut rows = Embeddings::from_values(dim, values).unwrap();

@@ -164,7 +164,7 @@ fn gallery_facts(file: &MappedFile, gallery: &Gallery<'_>) -> anyhow::Result<Fac
         fact("n_rows", header.n_rows),
         fact("n_labels", header.n_labels),
         fact("dim", header.dim),
-        fact("encoding", header.encoding.to_string()),
+        fact("codes", header.codes.to_string()),
         space_fact(header.space),
         fact("teacher", header.teacher.as_str()),
         fact("manifest", header.manifest.to_string()),

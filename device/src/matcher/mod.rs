@@ -1,19 +1,29 @@
-//! Finds the gallery rows nearest to a query: exact, by dot product, best first.
+//! Finds the gallery rows nearest to a query: by dot product, best first.
 //!
-//! [`mod@reference`] says what the answer is, [`dense`] gives the same answer faster, to the
-//! last bit of every score. All arithmetic is f32 in the order of
-//! [`eyas_shared::embedding::dot`]; f16 rows are widened first, which is exact.
+//! [`mod@reference`] says what the answer is. [`dense`] reads every row and gives the same
+//! answer, to the last bit of every score. [`scan`] reads small codes instead and scores
+//! only what they let through: its scores are the same, but a row that the codes rank far
+//! too low can be missed.
 //!
-//! Rows are left out by the identity of their image, never by position or score.
+//! All scores are f32 in the order of [`eyas_shared::embedding::dot`]; stored rows are
+//! widened first, which is exact. Rows are left out by the identity of their image, never
+//! by position or score.
 
+mod best;
 pub mod dense;
+mod kernel;
 pub mod reference;
+pub mod scan;
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use eyas_shared::embedding::{Score, by_rank};
 use eyas_shared::fingerprint::ImageId;
 use eyas_shared::gallery::Gallery;
+
+pub use kernel::Kernel;
+pub use scan::Scan;
 
 /// A gallery row that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,15 +48,82 @@ pub struct Query<'q> {
     pub embedding: &'q [f32],
     /// An image that must not be found, such as the query itself.
     pub exclude: Option<ImageId>,
+    /// Which rows may be found; all if there is none.
+    pub filter: Option<&'q Filter>,
 }
 
-/// Which implementation searches. Their answers are equal.
+impl<'q> Query<'q> {
+    /// Looks for this embedding among all rows.
+    #[must_use]
+    pub fn new(embedding: &'q [f32]) -> Self {
+        Self {
+            embedding,
+            exclude: None,
+            filter: None,
+        }
+    }
+
+    /// Whether a row may be an answer.
+    fn accepts(&self, gallery: &Gallery<'_>, row: u32) -> bool {
+        !gallery.is_removed(row)
+            && self.exclude.is_none_or(|id| id != gallery.id(row))
+            && self
+                .filter
+                .is_none_or(|filter| filter.accepts(gallery, row))
+    }
+}
+
+/// Rows that may be found: those with one of the labels and one of the identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// By number of the label; any label if there is no set.
+    label_idxs: Option<HashSet<u32>>,
+    /// Any image if there is no set.
+    ids: Option<HashSet<ImageId>>,
+}
+
+impl Filter {
+    /// Only rows with one of these labels. A label that the gallery does not have accepts
+    /// nothing.
+    #[must_use]
+    pub fn labels<'l>(
+        mut self,
+        gallery: &Gallery<'_>,
+        labels: impl IntoIterator<Item = &'l str>,
+    ) -> Self {
+        let wanted: HashSet<&str> = labels.into_iter().collect();
+        let known = (0..gallery.header.n_labels).filter(|idx| {
+            gallery
+                .label(*idx)
+                .is_some_and(|label| wanted.contains(label))
+        });
+        self.label_idxs = Some(known.collect());
+        self
+    }
+
+    /// Only rows of these images.
+    #[must_use]
+    pub fn ids(mut self, ids: impl IntoIterator<Item = ImageId>) -> Self {
+        self.ids = Some(ids.into_iter().collect());
+        self
+    }
+
+    fn accepts(&self, gallery: &Gallery<'_>, row: u32) -> bool {
+        let label = |labels: &HashSet<u32>| labels.contains(&gallery.label_idx(row));
+        let id = |ids: &HashSet<ImageId>| ids.contains(&gallery.id(row));
+        self.label_idxs.as_ref().is_none_or(label) && self.ids.as_ref().is_none_or(id)
+    }
+}
+
+/// Which implementation searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// The readable one.
+    /// Every row, readable.
     Reference,
-    /// The fast one.
+    /// Every row, fast; answers are equal to the reference's.
     Dense,
+    /// Codes first, then the rows that they let through.
+    Scan(Scan),
 }
 
 /// A gallery with the implementation that searches it.
@@ -56,10 +133,11 @@ pub struct Matcher<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    /// Searches this gallery with the fast implementation.
+    /// Searches this gallery in the fastest way that its codes allow.
     #[must_use]
     pub fn new(gallery: Gallery<'a>) -> Self {
-        Self::with_method(gallery, Method::Dense)
+        let method = Scan::of(&gallery).map_or(Method::Dense, Method::Scan);
+        Self::with_method(gallery, method)
     }
 
     /// Searches this gallery with the given implementation.
@@ -80,10 +158,11 @@ impl<'a> Matcher<'a> {
     /// If the query is not as long as the gallery's rows.
     #[must_use]
     pub fn search(&self, query: &[f32], k: usize, exclude: Option<ImageId>) -> Vec<Match> {
-        match self.method {
-            Method::Reference => reference::search(&self.gallery, query, k, exclude),
-            Method::Dense => dense::search(&self.gallery, query, k, exclude),
-        }
+        let query = Query {
+            exclude,
+            ..Query::new(query)
+        };
+        self.search_batch(&[query], k).swap_remove(0)
     }
 
     /// [`search`](Self::search) for several queries, which share the reading of the
@@ -96,9 +175,10 @@ impl<'a> Matcher<'a> {
         match self.method {
             Method::Reference => queries
                 .iter()
-                .map(|query| reference::search(&self.gallery, query.embedding, k, query.exclude))
+                .map(|query| reference::search(&self.gallery, query, k))
                 .collect(),
             Method::Dense => dense::search_batch(&self.gallery, queries, k),
+            Method::Scan(scan) => scan.search_batch(&self.gallery, queries, k),
         }
     }
 }

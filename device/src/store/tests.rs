@@ -1,6 +1,6 @@
 use std::fs;
 
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use tempfile::TempDir;
 
 use super::*;
@@ -46,7 +46,7 @@ fn small_gallery() -> Vec<u8> {
     gallery_of(
         &embeddings(5, DIM as usize, 2),
         &[0, 1, 2, 3, 4],
-        RowEncoding::F16,
+        Codes::F16,
     )
 }
 
@@ -76,7 +76,7 @@ fn a_gallery_of_another_teacher_is_refused_with_both_sides() {
     let rows = embeddings(2, DIM as usize, 2);
     fs::write(
         files.gallery(),
-        gallery_in(space(9), &rows, &[0, 1], RowEncoding::F32),
+        gallery_in(space(9), &rows, &[0, 1], Codes::F32),
     )
     .unwrap();
     let refusal = files.refusal();
@@ -91,7 +91,7 @@ fn a_gallery_of_another_dimension_is_refused_with_both_sides() {
     let files = Files::new();
     fs::write(
         files.gallery(),
-        gallery_of(&embeddings(2, 8, 2), &[0, 1], RowEncoding::F32),
+        gallery_of(&embeddings(2, 8, 2), &[0, 1], Codes::F32),
     )
     .unwrap();
     let refusal = files.refusal();

@@ -4,16 +4,16 @@ mod revisited;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
 use eyas_device::store::{MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
 use eyas_shared::fingerprint::SpaceId;
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use serde_json::{Value, json};
 
-use super::gallery::RowPrecision;
 use super::{Answer, Progress, note, say};
 use crate::data;
 use crate::data::manifest::Manifest;
@@ -62,8 +62,8 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "gallery")]
     gallery_split: Option<String>,
     /// How rows of the gallery of --symmetric are stored.
-    #[arg(long, value_enum, default_value_t = RowPrecision::F16)]
-    gallery_precision: RowPrecision,
+    #[arg(long, value_name = "CODES", default_value = "f16", value_parser = Codes::from_str)]
+    gallery_codes: Codes,
     /// Teacher, to score as the ceiling: its queries against the same gallery.
     #[arg(long, conflicts_with = "symmetric")]
     teacher: Option<PathBuf>,
@@ -150,7 +150,7 @@ impl Faults {
 struct GalleryFacts {
     path: Option<PathBuf>,
     n_rows: usize,
-    precision: RowEncoding,
+    codes: Codes,
     embedded_by: String,
     space: SpaceId,
 }
@@ -269,7 +269,7 @@ impl GalleryFacts {
         Self {
             path: Some(path.to_owned()),
             n_rows: header.n_rows as usize,
-            precision: header.encoding,
+            codes: header.codes,
             embedded_by: header.teacher.clone(),
             space: header.space,
         }
@@ -372,15 +372,15 @@ fn symmetric(
     let rows = embed_those(searched_images, &mut faults, embed("encoding gallery"))?;
     let embedded = embed_those(&mut asked, &mut faults, embed("encoding queries"))?;
     let queries = evaluate::queries_of(&asked, &embedded);
-    let encoding = args.gallery_precision.into();
-    let student = evaluate::against_images(&queries, &searched, &rows, encoding)?;
+    let codes = args.gallery_codes;
+    let student = evaluate::against_images(&queries, &searched, &rows, codes)?;
     let searched_by_baseline = args.baseline.then_some(&searched);
     let baseline = with_histograms(&asked, searched_by_baseline, &mut faults)?;
     Ok(Evaluation {
         gallery: GalleryFacts {
             path: None,
             n_rows: searched.manifest.images.len(),
-            precision: encoding,
+            codes,
             embedded_by: format!("student {}", bundle.header.name),
             space: bundle.header.space,
         },
@@ -447,7 +447,7 @@ fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
         "n_gallery": evaluation.gallery.n_rows,
         "n_queries_without_relevant": asking.map(|asking| asking.n_without_relevant),
         "precision": header.map(|header| header.precision.to_string()),
-        "gallery_precision": evaluation.gallery.precision.to_string(),
+        "gallery_codes": evaluation.gallery.codes.to_string(),
         "space_id": evaluation.gallery.space.0.to_string(),
         "bundle": shown(&args.bundle),
         "gallery": shown(&evaluation.gallery.path),
@@ -500,7 +500,7 @@ fn describe(args: &Args, evaluation: &Evaluation) {
     };
     say(&format!(
         "{asking} against {} images embedded by {} ({}), space {}",
-        gallery.n_rows, gallery.embedded_by, gallery.precision, gallery.space
+        gallery.n_rows, gallery.embedded_by, gallery.codes, gallery.space
     ));
     let student = student.as_ref().map(|(_, student)| student);
     let n_lost = student

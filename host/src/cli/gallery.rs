@@ -1,12 +1,12 @@
 //! `eyas gallery`: build, inspect and verify galleries.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use eyas_device::store::{MappedFile, load_student};
 use eyas_shared::files;
-use eyas_shared::gallery::{Gallery, GalleryError, RowEncoding};
+use eyas_shared::gallery::{Codes, Gallery, GalleryError};
 use serde_json::json;
 
 use super::{Answer, Progress, note, say};
@@ -43,32 +43,15 @@ pub(super) struct BuildArgs {
     /// Images of this split; those with the gallery role if not given.
     #[arg(long)]
     split: Option<String>,
-    /// How rows are stored.
-    #[arg(long, value_enum, default_value_t = RowPrecision::F16)]
-    precision: RowPrecision,
+    /// How rows are stored: a list of int2, int8, f16, f32.
+    #[arg(long, value_name = "CODES", default_value = "int8,f16", value_parser = Codes::from_str)]
+    codes: Codes,
     /// Folder that keeps what the teacher's networks computed.
     #[arg(long, conflicts_with = "bundle")]
     cache: Option<PathBuf>,
     /// Gallery file to write.
     #[arg(long)]
     out: PathBuf,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum RowPrecision {
-    /// 4 bytes a component.
-    F32,
-    /// 2 bytes a component.
-    F16,
-}
-
-impl From<RowPrecision> for RowEncoding {
-    fn from(precision: RowPrecision) -> Self {
-        match precision {
-            RowPrecision::F32 => Self::F32,
-            RowPrecision::F16 => Self::F16,
-        }
-    }
 }
 
 #[derive(clap::Args)]
@@ -115,7 +98,7 @@ fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
         .manifest
         .images
         .retain(|image| embedded.get(&image.id).is_some());
-    let built = gallery::build(&selected, &embedded, &embedder, args.precision.into())?;
+    let built = gallery::build(&selected, &embedded, &embedder, args.codes)?;
     files::replace(&args.out, &built.bytes)?;
     say(&format!(
         "gallery of {} images, {} bytes, space {}, written to {}",
@@ -169,7 +152,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<Answer> {
             "dim": header.dim,
             "n_rows": header.n_rows,
             "n_labels": header.n_labels,
-            "precision": header.encoding.to_string(),
+            "codes": header.codes.to_string(),
             "teacher": header.teacher,
             "manifest": header.manifest.to_string(),
             "bytes": n_bytes,
@@ -180,7 +163,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<Answer> {
     }
     say(&format!(
         "gallery of {} images with {} labels, {} dimensions in {}, space {}",
-        header.n_rows, header.n_labels, header.dim, header.encoding, header.space
+        header.n_rows, header.n_labels, header.dim, header.codes, header.space
     ));
     say(&format!(
         "  embedded by {}, manifest {}",

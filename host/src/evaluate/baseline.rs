@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use eyas_shared::fingerprint::{Fingerprinter, ImageId, SpaceId};
-use eyas_shared::gallery::{Gallery, RowEncoding};
+use eyas_shared::gallery::{Codes, Gallery};
 use eyas_shared::preprocess::RgbImage;
 
 use super::{EvaluateError, Retrieval, against_images, queries_of};
@@ -93,7 +93,7 @@ pub fn by_histogram(
     readable_images.retain(|image| searched.get(&image.id).is_some());
     let queries = queries_of(queries, &asked);
     Ok(Baseline {
-        retrieval: against_images(&queries, &readable, &searched, RowEncoding::F32)?,
+        retrieval: against_images(&queries, &readable, &searched, Codes::F32)?,
         n_gallery: readable.manifest.images.len(),
         faults,
     })

@@ -194,7 +194,7 @@ fn rows_of_positions(
 #[cfg(test)]
 mod tests {
     use eyas_shared::fingerprint::{Fingerprint, SpaceId};
-    use eyas_shared::gallery::{self, Entry, Gallery, GallerySource, RowEncoding};
+    use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 
     use super::*;
     use crate::evaluate::revisited::GroundTruth;
@@ -250,7 +250,7 @@ mod tests {
             space: SpaceId(Fingerprint([0; 32])),
             teacher: String::new(),
             manifest: Fingerprint([0; 32]),
-            encoding: RowEncoding::F32,
+            codes: Codes::F32,
         };
         let bytes = gallery::write(&source, &rows, &entries).unwrap();
         let matcher = Matcher::new(Gallery::open(&bytes).unwrap());

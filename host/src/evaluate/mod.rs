@@ -16,7 +16,7 @@ pub mod revisited;
 
 use eyas_device::matcher::Matcher;
 use eyas_shared::embedding::Embeddings;
-use eyas_shared::gallery::{Gallery, GalleryError, RowEncoding};
+use eyas_shared::gallery::{Codes, Gallery, GalleryError};
 use thiserror::Error;
 
 pub use protocols::{Queries, QueryOutcome, Retrieval, RetrievalError, Scores, retrieval};
@@ -93,9 +93,9 @@ pub fn against_images(
     queries: &Queries,
     gallery_images: &gallery::Selected,
     embedded: &EmbeddedImages,
-    encoding: RowEncoding,
+    codes: Codes,
 ) -> Result<Retrieval, EvaluateError> {
-    let built = gallery::build(gallery_images, embedded, "", encoding)?;
+    let built = gallery::build(gallery_images, embedded, "", codes)?;
     let matcher = Matcher::new(Gallery::open(&built.bytes)?);
     Ok(retrieval(queries, &matcher)?)
 }

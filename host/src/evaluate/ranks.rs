@@ -54,7 +54,7 @@ pub fn ranks(gallery: &Gallery<'_>, asked: &[Asked<'_>], n_best: usize) -> Vec<F
         for (asked, scan) in asked.iter().zip(&mut scans) {
             for (row, values) in (first_row..).zip(block.chunks_exact(dim)) {
                 let score = dot(asked.embedding, values);
-                if score >= scan.threshold {
+                if score >= scan.threshold && !gallery.is_removed(row) {
                     scan.count(gallery, asked.exclude, row, score);
                 }
             }
@@ -164,19 +164,19 @@ mod tests {
     use eyas_device::matcher::Matcher;
     use eyas_shared::embedding::Embeddings;
     use eyas_shared::fingerprint::{Fingerprint, SpaceId};
-    use eyas_shared::gallery::{self, Entry, GallerySource, RowEncoding};
+    use eyas_shared::gallery::{self, Codes, Entry, GallerySource};
     use eyas_shared::random::Random;
 
     use super::*;
 
-    /// Rows of which many are equal, under ids of which many are equal.
+    /// Rows of which many are equal, under ids in random order.
     fn gallery_bytes(n_rows: usize, dim: usize, random: &mut Random) -> Vec<u8> {
         let mut rows = Embeddings::new(dim);
-        let mut ids = Vec::new();
+        let mut ids: Vec<ImageId> = (0..n_rows).map(|id| ImageId([id as u8; 16])).collect();
+        random.shuffle(&mut ids);
         for _ in 0..n_rows {
             let row: Vec<f32> = (0..dim).map(|_| random.below(3) as f32 - 0.9).collect();
             rows.push(&row);
-            ids.push(ImageId([random.below(n_rows) as u8; 16]));
         }
         let entry = |id: &ImageId| Entry {
             id: *id,
@@ -188,7 +188,7 @@ mod tests {
             space: SpaceId(Fingerprint([0; 32])),
             teacher: String::new(),
             manifest: Fingerprint([0; 32]),
-            encoding: RowEncoding::F16,
+            codes: Codes::F16,
         };
         gallery::write(&source, &rows, &entries).unwrap()
     }

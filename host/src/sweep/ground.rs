@@ -9,7 +9,7 @@ use eyas_device::store::{MappedFile, StoreError, load_student};
 use eyas_shared::bundle::BundleHeader;
 use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::{Fingerprint, Fingerprinter};
-use eyas_shared::gallery::RowEncoding;
+use eyas_shared::gallery::Codes;
 use thiserror::Error;
 
 use super::file::GalleryAxis;
@@ -23,7 +23,7 @@ use crate::gallery::{self, BuildError, Selected};
 use crate::teacher::Teacher;
 
 /// Rows of all galleries, as `eyas gallery build` stores them.
-const ROWS: RowEncoding = RowEncoding::F16;
+const ROWS: Codes = Codes::F16;
 
 /// Why nothing can be scored.
 #[derive(Debug, Error)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use eyas_device::matcher::Matcher;
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Gallery, GallerySource, RowEncoding};
+use eyas_shared::gallery::{self, Codes, Gallery, GallerySource};
 
 use super::*;
 use crate::evaluate::protocols::{Queries, Retrieval, retrieval};
@@ -151,7 +151,7 @@ fn search(queries: &Array, searched: &Array, labels: &Array) -> Retrieval {
         space: SpaceId(Fingerprint([0; 32])),
         teacher: String::new(),
         manifest: Fingerprint([0; 32]),
-        encoding: RowEncoding::F32,
+        codes: Codes::F32,
     };
     let bytes = gallery::write(&source, &unit(&searched.values), &entries).unwrap();
     let matcher = Matcher::new(Gallery::open(&bytes).unwrap());

@@ -9,8 +9,12 @@
 //! Reading takes time in the number of sections, not in their size; [`Container::verify`]
 //! reads every byte.
 
+mod writer;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use writer::{Sink, Writer, write};
 
 /// Sections begin at multiples of this many bytes.
 pub const ALIGNMENT: usize = 64;
@@ -34,13 +38,21 @@ pub enum Kind {
     Teacher = 3,
     /// Embeddings of a manifest's images: the host's cache.
     Embeddings = 4,
+    /// What turns one gallery into another.
+    Delta = 5,
 }
 
 impl Kind {
     fn of_code(code: u16) -> Option<Self> {
-        [Self::Bundle, Self::Gallery, Self::Teacher, Self::Embeddings]
-            .into_iter()
-            .find(|kind| *kind as u16 == code)
+        [
+            Self::Bundle,
+            Self::Gallery,
+            Self::Teacher,
+            Self::Embeddings,
+            Self::Delta,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u16 == code)
     }
 
     fn noun(self) -> &'static str {
@@ -49,6 +61,7 @@ impl Kind {
             Self::Gallery => "gallery",
             Self::Teacher => "teacher",
             Self::Embeddings => "embeddings file",
+            Self::Delta => "gallery delta",
         }
     }
 }
@@ -151,6 +164,7 @@ struct Section<'a> {
 }
 
 /// A file whose frame was checked, borrowing from its bytes.
+#[derive(Clone)]
 pub struct Container<'a> {
     /// Format version of its kind, from 1.
     pub version: u16,
@@ -321,7 +335,15 @@ fn check_section(bytes: &[u8], section: &Section<'_>) -> Result<(), ContainerErr
 /// # Errors
 /// If it does not decode to `T`, or not all of it.
 pub fn read_header<'a, T: Deserialize<'a>>(container: &Container<'a>) -> Result<T, ContainerError> {
-    match postcard::take_from_bytes(container.header) {
+    decode(container.header)
+}
+
+/// Decodes the fields of a header.
+///
+/// # Errors
+/// If they do not decode to `T`, or not all of them.
+pub fn decode<'a, T: Deserialize<'a>>(header: &'a [u8]) -> Result<T, ContainerError> {
+    match postcard::take_from_bytes(header) {
         Ok((header, [])) => Ok(header),
         Ok(_) => Err(ContainerError::malformed(
             "the header is longer than its fields",
@@ -330,70 +352,6 @@ pub fn read_header<'a, T: Deserialize<'a>>(container: &Container<'a>) -> Result<
             "the header can not be read ({err})"
         ))),
     }
-}
-
-/// Lays out a file: `header` is encoded with postcard, each section aligned and summed.
-///
-/// The same input gives the same bytes.
-///
-/// # Panics
-/// If `header` can not be encoded (maps and unsized sequences can't) or there are more
-/// sections than a reader accepts.
-#[must_use]
-pub fn write<H: Serialize>(
-    kind: Kind,
-    version: u16,
-    header: &H,
-    sections: &[(Tag, &[u8])],
-) -> Vec<u8> {
-    assert!(
-        sections.len() <= MAX_SECTIONS,
-        "more than {MAX_SECTIONS} sections"
-    );
-    let header = postcard::to_stdvec(header).expect("stored headers have a postcard form");
-    assert!(
-        header.len() <= MAX_HEADER_BYTES,
-        "header of {} bytes",
-        header.len()
-    );
-    let mut bytes = Vec::with_capacity(
-        header.len()
-            + sections
-                .iter()
-                .map(|(_, data)| data.len() + 2 * ALIGNMENT)
-                .sum::<usize>(),
-    );
-    // The fields of `Frame` in order; `reading_gives_back_what_was_written` holds the two
-    // together.
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&(kind as u16).to_le_bytes());
-    bytes.extend_from_slice(&version.to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
-    push_varint(&mut bytes, header.len());
-    bytes.extend_from_slice(&header);
-    push_varint(&mut bytes, sections.len());
-    for (tag, data) in sections {
-        bytes.extend_from_slice(tag);
-        bytes.extend_from_slice(&section_crc(*tag, data).to_le_bytes());
-        let mut data_len = Vec::new();
-        push_varint(&mut data_len, data.len());
-        // The length of the padding fits one varint byte: it is below 64.
-        let pad = (ALIGNMENT - (bytes.len() + 1 + data_len.len()) % ALIGNMENT) % ALIGNMENT;
-        push_varint(&mut bytes, pad);
-        bytes.resize(bytes.len() + pad, 0);
-        bytes.extend_from_slice(&data_len);
-        bytes.extend_from_slice(data);
-    }
-    bytes
-}
-
-/// A length as postcard writes it (LEB128).
-fn push_varint(bytes: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 #[cfg(test)]

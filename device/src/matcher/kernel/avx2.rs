@@ -1,0 +1,210 @@
+//! 32 bytes at a time.
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _CMP_GE_OQ, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi8,
+    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
+    _mm256_unpacklo_epi16,
+};
+
+use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+
+use super::{INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables, Tile};
+
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are there, and any alignment will do.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+fn load_table(table: &[u8; 16]) -> __m256i {
+    // SAFETY: 16 bytes are there, and any alignment will do.
+    let table: __m128i = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+    _mm256_broadcastsi128_si256(table)
+}
+
+#[target_feature(enable = "avx2")]
+fn load_floats(values: &[f32; 8]) -> __m256 {
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_loadu_ps(values.as_ptr()) }
+}
+
+/// Sets the scores of a group to sums times scales, and its hits.
+#[target_feature(enable = "avx2")]
+fn set_group(sums: [__m256i; 2], scales: [__m256; 2], group: usize, tile: &mut Tile) {
+    let threshold = _mm256_set1_ps(tile.threshold);
+    let (halves, _) = tile.scores[group].as_chunks_mut::<8>();
+    let mut hits = 0;
+    for half in 0..2 {
+        let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]);
+        // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+        unsafe { _mm256_storeu_ps(halves[half].as_mut_ptr(), scores) };
+        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores, threshold);
+        hits |= _mm256_movemask_ps(reached) << (8 * half);
+    }
+    tile.hits[group] = hits as u16;
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn int8(
+    units: &[[u8; INT8_UNIT]],
+    scales: &[[[u8; 4]; INT8_BLOCK]],
+    queries: &[Int8Query],
+    tiles: &mut [Tile],
+) {
+    for (b, scales) in scales.iter().enumerate() {
+        // Pairs of queries: more would not leave registers for the codes.
+        for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
+            let columns = queries[0].words.len();
+            let block = &units[b * columns..][..columns];
+            if let [one, two] = queries {
+                int8_block(block, scales, b, [one, two], tiles);
+            } else {
+                int8_block(block, scales, b, [&queries[0]], tiles);
+            }
+        }
+    }
+}
+
+/// The scores of block `b` for some queries.
+///
+/// The sign of a code goes to the query's byte, so that `maddubs` sees one unsigned factor;
+/// 127 * 127 * 2 fits its 16 bits.
+#[target_feature(enable = "avx2")]
+fn int8_block<const Q: usize>(
+    block: &[[u8; INT8_UNIT]],
+    scales: &[[u8; 4]; INT8_BLOCK],
+    b: usize,
+    queries: [&Int8Query; Q],
+    tiles: &mut [Tile],
+) {
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [[_mm256_setzero_si256(); 2]; Q];
+    let words = queries.map(|query| &query.words[..block.len()]);
+    for (column, unit) in block.iter().enumerate() {
+        let (halves, _) = unit.as_chunks::<32>();
+        let codes = [load(&halves[0]), load(&halves[1])];
+        let sizes = [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])];
+        for (words, sums) in words.iter().zip(&mut sums) {
+            let word = words[column].map(i8::cast_unsigned);
+            let word = _mm256_set1_epi32(i32::from_le_bytes(word));
+            for half in 0..2 {
+                let signed = _mm256_sign_epi8(word, codes[half]);
+                let pairs = _mm256_maddubs_epi16(sizes[half], signed);
+                let products = _mm256_madd_epi16(pairs, ones);
+                sums[half] = _mm256_add_epi32(sums[half], products);
+            }
+        }
+    }
+    let scales = scales.map(f32::from_le_bytes);
+    let (scales, _) = scales.as_chunks::<8>();
+    let scales = [load_floats(&scales[0]), load_floats(&scales[1])];
+    for ((query, sums), tile) in queries.iter().zip(sums).zip(tiles) {
+        let query_scale = _mm256_set1_ps(query.scale);
+        let scales = [
+            _mm256_mul_ps(query_scale, scales[0]),
+            _mm256_mul_ps(query_scale, scales[1]),
+        ];
+        set_group(sums, scales, b, tile);
+    }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn int2(
+    planes: [&[[u8; INT2_BLOCK]]; 2],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
+    query: &Int2Query,
+    tile: &mut Tile,
+) {
+    let columns = query.tables.len();
+    let bias = _mm256_set1_epi32(query.bias);
+    let query_scale = _mm256_set1_ps(query.scale);
+    for (b, factors) in factors.iter().enumerate() {
+        let mut totals = [_mm256_setzero_si256(); 4];
+        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
+            let n_columns = MAX_U16_COLUMNS.min(columns - first);
+            let tables = &query.tables[first..][..n_columns];
+            let start = b * columns + first;
+            let [high, low] = planes.map(|units| int2_sums(&units[start..][..n_columns], tables));
+            for quarter in 0..4 {
+                let sums = _mm256_add_epi32(_mm256_slli_epi32::<1>(high[quarter]), low[quarter]);
+                totals[quarter] = _mm256_add_epi32(totals[quarter], sums);
+            }
+        }
+        let (factors, _) = factors.as_chunks::<8>();
+        for half in 0..2 {
+            let scales = [&factors[2 * half], &factors[2 * half + 1]];
+            let scales = scales.map(|factors| _mm256_mul_ps(query_scale, widen(factors)));
+            let sums = [totals[2 * half], totals[2 * half + 1]];
+            let sums = sums.map(|sums| _mm256_sub_epi32(sums, bias));
+            set_group(sums, scales, 2 * b + half, tile);
+        }
+    }
+}
+
+/// Eight little-endian f16 numbers.
+#[target_feature(enable = "avx2,f16c")]
+fn widen(halves: &[[u8; 2]; 8]) -> __m256 {
+    // SAFETY: 16 bytes are there, and any alignment will do.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+}
+
+/// The product in 16 lanes, as `dot` has them.
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {
+    let mut lanes = [_mm256_set1_ps(0.0); 2];
+    let (blocks, rest) = query.as_chunks::<8>();
+    let (row_blocks, row_rest) = row.as_chunks::<8>();
+    let n_whole = blocks.len() / 2 * 2;
+    for (i, (query, row)) in blocks[..n_whole].iter().zip(row_blocks).enumerate() {
+        let products = _mm256_mul_ps(load_floats(query), widen(row));
+        lanes[i % 2] = _mm256_add_ps(lanes[i % 2], products);
+    }
+    let mut sums = [0.0; 16];
+    let (halves, _) = sums.as_chunks_mut::<8>();
+    for (half, lanes) in halves.iter_mut().zip(lanes) {
+        // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+        unsafe { _mm256_storeu_ps(half.as_mut_ptr(), lanes) };
+    }
+    let query = blocks[n_whole..].as_flattened().iter().chain(rest);
+    let row = row_blocks[n_whole..].as_flattened().iter().chain(row_rest);
+    super::finish_dot(sums, query.zip(row))
+}
+
+/// Sums of the table entries of 32 rows, in order.
+#[target_feature(enable = "avx2")]
+fn int2_sums(units: &[[u8; INT2_BLOCK]], tables: &[Tables]) -> [__m256i; 4] {
+    let nibble = _mm256_set1_epi8(15);
+    // Sums of even rows plus 256 times those of odd ones, modulo 2^16, and of odd rows.
+    let mut both = _mm256_setzero_si256();
+    let mut odd = _mm256_setzero_si256();
+    for (unit, [low, high]) in units.iter().zip(tables) {
+        let codes = load(unit);
+        let low_codes = _mm256_and_si256(codes, nibble);
+        let high_codes = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
+        let entries = _mm256_add_epi8(
+            _mm256_shuffle_epi8(load_table(low), low_codes),
+            _mm256_shuffle_epi8(load_table(high), high_codes),
+        );
+        both = _mm256_add_epi16(both, entries);
+        odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(entries));
+    }
+    let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+    let (low, high) = (
+        _mm256_unpacklo_epi16(even, odd),
+        _mm256_unpackhi_epi16(even, odd),
+    );
+    // Each half of `low` and `high` holds 8 rows; they alternate.
+    [
+        _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)),
+        _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)),
+        _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(low)),
+        _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(high)),
+    ]
+}

@@ -1,0 +1,378 @@
+//! Estimated scores of blocks of codes, for the instructions that this CPU has.
+//!
+//! Sums are integers that can not overflow, and what follows is one conversion and two
+//! multiplications, so every kernel gives the same bits as [`scalar`], which says what they
+//! are. This module and its children hold the
+//! device's vector code: loads and stores are the only `unsafe` operations in it, each of
+//! an array of the right size, and calls of functions whose CPU features were found at run
+//! time.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+use eyas_shared::quant;
+
+/// Bytes of one unit of int8 codes: 4 components of each row of a block.
+const INT8_UNIT: usize = 4 * INT8_BLOCK;
+
+/// Queries that share one reading of the codes; as many sums fit a CPU's registers.
+pub(super) const MAX_QUERIES: usize = 8;
+
+/// Columns whose table entries, two of at most 120 each, can be added up in 16 bits.
+const MAX_U16_COLUMNS: usize = 256;
+
+/// A way to compute, by the instructions that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// Plain Rust.
+    Scalar,
+    /// x86-64 with AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512 VNNI and BW, and what [`Avx2`](Self::Avx2) needs.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 64-bit Arm.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// 64-bit Arm with the dot product of Armv8.2.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+}
+
+impl Kernel {
+    /// The kernels that this CPU can run, slowest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other architectures have the scalar kernel only")]
+        let mut kernels = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                kernels.push(Self::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+                && kernels.contains(&Self::Avx2)
+            {
+                kernels.push(Self::Avx512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if std::arch::is_aarch64_feature_detected!("neon") {
+                kernels.push(Self::Neon);
+                if std::arch::is_aarch64_feature_detected!("dotprod") {
+                    kernels.push(Self::NeonDot);
+                }
+            }
+        }
+        kernels
+    }
+
+    /// The fastest of them.
+    #[must_use]
+    pub fn best() -> Self {
+        *Self::available().last().expect("there is a scalar kernel")
+    }
+
+    /// Name as reports write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512 VNNI",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "NEON dot product",
+        }
+    }
+
+    /// Estimates the scores of every row of some blocks of int8 codes for up to
+    /// [`MAX_QUERIES`] queries: product of the codes times both scales. `codes` is whole
+    /// blocks of as many units as a query has words; `scales` has one little-endian f32 a
+    /// row; what query `q` makes of them goes to `tiles[q]`.
+    ///
+    /// # Panics
+    /// If lengths do not fit, or there are more queries than fit.
+    pub(super) fn int8(
+        self,
+        codes: &[u8],
+        scales: &[[u8; 4]],
+        queries: &[Int8Query],
+        tiles: &mut [Tile],
+    ) {
+        assert!(queries.len() <= MAX_QUERIES && queries.len() == tiles.len());
+        let Some(columns) = queries.first().map(|query| query.words.len()) else {
+            return;
+        };
+        assert!(queries.iter().all(|query| query.words.len() == columns));
+        let (units, rest) = codes.as_chunks::<INT8_UNIT>();
+        assert!(rest.is_empty() && units.len().is_multiple_of(columns));
+        let (scales, rest) = scales.as_chunks::<INT8_BLOCK>();
+        assert!(rest.is_empty() && scales.len() == units.len() / columns);
+        tiles.iter_mut().for_each(|tile| tile.reset(scales.len()));
+        match self {
+            Self::Scalar => scalar::int8(units, scales, queries, tiles),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::int8(units, scales, queries, tiles) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::int8(units, scales, queries, tiles) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Self::Neon => unsafe { neon::int8(units, scales, queries, tiles) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Self::NeonDot => unsafe { neon::int8_dot(units, scales, queries, tiles) },
+        }
+    }
+
+    /// The product of a query and a row of little-endian f16 components, to the bit what
+    /// [`eyas_shared::embedding::dot`] makes of the widened row.
+    ///
+    /// # Panics
+    /// If their lengths differ.
+    pub(super) fn dot_f16(self, query: &[f32], row: &[[u8; 2]]) -> f32 {
+        assert_eq!(query.len(), row.len(), "row of another dimension");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::dot_f16(query, row) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::dot_f16(query, row) },
+            _ => scalar::dot_f16(query, row),
+        }
+    }
+
+    /// Asks the memory for a row that is read soon.
+    pub(super) fn prefetch(self, row: &[[u8; 2]]) {
+        #[cfg(target_arch = "x86_64")]
+        for line in row.chunks(32) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: the address is that of a slice, and nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = row;
+    }
+
+    /// Estimates the scores of every row of some blocks of 2-bit codes: twice the sum of the
+    /// table entries over the plane of high bits, and that over the plane of low bits, less
+    /// the bias, times the query's scale and the row's factor.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    pub(super) fn int2(
+        self,
+        planes: [&[u8]; 2],
+        factors: &[[u8; 2]],
+        query: &Int2Query,
+        tile: &mut Tile,
+    ) {
+        let columns = query.tables.len();
+        let planes = planes.map(|plane| {
+            let (units, rest) = plane.as_chunks::<INT2_BLOCK>();
+            assert!(rest.is_empty() && units.len().is_multiple_of(columns));
+            units
+        });
+        let (factors, rest) = factors.as_chunks::<INT2_BLOCK>();
+        assert!(rest.is_empty());
+        let n_blocks = factors.len();
+        assert!(planes.iter().all(|units| units.len() == columns * n_blocks));
+        tile.reset(n_blocks * INT2_BLOCK / GROUP);
+        match self {
+            Self::Scalar => scalar::int2(planes, factors, query, tile),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::int2(planes, factors, query, tile) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::int2(planes, factors, query, tile) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Self::Neon | Self::NeonDot => unsafe { neon::int2(planes, factors, query, tile) },
+        }
+    }
+}
+
+/// Ends a product whose whole blocks of 16 are in `lanes`: the rest goes to the first lanes,
+/// and the lanes are added in the order of [`eyas_shared::embedding::dot`].
+#[cfg(target_arch = "x86_64")]
+fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, &'r [u8; 2])>) -> f32 {
+    for (lane, (query, row)) in lanes.iter_mut().zip(rest) {
+        *lane += query * half::f16::from_le_bytes(*row).to_f32();
+    }
+    eyas_shared::embedding::add_lanes(lanes)
+}
+
+/// Rows whose scores are compared with the threshold together.
+const GROUP: usize = 16;
+
+/// What a query makes of the rows of a tile.
+pub(super) struct Tile {
+    /// Scores below this are of no interest.
+    pub(super) threshold: f32,
+    /// Estimated scores by row, in groups.
+    scores: Vec<[f32; GROUP]>,
+    /// Which scores of a group reach the threshold, the first in the lowest bit.
+    hits: Vec<u16>,
+}
+
+impl Tile {
+    pub(super) fn new() -> Self {
+        Self {
+            threshold: f32::NEG_INFINITY,
+            scores: Vec::new(),
+            hits: Vec::new(),
+        }
+    }
+
+    fn reset(&mut self, n_groups: usize) {
+        self.scores.resize(n_groups, [0.0; GROUP]);
+        self.hits.resize(n_groups, 0);
+    }
+
+    /// Calls `found` with the row within the tile and the score of every hit, in order.
+    pub(super) fn for_hits(&self, mut found: impl FnMut(usize, f32)) {
+        for (group, (hits, scores)) in self.hits.iter().zip(&self.scores).enumerate() {
+            let mut hits = *hits;
+            while hits != 0 {
+                let row = hits.trailing_zeros() as usize;
+                hits &= hits - 1;
+                found(group * GROUP + row, scores[row]);
+            }
+        }
+    }
+
+    /// Sets a group's scores and hits, one by one.
+    fn set(&mut self, group: usize, scores: [f32; GROUP]) {
+        let hits = scores.iter().enumerate();
+        let hits = hits.map(|(row, score)| u16::from(*score >= self.threshold) << row);
+        self.hits[group] = hits.fold(0, |all, hit| all | hit);
+        self.scores[group] = scores;
+    }
+}
+
+/// A query in int8.
+pub(super) struct Int8Query {
+    /// 4 codes for each column, all in -127..=127.
+    words: Vec<[i8; 4]>,
+    scale: f32,
+}
+
+impl Int8Query {
+    /// Quantizes an embedding, continued with zeros to `columns` words.
+    pub(super) fn new(embedding: &[f32], columns: usize) -> Self {
+        let scale = quant::symmetric_scale(embedding);
+        let mut codes: Vec<i8> = embedding.iter().map(|x| quant::to_i8(*x, scale)).collect();
+        codes.resize(4 * columns, 0);
+        Self {
+            words: codes.as_chunks::<4>().0.to_vec(),
+            scale,
+        }
+    }
+
+    /// 128 times the sum of the codes: what adding 128 to every code of a row adds to its
+    /// product.
+    #[cfg(target_arch = "x86_64")]
+    fn correction(&self) -> i32 {
+        let codes = self.words.as_flattened().iter();
+        128 * codes.map(|code| i32::from(*code)).sum::<i32>()
+    }
+}
+
+/// Tables for one column of 2-bit codes, by nibble: what 4 components of the query add to
+/// the sum over one plane, plus [`TABLE_BIAS`]. The first is for the low nibble.
+type Tables = [[u8; 16]; 2];
+
+/// Added to every entry of [`Tables`], so that none is negative: 4 components of at most
+/// [`MAX_INT2_CODE`].
+const TABLE_BIAS: i32 = 60;
+
+/// Largest code of a component of a query for 2-bit codes: two table entries can then be
+/// added in 8 bits.
+const MAX_INT2_CODE: f32 = 15.0;
+
+/// A rotated query as tables (Andre, Kermarrec and Le Scouarnec, VLDB 2015).
+pub(super) struct Int2Query {
+    tables: Vec<Tables>,
+    /// The tables of two columns at a time, as 64-byte registers hold them: for the low
+    /// nibbles and for the high ones, each twice for the 32 rows of either column.
+    #[cfg(target_arch = "x86_64")]
+    wide_tables: Vec<[[u8; 64]; 2]>,
+    scale: f32,
+    /// What the bias adds to twice the high sum and the low sum.
+    bias: i32,
+}
+
+impl Int2Query {
+    /// Quantizes a rotated embedding of 8 components a column.
+    pub(super) fn new(rotated: &[f32]) -> Self {
+        let largest = rotated
+            .iter()
+            .fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let scale = if largest > f32::MIN_POSITIVE {
+            largest / MAX_INT2_CODE
+        } else {
+            1.0
+        };
+        let code = |x: &f32| {
+            let code = (x / scale).round_ties_even();
+            code.clamp(-MAX_INT2_CODE, MAX_INT2_CODE) as i32
+        };
+        let codes: Vec<i32> = rotated.iter().map(code).collect();
+        let nibbles = codes.as_chunks::<4>().0.as_chunks::<2>().0;
+        Self::of_tables(nibbles.iter().map(|pair| pair.map(table)).collect(), scale)
+    }
+
+    fn of_tables(tables: Vec<Tables>, scale: f32) -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            wide_tables: tables.as_chunks::<2>().0.iter().map(widen).collect(),
+            scale,
+            bias: 3 * 2 * TABLE_BIAS * tables.len() as i32,
+            tables,
+        }
+    }
+}
+
+/// For each nibble: the sum of four codes, each with the sign that its bit says.
+fn table(codes: [i32; 4]) -> [u8; 16] {
+    std::array::from_fn(|nibble| {
+        let signed = codes.iter().enumerate();
+        let sum: i32 = signed
+            .map(|(bit, code)| if nibble >> bit & 1 == 1 { *code } else { -code })
+            .sum();
+        (sum + TABLE_BIAS) as u8
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn widen([first, second]: &[Tables; 2]) -> [[u8; 64]; 2] {
+    [0, 1].map(|nibble| {
+        let mut wide = [0; 64];
+        let (lanes, _) = wide.as_chunks_mut::<16>();
+        for (lane, tables) in lanes.iter_mut().zip([first, first, second, second]) {
+            *lane = tables[nibble];
+        }
+        wide
+    })
+}
+
+#[cfg(test)]
+mod tests;

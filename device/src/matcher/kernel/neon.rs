@@ -1,0 +1,150 @@
+//! 16 bytes at a time.
+
+use std::arch::aarch64::{
+    int8x16_t, int32x4_t, uint8x16_t, vaddq_u8, vaddw_high_u8, vaddw_u8, vandq_u8, vdupq_n_s32,
+    vdupq_n_u8, vdupq_n_u16, vget_low_s8, vget_low_u8, vld1q_u8, vmull_high_s8, vmull_s8,
+    vpadalq_s16, vpaddq_s16, vqtbl1q_u8, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshrq_n_u8,
+    vst1q_s32, vst1q_u16,
+};
+
+use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+use half::f16;
+
+use super::{GROUP, INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables, Tile};
+
+#[target_feature(enable = "neon")]
+fn load(bytes: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: 16 bytes are there, and any alignment will do.
+    unsafe { vld1q_u8(bytes.as_ptr()) }
+}
+
+/// Adds to four sums the products of 4 codes each.
+#[target_feature(enable = "neon")]
+fn multiply_add(sums: int32x4_t, codes: int8x16_t, query: int8x16_t) -> int32x4_t {
+    let low = vmull_s8(vget_low_s8(codes), vget_low_s8(query));
+    let high = vmull_high_s8(codes, query);
+    // 127 * 127 * 2 fits 16 bits.
+    vpadalq_s16(sums, vpaddq_s16(low, high))
+}
+
+/// The same in one instruction.
+#[target_feature(enable = "neon,dotprod")]
+fn dot_add(mut sums: int32x4_t, codes: int8x16_t, query: int8x16_t) -> int32x4_t {
+    // The intrinsic for this instruction is not stable yet.
+    // SAFETY: it reads and writes these registers only, and the feature was found.
+    unsafe {
+        std::arch::asm!(
+            "sdot {sums:v}.4s, {codes:v}.16b, {query:v}.16b",
+            sums = inout(vreg) sums,
+            codes = in(vreg) codes,
+            query = in(vreg) query,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
+
+/// The kernel around either of them: a function for each, because what is inlined must be
+/// compiled for the same features.
+macro_rules! int8_kernel {
+    ($name:ident, $features:literal, $accumulate:ident) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $name(
+            units: &[[u8; INT8_UNIT]],
+            scales: &[[[u8; 4]; INT8_BLOCK]],
+            queries: &[Int8Query],
+            tiles: &mut [Tile],
+        ) {
+            let columns = queries[0].words.len();
+            let blocks = units.chunks_exact(columns).zip(scales);
+            for (b, (block, scales)) in blocks.enumerate() {
+                for (query, tile) in queries.iter().zip(&mut *tiles) {
+                    let mut totals = [vdupq_n_s32(0); 4];
+                    for (unit, word) in block.iter().zip(&query.words) {
+                        let word = i32::from_le_bytes(word.map(i8::cast_unsigned));
+                        let word = vreinterpretq_s8_s32(vdupq_n_s32(word));
+                        let (quarters, _) = unit.as_chunks::<16>();
+                        for (total, codes) in totals.iter_mut().zip(quarters) {
+                            let codes = vreinterpretq_s8_u8(load(codes));
+                            *total = $accumulate(*total, codes, word);
+                        }
+                    }
+                    let mut products = [0; INT8_BLOCK];
+                    let (quarters, _) = products.as_chunks_mut::<4>();
+                    for (quarter, total) in quarters.iter_mut().zip(totals) {
+                        // SAFETY: 4 sums are there, and any alignment will do.
+                        unsafe { vst1q_s32(quarter.as_mut_ptr(), total) };
+                    }
+                    let score = |row: usize| {
+                        let scale = f32::from_le_bytes(scales[row]);
+                        products[row] as f32 * (query.scale * scale)
+                    };
+                    tile.set(b, std::array::from_fn(score));
+                }
+            }
+        }
+    };
+}
+
+int8_kernel!(int8, "neon", multiply_add);
+int8_kernel!(int8_dot, "neon,dotprod", dot_add);
+
+#[target_feature(enable = "neon")]
+pub(super) fn int2(
+    planes: [&[[u8; INT2_BLOCK]]; 2],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
+    query: &Int2Query,
+    tile: &mut Tile,
+) {
+    let columns = query.tables.len();
+    for (b, factors) in factors.iter().enumerate() {
+        let mut totals = [[0_i32; INT2_BLOCK]; 2];
+        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
+            let n_columns = MAX_U16_COLUMNS.min(columns - first);
+            let tables = &query.tables[first..][..n_columns];
+            for (units, totals) in planes.iter().zip(&mut totals) {
+                let sums = int2_sums(&units[b * columns + first..][..n_columns], tables);
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    *total = total.wrapping_add(i32::from(sum));
+                }
+            }
+        }
+        let [high, low] = &totals;
+        let score = |row: usize| {
+            let sum = high[row].wrapping_mul(2).wrapping_add(low[row]);
+            let factor = f16::from_le_bytes(factors[row]).to_f32();
+            sum.wrapping_sub(query.bias) as f32 * (query.scale * factor)
+        };
+        for half in 0..2 {
+            let scores = std::array::from_fn(|row| score(half * GROUP + row));
+            tile.set(2 * b + half, scores);
+        }
+    }
+}
+
+/// Sums of the table entries of 32 rows, in order.
+#[target_feature(enable = "neon")]
+fn int2_sums(units: &[[u8; INT2_BLOCK]], tables: &[Tables]) -> [u16; INT2_BLOCK] {
+    let nibble = vdupq_n_u8(15);
+    let mut totals = [vdupq_n_u16(0); 4];
+    for (unit, [low, high]) in units.iter().zip(tables) {
+        let (low, high) = (load(low), load(high));
+        let (halves, _) = unit.as_chunks::<16>();
+        for (half, totals) in halves.iter().zip(totals.as_chunks_mut::<2>().0) {
+            let codes = load(half);
+            let entries = vaddq_u8(
+                vqtbl1q_u8(low, vandq_u8(codes, nibble)),
+                vqtbl1q_u8(high, vshrq_n_u8::<4>(codes)),
+            );
+            totals[0] = vaddw_u8(totals[0], vget_low_u8(entries));
+            totals[1] = vaddw_high_u8(totals[1], entries);
+        }
+    }
+    let mut sums = [0; INT2_BLOCK];
+    let (eighths, _) = sums.as_chunks_mut::<8>();
+    for (eighth, total) in eighths.iter_mut().zip(totals) {
+        // SAFETY: 8 sums are there, and any alignment will do.
+        unsafe { vst1q_u16(eighth.as_mut_ptr(), total) };
+    }
+    sums
+}
