@@ -9,6 +9,7 @@ pub mod matcher;
 pub mod port;
 pub mod selftest;
 pub mod serve;
+pub mod slots;
 pub mod store;
 
 #[doc(hidden)]

@@ -19,3 +19,4 @@ pub mod gallery;
 pub mod link;
 
 pub mod files;
+pub mod signature;

@@ -6,6 +6,7 @@ mod info;
 mod query;
 mod selftest;
 mod serve;
+mod store;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +38,20 @@ enum Command {
     Selftest(selftest::Args),
     /// Answer a host over a serial line.
     Serve(serve::Args),
+    /// Set up a store: once, on a new board.
+    Init(store::InitArgs),
+    /// Verify files, try them, and put them on trial.
+    Install(store::InstallArgs),
+    /// Keep what is on trial for good.
+    Confirm(store::ConfirmArgs),
+    /// Go back to what was served before.
+    Rollback(store::RollbackArgs),
+    /// Print what the store holds.
+    Status(store::StatusArgs),
+    /// Remove files that no generation needs.
+    Clean(store::CleanArgs),
+    #[command(hide = true, name = crate::slots::trial::SUBCOMMAND)]
+    TryPair(store::TryArgs),
 }
 
 /// What a command found.
@@ -58,6 +73,13 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Serve(args) => serve::run(args),
+        Command::Init(args) => store::init(&args),
+        Command::Install(args) => store::install(&args),
+        Command::Confirm(args) => store::confirm(&args),
+        Command::Rollback(args) => store::rollback(&args),
+        Command::Status(args) => store::status(&args),
+        Command::Clean(args) => store::clean(&args),
+        Command::TryPair(args) => store::try_pair(&args),
     };
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

@@ -8,11 +8,13 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Answer;
+use super::store::Folder;
 use crate::port::BASE_BAUD;
-use crate::serve::{Files, Where, serve};
+use crate::serve::{Files, Source, Where, serve};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
+  eyas-device serve --port /dev/ttyGS0 --store /var/lib/eyas
   eyas-device serve --port /dev/ttyGS0 --bundle student.bundle --gallery shop.gallery
   ssh board eyas-device serve --stdio --bundle student.bundle --gallery shop.gallery")]
 pub(super) struct Args {
@@ -30,12 +32,19 @@ pub(super) struct Args {
     /// Serve standard input and output instead of a port, until the input ends.
     #[arg(long)]
     stdio: bool,
-    /// The student's bundle.
-    #[arg(long, value_name = "FILE")]
-    bundle: PathBuf,
-    /// The gallery that is searched.
-    #[arg(long, value_name = "FILE")]
-    gallery: PathBuf,
+    #[command(flatten)]
+    store: Folder,
+    /// Serve this bundle instead of what the store holds; nothing can be pushed then.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "gallery",
+        conflicts_with = "folder"
+    )]
+    bundle: Option<PathBuf>,
+    /// The gallery to go with --bundle.
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    gallery: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
@@ -50,10 +59,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .context("could not listen for signals")?;
     }
-    let files = Files {
-        bundle: args.bundle,
-        gallery: args.gallery,
+    let source = match (args.bundle, args.gallery) {
+        (Some(bundle), Some(gallery)) => Source::Files(Files { bundle, gallery }),
+        _ => Source::Store(args.store.open()?),
     };
-    serve(files, &place, &stop)?;
+    serve(source, &place, &stop)?;
     Ok(Answer::Yes)
 }

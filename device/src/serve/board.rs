@@ -1,190 +1,113 @@
 //! What a board answers: who it is, what it serves, what an image shows.
 
 use std::fs::File;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context;
 use eyas_shared::files::FileError;
-use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
+use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::link::message::{
-    Answer, Ask, CHUNK_BYTES, Code, FileId, FileKind, Found, GalleryInfo, Hello, Info,
-    MAX_LABEL_BYTES, MAX_MATCHES, MAX_NAME_BYTES, MAX_REASON_BYTES, Offer, Reply, StudentInfo, cut,
+    Activate, Ask, Code, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
 };
-use eyas_shared::preprocess::{Limits, decode, prepare};
 
-use super::images::{Images, MAX_IMAGE_BYTES};
+use super::images::MAX_IMAGE_BYTES;
+use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
+use super::served::{LookError, Served, Source};
 use super::work::{Answers, Content, Outcome};
 use crate::hints;
-use crate::matcher::Match;
-use crate::store::{MappedFile, Store};
-
-/// Where a board's student and gallery are.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// The student's bundle.
-    pub bundle: PathBuf,
-    /// The gallery.
-    pub gallery: PathBuf,
-}
-
-/// A student and a gallery that serve.
-struct Served {
-    store: Store,
-    files: Files,
-    bundle: FileId,
-    gallery: FileId,
-}
-
-impl Served {
-    fn open(files: &Files) -> anyhow::Result<Self> {
-        let store = Store::open(&files.bundle, &files.gallery)?;
-        let id = |path: &PathBuf| -> anyhow::Result<FileId> {
-            let file = MappedFile::open(path)?;
-            let mut hasher = ContentHasher::new();
-            hasher.update(file.bytes());
-            Ok(FileId {
-                hash: hasher.finish().0,
-                bytes: file.bytes().len() as u64,
-            })
-        };
-        Ok(Self {
-            store,
-            bundle: id(&files.bundle)?,
-            gallery: id(&files.gallery)?,
-            files: files.clone(),
-        })
-    }
-}
+use crate::slots::trial::InChild;
+use crate::slots::{Choice, Installed, Slots};
 
 /// A board at work.
-pub(super) struct Board {
-    files: Files,
-    served: Served,
-    images: Images,
+pub(super) struct Board<'s> {
+    source: &'s Source,
+    /// None if the store is empty.
+    served: Option<Served>,
+    receiver: Receiver<'s>,
     results: Results,
-    /// The file that is being received.
-    receiving: Option<Offer>,
     hello: Hello,
     began: Instant,
 }
 
-fn failed(code: Code, reason: impl Into<String>) -> Reply {
-    let reason: String = reason.into();
-    Reply::Failed {
-        code,
-        reason: cut(&reason, MAX_REASON_BYTES).to_owned(),
-    }
-}
-
-/// Why this can not be: a reply instead of an answer.
-type Refused<T> = Result<T, Reply>;
-
-impl Board {
+impl<'s> Board<'s> {
     /// Opens what is served.
     ///
     /// # Errors
     /// If it can not be used.
-    pub(super) fn open(files: Files, boot: u64, speeds: Vec<u32>) -> anyhow::Result<Self> {
+    pub(super) fn open(source: &'s Source, boot: u64, speeds: Vec<u32>) -> anyhow::Result<Self> {
+        let slots = match source {
+            Source::Files(_) => None,
+            Source::Store(slots) => Some(slots),
+        };
+        let settings = slots.map(Slots::settings);
         let hello = Hello {
             program: concat!("eyas-device ", env!("CARGO_PKG_VERSION")).to_owned(),
             boot,
             speeds,
-            takes_files: false,
-            needs_signatures: false,
+            takes_files: slots.is_some(),
+            needs_signatures: settings.is_some_and(|settings| settings.needs_signatures()),
             max_image_bytes: MAX_IMAGE_BYTES,
-            max_file_bytes: 0,
+            max_file_bytes: settings.map_or(0, |settings| settings.max_file_bytes),
         };
         Ok(Self {
-            served: Served::open(&files)?,
-            files,
-            images: Images::default(),
+            source,
+            served: open(source)?,
+            receiver: Receiver::new(slots),
             results: Results::default(),
-            receiving: None,
             hello,
             began: Instant::now(),
         })
     }
 
-    fn info(&self) -> anyhow::Result<Info> {
-        let header = self.served.store.header();
-        let matcher = self.served.store.matcher()?;
-        let gallery = &matcher.gallery().header;
-        Ok(Info {
-            student: Some(StudentInfo {
-                file: self.served.bundle,
-                name: cut(&header.name, MAX_NAME_BYTES).to_owned(),
-                precision: header.precision.to_string(),
-                dim: header.dim,
-                space: header.space.0.0,
-            }),
-            gallery: Some(GalleryInfo {
-                file: self.served.gallery,
-                n_rows: gallery.n_rows,
-                n_labels: gallery.n_labels,
-                teacher: cut(&gallery.teacher, MAX_NAME_BYTES).to_owned(),
-            }),
-            generation: 0,
-            is_on_trial: false,
-            last_refusal: String::new(),
+    fn slots(&self) -> Refused<&'s Slots> {
+        match self.source {
+            Source::Store(slots) => Ok(slots),
+            Source::Files(_) => {
+                let reason = "this board has no store: what it serves is changed where it was \
+                              started";
+                Err(failed(Code::NoStore, reason))
+            }
+        }
+    }
+
+    /// Serves what the store names now, if that has changed: a person at the board may have
+    /// installed something.
+    fn follow_store(&mut self) -> Refused<()> {
+        let Source::Store(slots) = self.source else {
+            return Ok(());
+        };
+        let pointer = slots.pointer().map_err(|err| refusal(&err))?;
+        let on_trial = pointer.trial.map(|trial| trial.generation);
+        let named = on_trial.or(pointer.confirmed).map(|known| known.number);
+        if named != self.served.as_ref().map(Served::generation) {
+            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+        }
+        Ok(())
+    }
+
+    fn info(&mut self) -> Refused<Reply> {
+        self.follow_store()?;
+        let served = self.served.as_ref();
+        let gallery = served.map(Served::gallery_info).transpose();
+        let gallery = gallery.map_err(|err| failed(Code::Internal, hints::chain_of(&err)))?;
+        let last_refusal = match self.source {
+            Source::Files(_) => None,
+            Source::Store(slots) => slots.pointer().ok().and_then(|pointer| pointer.refusal),
+        };
+        let last_refusal = last_refusal.map_or_else(String::new, |refusal| refusal.reason);
+        Ok(Reply::Info(Info {
+            student: served.map(Served::student_info),
+            gallery,
+            generation: served.map_or(0, Served::generation),
+            is_on_trial: served.is_some_and(Served::is_on_trial),
+            last_refusal: cut(&last_refusal, MAX_REASON_BYTES).to_owned(),
             uptime_ms: self.began.elapsed().as_millis() as u64,
             n_unread: self.results.unread().len() as u32,
             n_answered: self.results.n_answered(),
             // The line's side adds what it has counted.
             frames: 0,
             damaged: 0,
-        })
-    }
-
-    fn offer(&mut self, offer: Offer) -> Refused<Vec<Reply>> {
-        self.receiving = None;
-        let have = match offer.kind {
-            FileKind::Image => {
-                if offer.file.bytes > MAX_IMAGE_BYTES {
-                    let found = offer.file.bytes;
-                    let reason =
-                        format!("the image has {found} bytes; at most {MAX_IMAGE_BYTES} are taken");
-                    return Err(failed(Code::NoRoom, reason));
-                }
-                self.images.begin(offer.file)
-            }
-            FileKind::Bundle | FileKind::Gallery | FileKind::Signature => {
-                let reason = "this board has no store: it serves the files that it was started \
-                              with (start it with --store)";
-                return Err(failed(Code::NoStore, reason));
-            }
-        };
-        self.receiving = Some(offer);
-        let mut replies = vec![Reply::Have { bytes: have }];
-        if have == offer.file.bytes {
-            replies.push(self.stored(&offer)?);
-        }
-        Ok(replies)
-    }
-
-    fn chunk(&mut self, offset: u64, data: &[u8]) -> Refused<Vec<Reply>> {
-        // After a refusal the rest of the file may still be on its way.
-        let Some(offer) = self.receiving else {
-            return Ok(Vec::new());
-        };
-        if data.len() > CHUNK_BYTES || !self.images.write(offset, data) {
-            self.receiving = None;
-            return Err(failed(Code::Request, "the bytes do not continue the file"));
-        }
-        if offset + data.len() as u64 == offer.file.bytes {
-            return Ok(vec![self.stored(&offer)?]);
-        }
-        Ok(Vec::new())
-    }
-
-    fn stored(&mut self, offer: &Offer) -> Refused<Reply> {
-        self.receiving = None;
-        if self.images.finish(offer.file) {
-            return Ok(Reply::Stored);
-        }
-        let reason = "what arrived is not what was offered: its hash is another";
-        Err(failed(Code::OtherContent, reason))
+        }))
     }
 
     fn query(&mut self, image: [u8; 32], top_k: u16) -> Refused<Reply> {
@@ -192,22 +115,104 @@ impl Board {
             let reason = format!("{top_k} matches are asked for; 1 to {MAX_MATCHES} are given");
             return Err(failed(Code::Request, reason));
         }
-        let bytes = self.images.get(Fingerprint(image));
+        self.follow_store()?;
+        let served = self.served.as_ref().ok_or_else(|| {
+            let reason = "nothing is installed: push a bundle and a gallery first";
+            failed(Code::NotServing, reason)
+        })?;
+        let bytes = self.receiver.images.get(Fingerprint(image));
         let bytes = bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))?;
-        let answer = look(&self.served.store, bytes, image, usize::from(top_k))
-            .map_err(|err| failed(Code::Image, hints::chain_of(err.as_ref())))?;
-        Ok(Reply::Answer(self.results.keep(answer)))
+        match served.look(bytes, image, usize::from(top_k)) {
+            Ok(answer) => {
+                let reply = Reply::Answer(self.results.keep(answer));
+                self.confirm();
+                Ok(reply)
+            }
+            Err(LookError::Image(reason)) => Err(failed(Code::Image, reason)),
+            Err(err) => {
+                let reason = hints::chain_of(&err);
+                self.give_up_trial(&format!("it could not answer: {reason}"));
+                Err(failed(Code::Internal, reason))
+            }
+        }
     }
 
-    fn results(&self) -> Vec<Reply> {
-        let answers = self.results.unread().cloned().map(Reply::Answer);
-        answers.chain([Reply::Done]).collect()
+    /// What is on trial has answered: it stays.
+    fn confirm(&mut self) {
+        let (Source::Store(slots), Some(served)) = (self.source, &mut self.served) else {
+            return;
+        };
+        // If the disk refuses, it stays on trial, and the next answer tries again.
+        if served.is_on_trial() && slots.confirm(served.generation()).is_ok() {
+            served.note_confirmed();
+        }
+    }
+
+    /// What is on trial has failed: what was served before is served again.
+    fn give_up_trial(&mut self, reason: &str) {
+        let is_on_trial = self.served.as_ref().is_some_and(Served::is_on_trial);
+        if let Source::Store(slots) = self.source
+            && is_on_trial
+            && slots.rollback(reason).is_ok()
+            && let Ok(served) = Served::of_store(slots)
+        {
+            self.served = served;
+        }
+    }
+
+    fn activate(&mut self, activate: &Activate) -> Refused<Reply> {
+        let slots = self.slots()?;
+        if activate.bundle.or(activate.gallery).is_none() {
+            return Err(failed(Code::Request, "no file is named"));
+        }
+        let choice = Choice {
+            bundle: activate.bundle.map(Fingerprint),
+            gallery: activate.gallery.map(Fingerprint),
+            // For people who stand before the board.
+            allow_downgrade: false,
+        };
+        let trial = InChild::of_this_program(slots.settings().trial)
+            .map_err(|err| failed(Code::Internal, err.to_string()))?;
+        match slots.install(&choice, &trial) {
+            Ok(Installed::OnTrial(_) | Installed::Already(_)) => {}
+            Err(err) => return Err(refusal(&err)),
+        }
+        self.serving(slots)
+    }
+
+    fn rollback(&mut self, from: u64) -> Refused<Reply> {
+        let slots = self.slots()?;
+        self.follow_store()?;
+        let generation = self.served.as_ref().map_or(0, Served::generation);
+        if generation != from {
+            let reason = format!("generation {generation} serves, not {from}");
+            return Err(failed(Code::OtherGeneration, reason));
+        }
+        slots
+            .rollback("it was asked for over the link")
+            .map_err(|err| refusal(&err))?;
+        self.serving(slots)
+    }
+
+    /// Opens what the store names now.
+    fn serving(&mut self, slots: &Slots) -> Refused<Reply> {
+        self.follow_store()?;
+        if self.served.is_none() {
+            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+        }
+        let served = self.served.as_ref();
+        Ok(Reply::Serving {
+            generation: served.map_or(0, Served::generation),
+            is_on_trial: served.is_some_and(Served::is_on_trial),
+        })
     }
 
     fn find(&self, kind: FileKind) -> Refused<Reply> {
+        let nothing = || failed(Code::NotServing, "nothing is installed");
+        let served = self.served.as_ref().ok_or_else(nothing)?;
         match kind {
-            FileKind::Bundle => Ok(Reply::File(self.served.bundle)),
-            FileKind::Gallery => Ok(Reply::File(self.served.gallery)),
+            FileKind::Bundle => Ok(Reply::File(served.bundle.0)),
+            FileKind::Gallery => Ok(Reply::File(served.gallery.0)),
             FileKind::Image | FileKind::Signature => {
                 Err(failed(Code::Request, "bundles and galleries can be pulled"))
             }
@@ -215,12 +220,9 @@ impl Board {
     }
 
     fn content(&self, hash: [u8; 32], offset: u64) -> Refused<Content> {
-        let served = &self.served;
-        let known = [
-            (served.bundle, &served.files.bundle),
-            (served.gallery, &served.files.gallery),
-        ];
-        let found = known.into_iter().find(|(file, _)| file.hash == hash);
+        let served = self.served.iter();
+        let mut known = served.flat_map(|served| [&served.bundle, &served.gallery]);
+        let found = known.find(|(file, _)| file.hash == hash);
         let (id, path) = found.ok_or_else(|| failed(Code::Absent, "no such file serves"))?;
         if offset > id.bytes {
             return Err(failed(Code::Request, "the file is not that long"));
@@ -232,35 +234,42 @@ impl Board {
     }
 
     fn replies(&mut self, ask: Ask) -> Refused<Vec<Reply>> {
-        let one = |reply| Ok(vec![reply]);
-        match ask {
-            Ask::Hello { .. } => one(Reply::Hello(self.hello.clone())),
-            Ask::Info => self
-                .info()
-                .map(|info| vec![Reply::Info(info)])
-                .map_err(|err| failed(Code::Internal, hints::chain_of(err.as_ref()))),
-            Ask::Offer(offer) => self.offer(offer),
-            Ask::Chunk { offset, data } => self.chunk(offset, &data),
-            Ask::Query { image, top_k } => one(self.query(image, top_k)?),
-            Ask::Results => Ok(self.results()),
+        let reply = match ask {
+            Ask::Hello { .. } => Reply::Hello(self.hello.clone()),
+            Ask::Info => self.info()?,
+            Ask::Offer(offer) => return self.receiver.offer(offer),
+            Ask::Chunk { offset, data } => return self.receiver.chunk(offset, &data),
+            Ask::Activate(activate) => self.activate(&activate)?,
+            Ask::Rollback { from } => self.rollback(from)?,
+            Ask::Query { image, top_k } => self.query(image, top_k)?,
+            Ask::Results => {
+                let answers = self.results.unread().cloned().map(Reply::Answer);
+                return Ok(answers.chain([Reply::Done]).collect());
+            }
             Ask::Acknowledge { through } => {
                 self.results.acknowledge(through);
-                one(Reply::Done)
+                Reply::Done
             }
-            Ask::Find { kind } => one(self.find(kind)?),
-            Ask::Activate(_) | Ask::Rollback { .. } => Err(failed(
-                Code::NoStore,
-                "this board has no store: what it serves is changed where it was started",
-            )),
-            _ => Err(failed(
-                Code::Unknown,
-                "this board does not know the request",
-            )),
-        }
+            Ask::Find { kind } => self.find(kind)?,
+            _ => {
+                return Err(failed(
+                    Code::Unknown,
+                    "this board does not know the request",
+                ));
+            }
+        };
+        Ok(vec![reply])
     }
 }
 
-impl Answers for Board {
+fn open(source: &Source) -> anyhow::Result<Option<Served>> {
+    Ok(match source {
+        Source::Files(files) => Some(Served::open(files)?),
+        Source::Store(slots) => Served::of_store(slots)?,
+    })
+}
+
+impl Answers for Board<'_> {
     fn answer(&mut self, ask: Ask) -> Outcome {
         if let Ask::Read { hash, offset } = ask {
             return match self.content(hash, offset) {
@@ -272,62 +281,13 @@ impl Answers for Board {
     }
 
     fn begin_session(&mut self) {
-        self.receiving = None;
+        self.receiver.break_off();
     }
 
     fn recover(&mut self) -> anyhow::Result<()> {
-        self.receiving = None;
-        self.images = Images::default();
-        self.served = Served::open(&self.files).context("could not open what was served again")?;
+        self.receiver = Receiver::new(self.slots().ok());
+        self.give_up_trial("it failed at a request for no known reason");
+        self.served = open(self.source)?;
         Ok(())
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    time.as_micros() as u64
-}
-
-/// Finds an image in the gallery.
-fn look(store: &Store, bytes: &[u8], image: [u8; 32], k: usize) -> anyhow::Result<Answer> {
-    let matcher = store.matcher()?;
-    let encoder = store.encoder();
-    let started = Instant::now();
-    let samples = decode(bytes, &Limits::DEFAULT)?;
-    let decoded = Instant::now();
-    let pixels = prepare(&samples, encoder.preprocess());
-    let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels)?;
-    let encoded = Instant::now();
-    let matches = matcher.search(&embedding, k, None);
-    let searched = Instant::now();
-    let mut texts = String::new();
-    let found = matches
-        .iter()
-        .map(|found: &Match| {
-            let entry = matcher.gallery().entry(found.row);
-            let (label, name) = entry.map_or(("", ""), |entry| (entry.label, entry.name));
-            let label = cut(label, MAX_LABEL_BYTES);
-            let name = cut(name, MAX_NAME_BYTES);
-            texts.push_str(label);
-            texts.push_str(name);
-            Found {
-                id: found.id.0,
-                score: found.score,
-                label_bytes: label.len() as u16,
-                name_bytes: name.len() as u16,
-            }
-        })
-        .collect();
-    Ok(Answer {
-        result: 0,
-        image,
-        space: encoder.space().0.0,
-        found,
-        texts,
-        verdict: None,
-        decode_micros: micros(decoded - started),
-        preprocess_micros: micros(prepared - decoded),
-        encode_micros: micros(encoded - prepared),
-        search_micros: micros(searched - encoded),
-    })
 }

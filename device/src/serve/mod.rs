@@ -10,7 +10,9 @@ mod board;
 mod images;
 mod line;
 mod notify;
+mod receive;
 mod results;
+mod served;
 mod work;
 
 use std::os::unix::net::UnixStream;
@@ -30,7 +32,7 @@ use line::Line;
 use notify::Notify;
 use work::Bench;
 
-pub use board::Files;
+pub use served::{Files, Source};
 
 /// Requests that may wait for the worker. Each is at most one message.
 const MAX_JOBS: usize = 16;
@@ -64,10 +66,9 @@ impl Where {
 /// # Errors
 /// If what is to be served can not be used, the port can not be opened at the start, or the
 /// worker fails for good.
-pub fn serve(files: Files, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let port = place.open()?;
     let speeds = port.baud().map_or_else(Vec::new, |_| SPEEDS.to_vec());
-    let board = Board::open(files, boot_number(), speeds)?;
     let (jobs, jobs_out) = mpsc::sync_channel(MAX_JOBS);
     let (done_in, done) = mpsc::channel();
     let (wake, woken) = UnixStream::pair().context("could not make a pair of sockets")?;
@@ -75,6 +76,7 @@ pub fn serve(files: Files, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Res
         end.set_nonblocking(true)
             .context("could not set up a socket")?;
     }
+    let (opened_in, opened) = mpsc::channel();
     let beats = Arc::new(AtomicU64::new(0));
     let bench = Bench {
         jobs: jobs_out,
@@ -86,10 +88,16 @@ pub fn serve(files: Files, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Res
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            let mut board = board;
+            let mut board = Board::open(&source, boot_number(), speeds)?;
+            // Whoever waits for this is there, or the program ends.
+            let _ = opened_in.send(());
             work::work(&mut board, &bench)
         })
         .context("could not start a thread")?;
+    // No word means that it has ended, with a reason.
+    if opened.recv().is_err() {
+        return worker.join().unwrap_or_else(|_| Err(stopped()));
+    }
     let line = Line::new(Driver::new(port), jobs, done, woken);
     let notify = Notify::from_environment();
     notify.say("READY=1");
@@ -161,7 +169,9 @@ fn end_of(worker: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
     if !worker.is_finished() {
         return Ok(());
     }
-    worker
-        .join()
-        .unwrap_or_else(|_| Err(anyhow::anyhow!("the worker stopped for no known reason")))
+    worker.join().unwrap_or_else(|_| Err(stopped()))
+}
+
+fn stopped() -> anyhow::Error {
+    anyhow::anyhow!("the worker stopped for no known reason")
 }
