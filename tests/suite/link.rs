@@ -6,13 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use eyas_shared::gallery::RowEncoding;
+use eyas_shared::random::Random;
 use eyas_tests::cable::Cable;
-use eyas_tests::{Said, beside, program, root, run};
+use eyas_tests::{Said, beside, program, root, run, run_ok};
 use serde_json::Value;
 
 use crate::test_data::{bundle, embeddings, gallery_of};
 
 const DIM: u32 = 6;
+
+/// Components of the embeddings of [`Desk::large`], whose gallery takes a while to send.
+const LARGE_DIM: u32 = 1024;
+
+/// What may be on its way when a link breaks: the window, and what the board has not
+/// written down yet.
+const WINDOW_AND_CHECKPOINT: u64 = (32 << 10) + (64 << 10);
 
 /// A folder with a bundle, a gallery and an image.
 struct Desk {
@@ -26,9 +34,47 @@ impl Desk {
         };
         let rows = embeddings(5, DIM as usize, 2);
         fs::write(desk.path("b"), bundle(DIM)).unwrap();
-        let gallery = gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16);
+        let gallery = gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16.into());
         fs::write(desk.path("g"), gallery).unwrap();
         desk
+    }
+
+    /// A gallery of a megabyte, and a store without keys.
+    fn large() -> Self {
+        let desk = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let rows = embeddings(255, LARGE_DIM as usize, 2);
+        let ids: Vec<u8> = (0..255).collect();
+        fs::write(desk.path("b"), bundle(LARGE_DIM)).unwrap();
+        fs::write(
+            desk.path("g"),
+            gallery_of(&rows, &ids, RowEncoding::F32.into()),
+        )
+        .unwrap();
+        desk.init_store();
+        desk
+    }
+
+    fn init_store(&self) {
+        let store = self.at("store");
+        run_ok("eyas-device", ["init", "--store", &store, "--unsigned"]);
+    }
+
+    fn serve_store(&self, cable: &Cable) -> Board {
+        let mut command = program("eyas-device");
+        command.arg("serve").arg("--port").arg(&cable.board);
+        command.args(["--store", &self.at("store")]);
+        Board::start(command)
+    }
+
+    /// `eyas push` of both files, running.
+    fn push(&self, cable: &Cable) -> Child {
+        let mut command = program("eyas");
+        command.args(["push", &self.at("b"), &self.at("g"), "--json", "--port"]);
+        command.arg(&cable.host);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -211,7 +257,7 @@ fn the_doctor_names_what_is_wrong() {
     let held = cable.board.display().to_string();
     // Until the board's program has opened it, nobody answers; then it is taken.
     let names: Vec<String> = (0..20)
-        .map(|_| doctor(&held, &[]))
+        .map(|_| doctor(&["--port", &held]))
         .take_while(|name| name != "busy")
         .collect();
     assert!(names.len() < 20, "{names:?}");
@@ -254,4 +300,121 @@ fn a_board_ends_when_it_is_told_to_and_is_found_again() {
         matches(&eyas(&cable, &words));
         assert_eq!(board.terminate(), Some(0));
     }
+}
+
+#[test]
+fn what_is_pushed_serves_and_is_not_sent_twice() {
+    let desk = Desk::new();
+    desk.init_store();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    let said = eyas(&cable, &query);
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(said.err.contains("nothing is installed"), "{said:#?}");
+
+    let push = ["push", &desk.at("b"), &desk.at("g")];
+    let said = eyas(&cable, &push);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(
+        said.out.contains("on trial until it has answered"),
+        "{said:#?}"
+    );
+    assert_eq!(matches(&eyas(&cable, &query)), desk.local_matches(&image));
+
+    let said = eyas(&cable, &push);
+    assert_eq!(
+        said.out.matches("the board has it already").count(),
+        2,
+        "{said:#?}"
+    );
+    assert!(said.out.ends_with("generation 1 serves\n"), "{said:#?}");
+}
+
+#[test]
+fn what_the_board_refuses_changes_nothing() {
+    let desk = Desk::new();
+    desk.init_store();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    assert_eq!(
+        eyas(&cable, &["push", &desk.at("b"), &desk.at("g")]).code,
+        Some(0)
+    );
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    let expected = matches(&eyas(&cable, &query));
+
+    let rows = embeddings(3, DIM as usize, 9);
+    let other = crate::test_data::space(8);
+    let gallery = crate::test_data::gallery_in(other, &rows, &[0, 1, 2], RowEncoding::F32.into());
+    fs::write(desk.path("other"), gallery).unwrap();
+    let said = eyas(&cable, &["push", &desk.at("other")]);
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(
+        said.err.contains("come from different teachers"),
+        "{said:#?}"
+    );
+    assert_eq!(matches(&eyas(&cable, &query)), expected);
+    let said = eyas(&cable, &["info"]);
+    assert!(
+        said.out.contains("come from different teachers"),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn a_push_goes_on_after_the_board_was_killed() {
+    let desk = Desk::large();
+    let cable = Cable::new();
+    let mut board = desk.serve_store(&cable);
+    let bytes = fs::metadata(desk.path("g")).unwrap().len();
+    let pushing = desk.push(&cable);
+    let n_kills = n_kills();
+    let mut random = Random::new(7).fork("kills");
+    for kill in 0..n_kills {
+        // Anywhere in its share of the file.
+        let at = (kill as f64 + random.unit()) / n_kills as f64 * bytes as f64;
+        assert!(cable.wait_for_bytes(at as u64));
+        board.kill();
+        board = desk.serve_store(&cable);
+    }
+    let said = Said::from(pushing.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(object["generation"], 1);
+    let allowed = bytes + bytes / 10 + n_kills as u64 * 2 * WINDOW_AND_CHECKPOINT;
+    let sent = cable.bytes_to_board();
+    println!("{bytes} bytes took {sent} on the cable with {n_kills} kills");
+    assert!(sent <= allowed, "{sent} > {allowed}");
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    assert_eq!(matches(&eyas(&cable, &query)), desk.local_matches(&image));
+}
+
+#[test]
+fn a_push_goes_on_where_one_that_was_killed_ended() {
+    let desk = Desk::large();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    let bytes = fs::metadata(desk.path("g")).unwrap().len();
+    let mut pushing = desk.push(&cable);
+    assert!(cable.wait_for_bytes(bytes / 2));
+    pushing.kill().unwrap();
+    pushing.wait().unwrap();
+    let said = Said::from(desk.push(&cable).wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    let had = object["files"][1]["had"].as_u64().unwrap();
+    assert!(
+        had + WINDOW_AND_CHECKPOINT > bytes / 2 - (64 << 10),
+        "{said:#?}"
+    );
+}
+
+/// How often a board is killed: `EYAS_LINK_KILLS`, or a few times.
+fn n_kills() -> usize {
+    let kills = std::env::var("EYAS_LINK_KILLS").ok();
+    kills.and_then(|text| text.parse().ok()).unwrap_or(3)
 }

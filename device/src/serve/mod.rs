@@ -175,3 +175,6 @@ fn end_of(worker: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
 fn stopped() -> anyhow::Error {
     anyhow::anyhow!("the worker stopped for no known reason")
 }
+
+#[cfg(test)]
+mod tests;

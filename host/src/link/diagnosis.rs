@@ -152,7 +152,7 @@ fn of_refusal(code: Code) -> Option<Diagnosis> {
         Code::NoStore => diagnosis(
             "no-store",
             "the board serves fixed files",
-            "start its service with --store, after `eyas-device store init`",
+            "start its service with --store, on a folder that `eyas-device init` has set up",
         ),
         Code::NoRoom => diagnosis(
             "no-room",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::endpoint::{DEFAULT_TERMS, Endpoint, LinkError, State};
-use super::packet::{Packet, Refusal, Terms, VERSIONS, Versions};
+use super::message::{self, Ask, Code, FileId, FileKind, Reply, Request, Response};
+use super::packet::{Ack, Packet, Refusal, Terms, VERSIONS, Versions};
 use super::simulate::{Cable, Faults};
 use crate::random::Random;
 
@@ -302,4 +303,108 @@ fn a_small_window_and_small_frames_are_enough() {
         &mut Cable::new(host, board, BAUD, faults, 13),
         &content(50_000),
     );
+}
+
+/// Session, and the four frames of the example in PROTOCOL.md.
+fn example() -> [Vec<u8>; 4] {
+    let request = message::to_bytes(&Request {
+        op: 1,
+        ask: Ask::Info,
+    });
+    let ack = Ack {
+        newest: 0,
+        bitmap: 0,
+        received: 4,
+        limit: 32_772,
+    };
+    let packets = [
+        Packet::Open(VERSIONS, DEFAULT_TERMS),
+        Packet::Opened {
+            version: 1,
+            terms: DEFAULT_TERMS,
+        },
+        Packet::Data {
+            number: 0,
+            offset: 0,
+            bytes: &request,
+        },
+        Packet::Ack(ack),
+    ];
+    packets.map(|packet| {
+        let mut wire = Vec::new();
+        packet.write(0x0102_0304, &mut wire);
+        wire
+    })
+}
+
+#[test]
+fn the_example_of_the_protocol_page_is_what_goes_over_the_line() {
+    let page = include_str!("../../PROTOCOL.md");
+    for frame in example() {
+        let hex: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = format!("    {}\n", hex.join(" "));
+        assert!(page.contains(&line), "shared/PROTOCOL.md lacks{line}");
+    }
+    let [open, opened, data, ack] = example();
+    let mut host = Endpoint::host(0x0102_0304, DEFAULT_TERMS, PATIENCE, Duration::ZERO);
+    let mut sent = Vec::new();
+    assert!(host.transmit(Duration::ZERO, &mut sent));
+    assert_eq!(sent[1..], open);
+    host.receive(&opened, Duration::ZERO);
+    host.write(&message::to_bytes(&Request {
+        op: 1,
+        ask: Ask::Info,
+    }));
+    sent.clear();
+    assert!(host.transmit(Duration::ZERO, &mut sent));
+    assert_eq!(sent, data);
+    host.receive(&ack, Duration::ZERO);
+    assert!(host.is_settled());
+}
+
+#[test]
+fn the_numbers_of_messages_are_those_of_the_protocol_page() {
+    let file = FileId {
+        hash: [0; 32],
+        bytes: 0,
+    };
+    let asks = [
+        (
+            Ask::Hello {
+                program: String::new(),
+            },
+            0,
+        ),
+        (
+            Ask::Chunk {
+                offset: 0,
+                data: Vec::new(),
+            },
+            3,
+        ),
+        (Ask::Rollback { from: 0 }, 5),
+        (Ask::Results, 7),
+        (
+            Ask::Find {
+                kind: FileKind::Bundle,
+            },
+            9,
+        ),
+        (Ask::Speed { baud: 0 }, 11),
+        (Ask::Goodbye, 12),
+    ];
+    for (ask, variant) in asks {
+        let bytes = message::to_bytes(&Request { op: 0, ask });
+        assert_eq!(bytes[3], variant);
+    }
+    let failed = Reply::Failed {
+        code: Code::Unknown,
+        reason: String::new(),
+    };
+    for (reply, variant) in [(Reply::Stored, 3), (Reply::File(file), 6), (failed, 9)] {
+        let bytes = message::to_bytes(&Response { op: 0, reply });
+        assert_eq!(bytes[3], variant);
+    }
+    let code = postcard::to_stdvec(&Code::Unknown).unwrap();
+    assert_eq!(code, [10]);
 }
