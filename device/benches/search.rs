@@ -188,31 +188,19 @@ fn ways<'w>(world: &'w World, mapped: &'w [(Codes, MappedFile)]) -> Outcome<Vec<
             Codes::INT8
         };
         let bytes = n_rows * scanned.row_bytes(world.rows.dim());
-        let best = Kernel::best();
         for kernel in Kernel::available() {
-            let matcher =
-                Matcher::with_method(file.gallery()?, Method::Scan(scan.with_kernel(kernel)));
-            ways.push(Way {
-                name: format!("{codes} {}", kernel.name()),
-                bytes,
-                batch: 1,
-                run: Box::new(move |idx| timed(|| matcher.search(query(idx), TOP_K, None))),
-            });
+            for batch in [1, BATCH] {
+                let times = if batch == 1 {
+                    String::new()
+                } else {
+                    format!(" x{batch}")
+                };
+                ways.push(Way {
+                    name: format!("{codes} {}{times}", kernel.name()),
+                    ..scan_way(file, scan.with_kernel(kernel), batch, bytes, query)?
+                });
+            }
         }
-        let matcher = Matcher::with_method(file.gallery()?, Method::Scan(scan));
-        let run = move |idx| {
-            let queries: Vec<Query<'_>> = (idx..idx + BATCH)
-                .map(|idx| Query::new(query(idx)))
-                .collect();
-            let (took, mut found) = timed(|| matcher.search_batch(&queries, TOP_K));
-            (took, found.swap_remove(0))
-        };
-        ways.push(Way {
-            name: format!("{codes} {} x{BATCH}", best.name()),
-            bytes,
-            batch: BATCH,
-            run: Box::new(run),
-        });
         if *codes == Codes::INT8 {
             ways.push(read_way(&file.gallery()?, bytes));
         }
@@ -221,6 +209,29 @@ fn ways<'w>(world: &'w World, mapped: &'w [(Codes, MappedFile)]) -> Outcome<Vec<
         }
     }
     Ok(ways)
+}
+
+fn scan_way<'w>(
+    file: &'w MappedFile,
+    scan: Scan,
+    batch: usize,
+    bytes: usize,
+    query: impl Fn(usize) -> &'w [f32] + 'w,
+) -> Outcome<Way<'w>> {
+    let matcher = Matcher::with_method(file.gallery()?, Method::Scan(scan));
+    let run = move |idx| {
+        let queries: Vec<Query<'_>> = (idx..idx + batch)
+            .map(|idx| Query::new(query(idx)))
+            .collect();
+        let (took, mut found) = timed(|| matcher.search_batch(&queries, TOP_K));
+        (took, found.swap_remove(0))
+    };
+    Ok(Way {
+        name: String::new(),
+        bytes,
+        batch,
+        run: Box::new(run),
+    })
 }
 
 /// Reads the int8 codes and scales, and does nothing with them but an exclusive or: what the memory

@@ -8,8 +8,11 @@ use std::io;
 use eyas_shared::bundle::BundleError;
 use eyas_shared::container::ContainerError;
 use eyas_shared::gallery::GalleryError;
+use eyas_shared::gallery::delta::DeltaError;
 
 use crate::encoder::EncodeError;
+use crate::slots::SlotsError;
+use crate::slots::trial::TrialFault;
 use crate::store::StoreError;
 
 const COPY_AGAIN: &str = "copy the file again from the host, or build it anew there";
@@ -21,6 +24,9 @@ pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(store) = cause.downcast_ref::<StoreError>() {
         return store_hint(store);
     }
+    if let Some(slots) = cause.downcast_ref::<SlotsError>() {
+        return slots_hint(slots);
+    }
     if let Some(container) = cause.downcast_ref::<ContainerError>() {
         return Some(container_hint(container));
     }
@@ -29,6 +35,9 @@ pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(gallery) = cause.downcast_ref::<GalleryError>() {
         return Some(gallery_hint(gallery));
+    }
+    if let Some(delta) = cause.downcast_ref::<DeltaError>() {
+        return delta_hint(delta);
     }
     // The types between hand their source through, so the system's answer is found here
     // whichever of them carries it.
@@ -69,6 +78,41 @@ fn store_hint(err: &StoreError) -> Option<&'static str> {
     }
 }
 
+fn slots_hint(err: &SlotsError) -> Option<&'static str> {
+    match err {
+        SlotsError::NotSetUp { .. } => Some("`eyas-device init` sets up a store"),
+        SlotsError::Busy { .. } => Some("wait for it to end, and try again"),
+        SlotsError::Absent { .. } | SlotsError::NotWhole { .. } => Some("send the file first"),
+        SlotsError::NoPartner { .. } => Some("install a bundle and a gallery together"),
+        SlotsError::OtherContent { .. } => Some("send the file again"),
+        SlotsError::NoSpace { .. } => Some(
+            "`eyas-device clean --staged` drops what was sent and not installed; nothing was \
+             overwritten",
+        ),
+        SlotsError::Unsigned { .. } => {
+            Some("sign it with `eyas sign`, and send FILE.minisig along with it")
+        }
+        SlotsError::Signature { .. } => {
+            Some("sign it with a key whose public half this store was set up with")
+        }
+        SlotsError::Downgrade { .. } => Some(
+            "sign it with a higher counter, or, before the board itself, install it with \
+             --allow-downgrade",
+        ),
+        SlotsError::Trial(TrialFault::OutOfMemory { .. }) => Some(
+            "take a smaller student, or set the store up with a higher --max-memory if the \
+             board has it",
+        ),
+        SlotsError::Trial(TrialFault::Refused { .. }) => {
+            Some("`eyas-device selftest` and `query` show more, beside the files themselves")
+        }
+        SlotsError::Empty { .. } => Some("`eyas-device install` puts a bundle and a gallery there"),
+        SlotsError::Open(err) => store_hint(err),
+        // Its causes tell more, or nothing helps.
+        _ => None,
+    }
+}
+
 fn bundle_hint(err: &BundleError) -> &'static str {
     match err {
         BundleError::Container(inner) => container_hint(inner),
@@ -80,6 +124,31 @@ fn gallery_hint(err: &GalleryError) -> &'static str {
     match err {
         GalleryError::Container(inner) => container_hint(inner),
         _ => COPY_AGAIN,
+    }
+}
+
+fn delta_hint(err: &DeltaError) -> Option<&'static str> {
+    match err {
+        DeltaError::Container(inner) => Some(container_hint(inner)),
+        DeltaError::Malformed { .. } | DeltaError::Added(_) => Some(COPY_AGAIN),
+        DeltaError::Gallery(inner) => Some(gallery_hint(inner)),
+        DeltaError::OtherBase { .. } | DeltaError::NotThere { .. } => Some(
+            "apply the deltas in between first, or copy the whole gallery; `eyas gallery \
+             inspect` shows the content of a gallery and both contents of a delta",
+        ),
+        DeltaError::OtherSpace { .. } | DeltaError::OtherDim { .. } => {
+            Some("a gallery of another teacher is another gallery: copy it whole")
+        }
+        DeltaError::OtherCodes { .. } => Some(
+            "make the delta between galleries of the board's codes; `eyas gallery cut \
+             --codes` makes them",
+        ),
+        DeltaError::OtherResult { .. } => Some(
+            "`eyas-device gallery verify` tells whether the gallery is damaged: copy the \
+             damaged file again",
+        ),
+        // Nothing is wrong.
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The host uses this library too, so that an export is checked and a student evaluated
 //! with the very code that runs on the board.
 
+pub mod answer;
 pub mod encoder;
 pub mod hints;
 pub mod matcher;
@@ -11,6 +12,8 @@ pub mod selftest;
 pub mod serve;
 pub mod slots;
 pub mod store;
+pub mod update;
+pub mod watch;
 
 #[doc(hidden)]
 pub mod cli;

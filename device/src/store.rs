@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use eyas_shared::bundle::{Bundle, BundleError, BundleHeader};
+use eyas_shared::calibration::Calibration;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::{Gallery, GalleryError};
@@ -194,6 +195,7 @@ impl MappedFile {
 pub struct Store {
     header: BundleHeader,
     encoder: Encoder,
+    calibrations: Vec<Calibration>,
     gallery: MappedFile,
 }
 
@@ -231,6 +233,7 @@ impl Store {
         Ok(Self {
             header: bundle.header,
             encoder,
+            calibrations: bundle.calibrations,
             gallery: gallery_file,
         })
     }
@@ -245,6 +248,12 @@ impl Store {
     #[must_use]
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    /// What scores mean, by gallery; not all are for this one.
+    #[must_use]
+    pub fn calibrations(&self) -> &[Calibration] {
+        &self.calibrations
     }
 
     /// A matcher over the mapped gallery; takes microseconds, whatever its size.

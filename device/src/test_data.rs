@@ -1,9 +1,12 @@
 //! Small networks, bundles and galleries for the tests of this crate.
 
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Provenance, Verification};
+use eyas_shared::calibration::{
+    Calibration, CurveBin, Evidence, GalleryIdentity, NO_SCORE, Thresholds,
+};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
-use eyas_shared::gallery::{self, Codes, Entry, GallerySource};
+use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, Pixels, PreprocessSpec};
 use eyas_shared::quant::f32_bytes;
 use eyas_shared::random::Random;
@@ -262,8 +265,60 @@ pub(crate) fn bundle_around(onnx: &[u8], dim: u32, probes: Embeddings) -> Vec<u8
         header,
         onnx,
         probe_embeddings: probes,
+        calibrations: Vec::new(),
     }
     .to_bytes()
+}
+
+/// A calibration for this gallery with these thresholds, and with the least that makes sense
+/// beside them: no offsets, no witnesses, no probes.
+pub(crate) fn calibration_of(
+    gallery: &Gallery<'_>,
+    match_score: f32,
+    unknown_score: f32,
+    margin: f32,
+) -> Calibration {
+    Calibration {
+        gallery: GalleryIdentity::of(gallery),
+        row_encoding: gallery.codes().scoring(),
+        thresholds: Thresholds {
+            match_score,
+            unknown_score,
+            margin,
+        },
+        offsets: Vec::new(),
+        evidence: Evidence {
+            wanted_false_match_rate: 0.01,
+            wanted_false_reject_rate: 0.05,
+            wanted_wrong_match_rate: 0.05,
+            unknown_share: 0.5,
+            confidence: 0.95,
+            n_known: 1,
+            n_known_labels: 1,
+            n_unknown: 1,
+            n_unknown_labels: 1,
+            design_effect: 1.0,
+            false_matches: 0,
+            false_match_bound: 0.95,
+            right_matches: 1,
+            wrong_matches: 0,
+            false_rejects: 0,
+        },
+        curve: vec![CurveBin {
+            from: NO_SCORE,
+            probability: 0.5,
+            low: 0.1,
+            high: 0.9,
+            n_right: 1,
+            n_wrong: 0,
+            n_unknown: 1,
+        }],
+        witnesses: Vec::new(),
+        witness_embeddings: Vec::new(),
+        probe_scores: Vec::new(),
+        manifest: Fingerprint([0; 32]),
+        eyas_version: "0".to_owned(),
+    }
 }
 
 /// A whole bundle whose probes are right.

@@ -7,8 +7,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use eyas_device::answer::{Asked, Nearest};
+use eyas_device::matcher::Matcher;
 use eyas_device::{encoder, selftest};
-use eyas_shared::gallery::Codes;
+use eyas_shared::bundle::Bundle;
+use eyas_shared::calibration::{Verdict, Witness};
+use eyas_shared::gallery::{Codes, Gallery};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,7 +20,9 @@ use tempfile::TempDir;
 #[path = "../src/test_data.rs"]
 mod test_data;
 
-use test_data::{bundle, bundle_around, embeddings, gallery_in, gallery_of, onnx, space};
+use test_data::{
+    bundle, bundle_around, calibration_of, embeddings, gallery_in, gallery_of, onnx, space,
+};
 
 const DIM: u32 = 6;
 
@@ -103,6 +109,32 @@ fn a_query_prints_ranked_matches_and_times() {
         assert!(line.contains(stage) && line.ends_with(" ms"), "{line}");
     }
     assert_eq!(stderr, "");
+}
+
+#[test]
+fn a_filtered_query_finds_only_what_is_let_through() {
+    let board = Board::new();
+    let found = |filter: &str| -> Vec<Value> {
+        let words =
+            format!("query photos/good.png --bundle b --gallery g --top-k 9 --json{filter}");
+        let answer: Value = serde_json::from_str(&board.run(&words, 0).0).unwrap();
+        answer["matches"].as_array().unwrap().clone()
+    };
+    let all = found("");
+    let pears = found(" --only-label pear");
+    assert!(!pears.is_empty() && pears.len() < all.len());
+    assert!(pears.iter().all(|found| found["label"] == "pear"));
+    let id = all[1]["id"].as_str().unwrap();
+    let one = found(&format!(" --only-id {id}"));
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[0]["id"], all[1]["id"]);
+    let refused = |filter: &str| {
+        let words = format!("query photos/good.png --bundle b --gallery g {filter}");
+        board.run(&words, 2).1
+    };
+    assert!(refused("--only-label plum").contains("`plum`"));
+    assert!(refused("--only-id 00").contains("32 hexadecimal digits"));
+    assert!(refused(&format!("--only-id {}", "0f".repeat(16))).contains("has no image"));
 }
 
 #[test]
@@ -246,4 +278,183 @@ fn info_tells_bundles_and_galleries_apart_by_their_content() {
     );
     let (_, stderr) = board.run("info photos/good.png", 2);
     assert!(stderr.contains("not an eyas file"), "{stderr}");
+}
+
+/// The bundle with a calibration for a gallery: a match from `match_score` on, unknown below
+/// `unknown_score`; one witness, in the direction of the first component.
+fn calibrated(gallery: &[u8], match_score: f32, unknown_score: f32) -> Vec<u8> {
+    let bytes = bundle(DIM);
+    let mut bundle = Bundle::read(&bytes).unwrap();
+    let gallery = Gallery::open(gallery).unwrap();
+    let mut calibration = calibration_of(&gallery, match_score, unknown_score, 0.0);
+    let matcher = Matcher::new(gallery);
+    let nearest = |embedding: &[f32]| {
+        let asked = Asked::single(embedding.to_vec());
+        Nearest::of(&matcher, &asked, None).unwrap()
+    };
+    let probes = bundle.probe_embeddings.rows();
+    calibration.probe_scores = probes.map(|probe| nearest(probe).score).collect();
+    let mut direction = vec![0.0; DIM as usize];
+    direction[0] = 1.0;
+    let found = nearest(&direction);
+    calibration.witnesses = vec![Witness {
+        margin: found.margin(),
+        label: found.label,
+        score: found.score,
+        verdict: Verdict::Uncertain,
+    }];
+    calibration.witness_embeddings = direction;
+    bundle.calibrate(calibration).unwrap();
+    bundle.to_bytes()
+}
+
+#[test]
+fn a_calibrated_bundle_answers_with_a_verdict_and_its_reason() {
+    let board = Board::new();
+    let gallery = fs::read(board.at("g")).unwrap();
+    let asked = |verdict_of: (f32, f32)| -> (String, Value) {
+        fs::write(
+            board.at("c"),
+            calibrated(&gallery, verdict_of.0, verdict_of.1),
+        )
+        .unwrap();
+        let (text, _) = board.run("query photos/good.png --bundle c --gallery g", 0);
+        let (json, _) = board.run("query photos/good.png --bundle c --gallery g --json", 0);
+        (text, serde_json::from_str(&json).unwrap())
+    };
+    for (thresholds, verdict, reason) in [
+        ((-1.0, -1.0), "match", "clear"),
+        ((1.1, -1.0), "uncertain", "between-thresholds"),
+        ((1.2, 1.1), "unknown", "low-score"),
+    ] {
+        let (text, json) = asked(thresholds);
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.starts_with(&format!("  {verdict}: ")), "{text}");
+        assert!(
+            text.contains("thresholds rest on 1 unknown queries of 1 labels"),
+            "{text}"
+        );
+        assert_eq!(json["verdict"], verdict);
+        assert_eq!(json["judgement"]["reason"], reason);
+        assert_eq!(json["calibration"]["standing"], "same");
+        assert_eq!(json["calibration"]["evidence"]["n_unknown"], 1);
+    }
+}
+
+#[test]
+fn a_calibration_for_another_gallery_gives_no_verdict_and_says_so() {
+    let board = Board::new();
+    let gallery = fs::read(board.at("g")).unwrap();
+    fs::write(board.at("c"), calibrated(&gallery, 0.5, 0.1)).unwrap();
+    let rows = embeddings(9, DIM as usize, 3);
+    let other = gallery_of(&rows, &[10, 11, 12, 13, 14, 15, 16, 17, 18], Codes::F16);
+    fs::write(board.at("other"), other).unwrap();
+    let (text, _) = board.run("query photos/good.png --bundle c --gallery other", 0);
+    assert!(text.contains("calibrated for another gallery"), "{text}");
+    assert!(text.lines().nth(1).unwrap().starts_with("   1  "), "{text}");
+    let (json, _) = board.run("query photos/good.png --bundle c --gallery other --json", 0);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verdict"], Value::Null);
+    assert_eq!(json["calibration"]["standing"], "other-gallery");
+    let (text, _) = board.run("selftest --bundle c --gallery other", 1);
+    assert!(text.contains("does NOT reproduce"), "{text}");
+}
+
+#[test]
+fn labels_votes_views_and_expansion_are_shown() {
+    let board = Board::new();
+    let query = |arguments: &str| -> Value {
+        let line = format!("query {arguments} --bundle b --gallery g --json");
+        serde_json::from_str(&board.run(&line, 0).0).unwrap()
+    };
+    let labels = query("photos/good.png --group-by label");
+    let matches = labels["matches"].as_array().unwrap();
+    assert_eq!(matches.len(), 2);
+    assert_ne!(matches[0]["label"], matches[1]["label"]);
+    assert_eq!(labels["calibration"]["standing"], "uncalibrated");
+    let voted = query("photos/good.png --vote 5");
+    let votes = voted["matches"].as_array().unwrap().iter();
+    assert_eq!(
+        votes.map(|m| m["n_votes"].as_u64().unwrap()).sum::<u64>(),
+        5
+    );
+    let single = query("photos/good.png --top-k 1");
+    let twice = query("photos/good.png photos/good.png --as-one --top-k 1");
+    assert_eq!(twice["views"].as_array().unwrap().len(), 2);
+    let score = |answer: &Value| answer["matches"][0]["score"].as_f64().unwrap();
+    assert!((score(&single) - score(&twice)).abs() < 1e-6);
+    let expanded = query("photos/good.png --expand 2 --alpha 1 --top-k 5");
+    assert_eq!(expanded["matches"].as_array().unwrap().len(), 5);
+    let (_, stderr) = board.run("query photos/good.png --alpha 1 --bundle b --gallery g", 2);
+    assert!(stderr.contains("--expand"), "{stderr}");
+    let (_, stderr) = board.run(
+        "query photos/good.png no.png --as-one --bundle b --gallery g",
+        2,
+    );
+    assert!(stderr.contains("no.png"), "{stderr}");
+}
+
+#[test]
+fn selftest_asks_the_witnesses_again() {
+    let board = Board::new();
+    let gallery = fs::read(board.at("g")).unwrap();
+    let good = calibrated(&gallery, 0.9, 0.1);
+    fs::write(board.at("c"), &good).unwrap();
+    let (text, _) = board.run("selftest --bundle c --gallery g", 0);
+    assert!(text.contains("calibrated for this gallery"), "{text}");
+    assert!(text.contains("witnesses      1 asked"), "{text}");
+    let (text, _) = board.run("selftest --bundle b --gallery g", 1);
+    assert!(text.contains("calibration    NONE"), "{text}");
+    let mut bundle = Bundle::read(&good).unwrap();
+    let mut moved = bundle.calibrations[0].clone();
+    moved.witnesses[0].score += 0.05;
+    bundle.calibrate(moved).unwrap();
+    assert_eq!(bundle.calibrations.len(), 1);
+    fs::write(board.at("moved"), bundle.to_bytes()).unwrap();
+    let (json, _) = board.run("selftest --bundle moved --gallery g --json", 1);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let change = json["calibration"]["max_score_change"].as_f64().unwrap();
+    assert!((change - 0.05).abs() < 1e-3, "{change}");
+    let info: Value = serde_json::from_str(&board.run("info c --json", 0).0).unwrap();
+    assert_eq!(info["format_version"], 2);
+    let content = &info["calibrations"][0]["gallery_content"];
+    let gallery: Value = serde_json::from_str(&board.run("info g --json", 0).0).unwrap();
+    assert_eq!(content, &gallery["content"]);
+}
+
+#[test]
+fn a_hostile_calibration_is_refused_by_name() {
+    let board = Board::new();
+    let gallery = fs::read(board.at("g")).unwrap();
+    let good = calibrated(&gallery, 0.9, 0.1);
+    let spoiled = |spoil: fn(&mut eyas_shared::calibration::Calibration)| {
+        let mut bundle = Bundle::read(&good).unwrap();
+        spoil(&mut bundle.calibrations[0]);
+        bundle.to_bytes()
+    };
+    for (bytes, what) in [
+        (
+            spoiled(|c| c.thresholds.match_score = f32::NAN),
+            "a match from NaN",
+        ),
+        (
+            spoiled(|c| c.evidence.n_unknown = 9),
+            "the evidence 1 and 9",
+        ),
+        (
+            spoiled(|c| c.witness_embeddings.truncate(3)),
+            "3 values for 1 witnesses",
+        ),
+        (
+            spoiled(|c| c.witness_embeddings[0] = f32::INFINITY),
+            "witness 0 is not a unit vector",
+        ),
+    ] {
+        fs::write(board.at("bad"), bytes).unwrap();
+        let (_, stderr) = board.run("query photos/good.png --bundle bad --gallery g", 2);
+        assert!(
+            stderr.contains("calibration 0: ") && stderr.contains(what),
+            "{stderr}"
+        );
+    }
 }

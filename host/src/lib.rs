@@ -29,8 +29,12 @@ pub mod export;
 
 pub mod link;
 
+pub mod calibrate;
 pub mod evaluate;
 pub mod report;
+
+pub mod signing;
+pub mod upgrade;
 
 pub mod runs;
 pub mod sweep;

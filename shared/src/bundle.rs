@@ -3,11 +3,13 @@
 //! A bundle holds the network as ONNX, the [`PreprocessSpec`] of the pixels it reads, the
 //! space its embeddings live in, and the embeddings of a few probe images
 //! ([`probe_image`]), so that any machine can check that it computes what the host
-//! verified. It does not hold images or the teacher.
+//! verified. It may carry a [`Calibration`] for each gallery that it serves. It does not hold
+//! images or the teacher.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::calibration::{Calibration, MAX_CALIBRATIONS};
 use crate::container::{self, Container, ContainerError, Kind, Tag};
 use crate::embedding::{Embeddings, MAX_DIM};
 use crate::fingerprint::{Fingerprint, SpaceId};
@@ -15,11 +17,13 @@ use crate::preprocess::{PreprocessSpec, RgbImage};
 use crate::quant;
 use crate::random::Random;
 
-/// The newest bundle version, and the one that is written.
-pub const VERSION: u16 = 1;
+/// The newest bundle version: the first with calibrations. A bundle without any is written
+/// as version 1, which older programs read too.
+pub const VERSION: u16 = 2;
 
 const ONNX: Tag = *b"ONNX";
 const PROBES: Tag = *b"PRBE";
+const CALIBRATION: Tag = *b"CALB";
 
 /// How a student's weights are stored. Computation is in f32 for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +135,8 @@ pub struct Bundle<'a> {
     pub onnx: &'a [u8],
     /// Embeddings of the probe images, row `i` of [`probe_image`]`(i, ..)`.
     pub probe_embeddings: Embeddings,
+    /// What scores mean, by gallery; each gallery once.
+    pub calibrations: Vec<Calibration>,
 }
 
 impl<'a> Bundle<'a> {
@@ -168,24 +174,83 @@ impl<'a> Bundle<'a> {
         if let Some(row_idx) = probe_embeddings.first_unusable_row() {
             return contradiction(format!("probe embedding {row_idx} has no direction"));
         }
+        let calibrations = read_calibrations(&container, dim, probe_embeddings.n_rows())?;
         Ok(Self {
             header,
             onnx,
             probe_embeddings,
+            calibrations,
         })
+    }
+
+    /// Adds a calibration, in place of one for the same gallery.
+    ///
+    /// # Errors
+    /// If the bundle already serves [`MAX_CALIBRATIONS`] other galleries, or the calibration
+    /// has a [fault](Calibration::fault).
+    pub fn calibrate(&mut self, calibration: Calibration) -> Result<(), BundleError> {
+        let dim = self.header.dim as usize;
+        let mut what = calibration.fault(dim, self.probe_embeddings.n_rows());
+        let content = calibration.gallery.content;
+        let kept = |known: &Calibration| known.gallery.content != content;
+        if self.calibrations.iter().filter(|known| kept(known)).count() >= MAX_CALIBRATIONS {
+            what = Some(format!("it has {MAX_CALIBRATIONS} calibrations already"));
+        }
+        if let Some(what) = what {
+            return Err(BundleError::Contradiction { what });
+        }
+        self.calibrations.retain(kept);
+        self.calibrations.push(calibration);
+        Ok(())
     }
 
     /// The file's bytes; equal bundles give equal bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let probes = quant::f32_bytes(self.probe_embeddings.values());
-        container::write(
-            Kind::Bundle,
-            VERSION,
-            &self.header,
-            &[(ONNX, self.onnx), (PROBES, &probes)],
-        )
+        let calibrations: Vec<Vec<u8>> = self
+            .calibrations
+            .iter()
+            .map(Calibration::to_bytes)
+            .collect();
+        let version = if calibrations.is_empty() { 1 } else { VERSION };
+        let mut sections = vec![(ONNX, self.onnx), (PROBES, &probes)];
+        sections.extend(calibrations.iter().map(|data| (CALIBRATION, &data[..])));
+        container::write(Kind::Bundle, version, &self.header, &sections)
     }
+}
+
+/// Version 1 has no calibrations: a section of that name means nothing there.
+fn read_calibrations(
+    container: &Container<'_>,
+    dim: usize,
+    n_probes: usize,
+) -> Result<Vec<Calibration>, BundleError> {
+    let mut calibrations: Vec<Calibration> = Vec::new();
+    if container.version < 2 {
+        return Ok(calibrations);
+    }
+    let fault = |what: String| BundleError::Contradiction {
+        what: format!("calibration {what}"),
+    };
+    for (idx, data) in container.sections_with(CALIBRATION).enumerate() {
+        let found = Calibration::from_bytes(data).map_err(|why| fault(format!("{idx}: {why}")))?;
+        if let Some(why) = found.fault(dim, n_probes) {
+            return Err(fault(format!("{idx}: {why}")));
+        }
+        let content = found.gallery.content;
+        if calibrations
+            .iter()
+            .any(|known| known.gallery.content == content)
+        {
+            return Err(fault(format!("{idx} is for the same gallery as another")));
+        }
+        if idx >= MAX_CALIBRATIONS {
+            return Err(fault(format!("{idx} is one more than a bundle carries")));
+        }
+        calibrations.push(found);
+    }
+    Ok(calibrations)
 }
 
 /// Side of [`probe_image`] before preprocessing: not a multiple of usual crops, so that

@@ -69,6 +69,41 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_with(path, |file| file.write_all(bytes))
 }
 
+const TEMPORARY_END: &str = ".tmp";
+
+/// What the names of all temporary files of a path begin with.
+fn temporary_prefix(path: &Path) -> std::ffi::OsString {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+/// Removes what writers of `path` that were killed left behind, as far as that can be told:
+/// on the device, a power cut each week must not fill the disk.
+pub fn remove_abandoned(path: &Path) {
+    let prefix = temporary_prefix(path);
+    let Ok(files) = fs::read_dir(folder_of(path)) else {
+        return;
+    };
+    for file in files.filter_map(Result::ok) {
+        let name = file.file_name();
+        let number = name
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_encoded_bytes());
+        let number = number.and_then(|rest| rest.strip_suffix(TEMPORARY_END.as_bytes()));
+        if !number.is_some_and(|number| number.iter().all(u8::is_ascii_digit)) {
+            continue;
+        }
+        // A writer that lives holds a lock.
+        let abandoned = File::open(file.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if abandoned {
+            // What can not be removed only takes room.
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
 /// The folder that a file lies in: `.` for a bare name, whose parent is an empty path that
 /// no system call takes.
 #[must_use]
@@ -88,14 +123,15 @@ pub fn replace_with(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), FileError> {
     let folder = folder_of(path);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
+    let mut name = temporary_prefix(path);
+    name.push(format!("{}{TEMPORARY_END}", std::process::id()));
     let temporary = folder.join(name);
 
     unfinished().insert(temporary.clone());
     let outcome = (|| {
         let mut file = File::create(&temporary)?;
+        // Tells `remove_abandoned` that somebody is at work; not every file system can.
+        let _ = file.try_lock();
         write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -166,6 +202,24 @@ mod tests {
         assert!(failed.unwrap_err().is_out_of_space());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_living_ones_are_let_be() {
+        let folder = scratch("abandoned");
+        let path = folder.join("a");
+        for name in [".a.123.tmp", ".a.b.123.tmp", ".ab.123.tmp", "a.123.tmp"] {
+            fs::write(folder.join(name), b"half").unwrap();
+        }
+        replace_with(&path, |file| {
+            remove_abandoned(&path);
+            file.write_all(b"new")
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(!folder.join(".a.123.tmp").exists());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -29,15 +29,19 @@ impl Fingerprint {
     /// Reads the 64 hexadecimal digits that [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.is_ascii() {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-        }
-        Some(Self(bytes))
+        bytes_of_hex(text).map(Self)
     }
+}
+
+fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for Fingerprint {
@@ -153,6 +157,12 @@ impl ImageId {
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
         Self(id)
+    }
+
+    /// Reads the 32 hexadecimal digits that [`Display`](fmt::Display) writes.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        bytes_of_hex(text).map(Self)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod quant;
 pub mod container;
 
 pub mod bundle;
+pub mod calibration;
 pub mod gallery;
 pub mod link;
 

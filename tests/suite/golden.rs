@@ -2,8 +2,13 @@
 //! them byte for byte. The files are never made anew: a change of format is a new version.
 
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Provenance, Verification};
+use eyas_shared::calibration::{
+    Calibration, CurveBin, Evidence, GalleryIdentity, LabelOffset, NO_SCORE, Thresholds, Verdict,
+    Witness,
+};
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
+use eyas_shared::gallery::delta::{self, Delta};
 use eyas_shared::gallery::{self, Codes, Entry, Gallery, GallerySource};
 use eyas_shared::preprocess::{Filter, IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec};
 use eyas_tests::root;
@@ -14,17 +19,31 @@ fn rows() -> Embeddings {
 }
 
 fn gallery(codes: Codes) -> Vec<u8> {
+    let images = [
+        ("tea", "tea/1.jpg"),
+        ("milk", "milk/1.jpg"),
+        ("crème", "crème/1.jpg"),
+    ];
+    gallery_of(images, codes)
+}
+
+/// What the gallery becomes: the milk goes, the tea has another label, rice comes.
+fn next_gallery(codes: Codes) -> Vec<u8> {
+    let images = [
+        ("green tea", "tea/1.jpg"),
+        ("rice", "rice/1.jpg"),
+        ("crème", "crème/1.jpg"),
+    ];
+    gallery_of(images, codes)
+}
+
+fn gallery_of(images: [(&str, &str); 3], codes: Codes) -> Vec<u8> {
     let source = GallerySource {
         space: SpaceId(Fingerprint::of_bytes(b"space")),
         teacher: "golden teacher".to_owned(),
         manifest: Fingerprint::of_bytes(b"manifest"),
         codes,
     };
-    let images = [
-        ("tea", "tea/1.jpg"),
-        ("milk", "milk/1.jpg"),
-        ("crème", "crème/1.jpg"),
-    ];
     let entries = images.map(|(label, name)| Entry {
         id: ImageId::of_file(name.as_bytes()),
         label,
@@ -34,7 +53,7 @@ fn gallery(codes: Codes) -> Vec<u8> {
 }
 
 /// The frame of a bundle; its network is text, which only the encoder would refuse.
-fn bundle() -> Vec<u8> {
+fn bundle(calibrations: Vec<Calibration>) -> Vec<u8> {
     let onnx = b"a network";
     let header = BundleHeader {
         name: "golden student".to_owned(),
@@ -70,6 +89,7 @@ fn bundle() -> Vec<u8> {
         header,
         onnx,
         probe_embeddings: rows(),
+        calibrations,
     }
     .to_bytes()
 }
@@ -114,6 +134,21 @@ fn galleries_of_version_2_are_read_and_written() {
     }
 }
 
+#[test]
+fn deltas_of_version_1_are_read_and_written() {
+    let (old, new) = (gallery(Codes::INT8_F16), next_gallery(Codes::INT8_F16));
+    let open = |bytes| Gallery::open(bytes).unwrap();
+    let between = delta::between(&open(&old), &open(&new)).unwrap();
+    let bytes = check("v1", "int8-f16.delta", &between);
+    let delta = Delta::read(&bytes).unwrap();
+    assert_eq!((delta.header.n_removed, delta.header.n_added), (2, 2));
+    let base = open(&old);
+    let applied = delta.apply(&base, false).unwrap();
+    let applied = applied.plan().unwrap().to_bytes();
+    open(&applied).verify().unwrap();
+    assert_eq!(open(&applied).content(), open(&new).content());
+}
+
 fn file_name(codes: Codes) -> String {
     codes.to_string().replace(',', "-") + ".gallery"
 }
@@ -130,10 +165,74 @@ fn check_gallery(gallery: &Gallery<'_>) {
 
 #[test]
 fn bundles_of_version_1_are_read_and_written() {
-    let bytes = check("v1", "f16.bundle", &bundle());
+    let bytes = check("v1", "f16.bundle", &bundle(Vec::new()));
     let bundle = Bundle::read(&bytes).unwrap();
     assert_eq!(bundle.onnx, b"a network");
     assert_eq!(bundle.header.preprocess.crop, 160);
     assert_eq!(bundle.header.provenance.seed, 7);
     assert_eq!(bundle.probe_embeddings, rows());
+}
+
+/// A calibration for the golden gallery, with something in every field.
+fn calibration() -> Calibration {
+    let gallery = gallery(Codes::F16);
+    let bin = |from: f32, probability: f32, n_right: u32| CurveBin {
+        from,
+        probability,
+        low: probability / 2.0,
+        high: 1.0,
+        n_right,
+        n_wrong: 1,
+        n_unknown: 50,
+    };
+    Calibration {
+        gallery: GalleryIdentity::of(&Gallery::open(&gallery).unwrap()),
+        row_encoding: "f16".to_owned(),
+        thresholds: Thresholds {
+            match_score: 0.75,
+            unknown_score: 0.5,
+            margin: 0.125,
+        },
+        offsets: vec![LabelOffset {
+            label: "crème".to_owned(),
+            offset: -0.0625,
+            n_unknown: 20,
+        }],
+        evidence: Evidence {
+            wanted_false_match_rate: 0.01,
+            wanted_false_reject_rate: 0.05,
+            wanted_wrong_match_rate: 0.1,
+            unknown_share: 0.5,
+            confidence: 0.95,
+            n_known: 30,
+            n_known_labels: 3,
+            n_unknown: 100,
+            n_unknown_labels: 10,
+            design_effect: 2.5,
+            false_matches: 0,
+            false_match_bound: 0.072,
+            right_matches: 20,
+            wrong_matches: 1,
+            false_rejects: 2,
+        },
+        curve: vec![bin(NO_SCORE, 0.25, 4), bin(0.625, 0.5, 24)],
+        witnesses: vec![Witness {
+            label: "milk".to_owned(),
+            score: 0.8,
+            margin: Some(0.2),
+            verdict: Verdict::Match,
+        }],
+        witness_embeddings: vec![0.0, 0.0, 1.0],
+        probe_scores: vec![0.1, 0.2, -0.3],
+        manifest: Fingerprint::of_bytes(b"queries"),
+        eyas_version: "0.1.0".to_owned(),
+    }
+}
+
+#[test]
+fn bundles_of_version_2_are_read_and_written() {
+    let bytes = check("v2", "calibrated.bundle", &bundle(vec![calibration()]));
+    let read = Bundle::read(&bytes).unwrap();
+    assert_eq!(read.calibrations, [calibration()]);
+    assert_eq!(read.onnx, b"a network");
 }

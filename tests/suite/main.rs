@@ -13,6 +13,7 @@ use eyas_device::{encoder, selftest};
 mod test_data;
 
 mod end_to_end;
+mod gallery;
 mod golden;
 mod hostile;
 mod link;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use eyas_shared::bundle::{Bundle, VERSION as BUNDLE_VERSION};
+use eyas_shared::calibration::{Calibration, GalleryIdentity};
 use eyas_shared::container::{Container, ContainerError, Kind};
 use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::Gallery;
@@ -150,10 +151,40 @@ fn bundle_facts(
         fact("seed", from.seed),
         fact("manifest", from.manifest.to_string()),
     ]);
+    facts.extend(bundle.calibrations.iter().map(calibration_fact));
     facts.extend(section_facts(
         container.sections().map(|(name, data)| (name, data.len())),
     ));
     Ok(facts)
+}
+
+/// Thresholds for one gallery, with the counts that they rest on.
+fn calibration_fact(calibration: &Calibration) -> (&'static str, Value, String) {
+    let (gallery, evidence) = (&calibration.gallery, &calibration.evidence);
+    let thresholds = &calibration.thresholds;
+    let value = json!({
+        "gallery_content": gallery.content.to_string(),
+        "gallery_rows": gallery.n_rows,
+        "gallery_precision": calibration.row_encoding,
+        "thresholds": thresholds,
+        "offsets": calibration.offsets,
+        "evidence": evidence,
+        "n_witnesses": calibration.witnesses.len(),
+    });
+    let text = format!(
+        "for gallery {} of {} rows: match from {:.4} on with a lead of {:.4}, unknown below {:.4}; \
+         {} known and {} unknown queries, false-match rate {} wanted, at most {:.4}",
+        gallery.content.short(),
+        gallery.n_rows,
+        thresholds.match_score,
+        thresholds.margin,
+        thresholds.unknown_score,
+        evidence.n_known,
+        evidence.n_unknown,
+        evidence.wanted_false_match_rate,
+        evidence.false_match_bound,
+    );
+    ("calibration", value, text)
 }
 
 fn gallery_facts(file: &MappedFile, gallery: &Gallery<'_>) -> anyhow::Result<Facts> {
@@ -168,16 +199,30 @@ fn gallery_facts(file: &MappedFile, gallery: &Gallery<'_>) -> anyhow::Result<Fac
         space_fact(header.space),
         fact("teacher", header.teacher.as_str()),
         fact("manifest", header.manifest.to_string()),
+        content_fact(gallery),
     ]);
     facts.extend(section_facts(gallery.sections()));
     Ok(facts)
+}
+
+/// What a calibration names a gallery by.
+fn content_fact(gallery: &Gallery<'_>) -> (&'static str, Value, String) {
+    let content = GalleryIdentity::of(gallery).content;
+    ("content", content.to_string().into(), content.short())
 }
 
 fn as_json(facts: &Facts) -> Value {
     let mut object = serde_json::Map::new();
     object.insert("schema".to_owned(), "eyas.info/1".into());
     for (name, value, _) in facts {
-        object.insert((*name).to_owned(), value.clone());
+        if *name == "calibration" {
+            let list = object.entry("calibrations").or_insert_with(|| json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(value.clone());
+            }
+        } else {
+            object.insert((*name).to_owned(), value.clone());
+        }
     }
     object.into()
 }

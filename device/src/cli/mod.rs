@@ -2,14 +2,17 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod gallery;
 mod info;
 mod query;
 mod selftest;
 mod serve;
 mod store;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -34,10 +37,15 @@ enum Command {
     Query(query::Args),
     /// Print what a bundle or gallery says of itself.
     Info(info::Args),
+    /// Bring a gallery up to date.
+    #[command(subcommand)]
+    Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
     /// Answer a host over a serial line.
     Serve(serve::Args),
+    /// Answer photographs that appear in a folder, or frames of a camera.
+    Watch(watch::Args),
     /// Set up a store: once, on a new board.
     Init(store::InitArgs),
     /// Verify files, try them, and put them on trial.
@@ -68,11 +76,14 @@ enum Answer {
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
+    survive_size_limits();
     let outcome = match Cli::parse().command {
         Command::Query(args) => query::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Gallery(command) => gallery::run(command),
         Command::Selftest(args) => selftest::run(&args),
         Command::Serve(args) => serve::run(args),
+        Command::Watch(args) => watch::run(&args),
         Command::Init(args) => store::init(&args),
         Command::Install(args) => store::install(&args),
         Command::Confirm(args) => store::confirm(&args),
@@ -91,6 +102,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A write beyond a limit on the size of files gives an error, like one on a full disk; by
+/// default the signal would end the program.
+fn survive_size_limits() {
+    // Without a handler the limit is as deadly as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// Whether nobody reads standard output any more, as behind `| head`.

@@ -1,24 +1,29 @@
-//! `eyas-device query`: images in, ranked gallery images out.
+//! `eyas-device query`: images in, ranked gallery images and a verdict out.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::fs;
-use std::io::Read;
+pub(super) mod images;
+pub(super) mod show;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use eyas_shared::files::{self, FileError};
+use eyas_shared::fingerprint::ImageId;
 use eyas_shared::preprocess::{Limits, decode, prepare};
-use serde_json::json;
 
 use super::{Answer, print, report_error};
-use crate::matcher::{Match, Matcher};
+use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
+use crate::matcher::{Filter, Matcher};
 use crate::store::Store;
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  \
-    eyas-device query photos/ --bundle student.bundle --gallery shop.gallery --top-k 3")]
+#[command(after_help = "Examples:
+  eyas-device query photos/ --bundle student.bundle --gallery shop.gallery --top-k 3
+  eyas-device query left.jpg right.jpg --as-one --group-by label --bundle student.bundle \\
+      --gallery shop.gallery
+
+A bundle that `eyas calibrate` has seen answers each query with a verdict: match, uncertain or
+unknown. It rests on the query's own scores, whatever the order of what is shown. A query of some
+of the gallery (--only-label, --only-id) has none: thresholds rest on all of it.")]
 pub(super) struct Args {
     /// Image files, folders of them, or `-` for one image on standard input.
     #[arg(required = true, value_name = "IMAGE")]
@@ -32,22 +37,104 @@ pub(super) struct Args {
     /// Matches per image.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
-    /// Print one JSON object per image and line.
+    /// One match per label: its best row.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    group_by: Option<GroupBy>,
+    /// Order labels by the votes of the N nearest rows, each weighing its score.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    vote: Option<u32>,
+    /// All images show one object: their embeddings are averaged, so a row's score is the mean
+    /// of its scores.
+    #[arg(long)]
+    as_one: bool,
+    /// Order by a second search, with a query that its N best rows were added to (query
+    /// expansion).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    expand: Option<u32>,
+    /// Weight of a row in --expand: its score to this power.
+    #[arg(long, value_name = "A", default_value_t = 3.0, requires = "expand", value_parser = alpha)]
+    alpha: f32,
+    /// Only find images with this label; as often as given.
+    #[arg(long, value_name = "LABEL")]
+    only_label: Vec<String>,
+    /// Only find the image of this id, as `--json` prints it; as often as given.
+    #[arg(long, value_name = "ID", value_parser = image_id)]
+    only_id: Vec<ImageId>,
+    /// Print one JSON object per query and line.
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum GroupBy {
+    /// One match per label.
+    Label,
+}
+
+fn image_id(text: &str) -> Result<ImageId, String> {
+    ImageId::from_hex(text).ok_or_else(|| "an id has 32 hexadecimal digits".to_owned())
+}
+
+fn alpha(text: &str) -> Result<f32, String> {
+    let alpha: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fits = (0.0..=100.0).contains(&alpha);
+    fits.then_some(alpha).ok_or_else(|| "0 to 100".to_owned())
+}
+
+impl Args {
+    /// What may be found; `None` if that is everything.
+    fn filter(&self, matcher: &Matcher<'_>) -> anyhow::Result<Option<Filter>> {
+        let gallery = matcher.gallery();
+        let mut filter = Filter::default();
+        if !self.only_label.is_empty() {
+            let known = |label: &&String| {
+                (0..gallery.header.n_labels).any(|idx| gallery.label(idx) == Some(label.as_str()))
+            };
+            if let Some(label) = self.only_label.iter().find(|label| !known(label)) {
+                anyhow::bail!(
+                    "no image of the gallery `{}` has the label `{label}`; `eyas gallery inspect` lists its labels",
+                    self.gallery.display()
+                );
+            }
+            filter = filter.labels(gallery, self.only_label.iter().map(String::as_str));
+        }
+        if !self.only_id.is_empty() {
+            let known = |id: &&ImageId| (0..gallery.n_rows()).any(|row| gallery.id(row) == **id);
+            if let Some(id) = self.only_id.iter().find(|id| !known(id)) {
+                anyhow::bail!("the gallery `{}` has no image {id}", self.gallery.display());
+            }
+            filter = filter.ids(self.only_id.iter().copied());
+        }
+        Ok((filter != Filter::default()).then_some(filter))
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            k: self.top_k as usize,
+            by_label: self.group_by.is_some(),
+            rerank: Rerank {
+                expansion: self.expand.map(|n| Expansion {
+                    n_rows: n as usize,
+                    alpha: self.alpha,
+                }),
+                votes: self.vote.map(|n| n as usize),
+            },
+            exclude: None,
+        }
+    }
+}
+
 /// What each stage of one query took.
-#[derive(Clone, Copy)]
-struct Timing {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Timing {
     /// File bytes to samples.
     decode: Duration,
     /// Samples to the network's pixels.
     preprocess: Duration,
     /// Pixels to the embedding.
     encode: Duration,
-    /// Embedding to matches.
-    search: Duration,
+    /// Embedding to matches and verdict.
+    pub(super) search: Duration,
 }
 
 impl Timing {
@@ -66,287 +153,122 @@ impl Timing {
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let store = Store::open(&args.bundle, &args.gallery)?;
     let matcher = store.matcher()?;
-    let mut timings = Vec::new();
-    let mut answer = Answer::Yes;
-    let mut failed = |err: &anyhow::Error| {
-        report_error(err);
-        answer = Answer::NotAll;
+    let (matcher, calibrations) = match args.filter(&matcher)? {
+        None => (matcher, store.calibrations()),
+        Some(filter) => (matcher.with_filter(filter), &[][..]),
     };
-    for image in list_images(&args.images, &mut failed) {
-        match query(&store, &matcher, &image, args.top_k as usize) {
-            Ok((matches, timing)) => {
-                let text = if args.json {
-                    json_line(&store, &matcher, &image, &matches, &timing)
-                } else {
-                    ranked_lines(&matcher, &image, &matches)
-                };
-                print(&text)?;
-                timings.push(timing);
-            }
-            Err(err) => failed(&err),
+    let answerer = Answerer::new(&matcher, calibrations);
+    let mut session = Session {
+        args,
+        store: &store,
+        answerer,
+        timings: Vec::new(),
+        answer: Answer::Yes,
+    };
+    let mut faults = Vec::new();
+    let images = images::list_images(&args.images, &mut |err| {
+        report_error(err);
+        faults.push(());
+    });
+    if !faults.is_empty() {
+        session.answer = Answer::NotAll;
+    }
+    if args.as_one {
+        session.ask(&images, &matcher)?;
+    } else {
+        for image in &images {
+            session.ask(std::slice::from_ref(image), &matcher)?;
         }
     }
-    if !args.json && !timings.is_empty() {
-        print(&timing_lines(&timings))?;
-    }
-    Ok(answer)
+    session.finish()
 }
 
-/// The images that the arguments name; folders are walked in the order of names.
-fn list_images(arguments: &[PathBuf], failed: &mut impl FnMut(&anyhow::Error)) -> Vec<PathBuf> {
-    let mut images = Vec::new();
-    for argument in arguments {
-        if !argument.is_dir() {
-            images.push(argument.clone());
-            continue;
-        }
-        let mut walk = Walk {
-            seen: BTreeSet::new(),
-            images: Vec::new(),
-            failed,
-        };
-        walk.folder(argument, 0);
-        let found = walk.images;
-        if found.is_empty() {
-            let folder = argument.display();
-            failed(&anyhow::anyhow!(
-                "no image (jpg, jpeg, png, webp) in the folder `{folder}`"
-            ));
-        }
-        images.extend(found);
-    }
-    images
+/// One run of the command.
+struct Session<'s, 'm, 'g> {
+    args: &'s Args,
+    store: &'s Store,
+    answerer: Answerer<'m, 'g>,
+    timings: Vec<Timing>,
+    answer: Answer,
 }
 
-/// Deeper folders are not walked, so that no tree exhausts the stack.
-const MAX_DEPTH: usize = 32;
-
-/// Collects the images below one argument. Hidden files and folders are left out.
-struct Walk<'a, F> {
-    /// Folders by what they really are, so that no link leads into one twice.
-    seen: BTreeSet<PathBuf>,
-    images: Vec<PathBuf>,
-    failed: &'a mut F,
-}
-
-impl<F: FnMut(&anyhow::Error)> Walk<'_, F> {
-    fn folder(&mut self, folder: &Path, depth: usize) {
-        if depth > MAX_DEPTH {
-            let folder = folder.display();
-            let fault = anyhow::anyhow!("`{folder}` lies more than {MAX_DEPTH} folders deep");
-            return (self.failed)(&fault);
-        }
-        let entries = match self.entries(folder) {
-            Ok(entries) => entries,
-            Err(err) => return (self.failed)(&err.into()),
-        };
-        for path in entries {
-            if path.is_dir() {
-                self.folder(&path, depth + 1);
-            } else if is_image_name(&path) {
-                self.images.push(path);
+impl Session<'_, '_, '_> {
+    /// Asks with one image, or several as one. What fails is reported, and the others go on.
+    fn ask(&mut self, views: &[PathBuf], matcher: &Matcher<'_>) -> anyhow::Result<()> {
+        let mut timing = Timing::default();
+        let mut embeddings = Vec::new();
+        for image in views {
+            match encode(self.store, image, &mut timing) {
+                Ok(embedding) => embeddings.push(embedding),
+                Err(err) => {
+                    report_error(&err);
+                    self.answer = Answer::NotAll;
+                }
             }
         }
-    }
-
-    /// What lies in a folder, sorted by name; nothing if that folder was seen before.
-    fn entries(&mut self, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-        let real = fs::canonicalize(folder).map_err(FileError::because("open folder", folder))?;
-        if !self.seen.insert(real) {
-            return Ok(Vec::new());
+        // A view that can not be read leaves the object unanswered: fewer views are another
+        // query than was asked.
+        if embeddings.len() < views.len() || views.is_empty() {
+            return Ok(());
         }
-        let mut paths = fs::read_dir(folder)
-            .and_then(|entries| {
-                entries
-                    .map(|entry| Ok(entry?.path()))
-                    .collect::<std::io::Result<Vec<_>>>()
-            })
-            .map_err(FileError::because("read folder", folder))?;
-        paths.retain(|path| !is_hidden(path));
-        paths.sort();
-        Ok(paths)
+        let merged: Result<Asked, _> = answer::merge(&embeddings);
+        let asked = match merged {
+            Ok(asked) => asked,
+            Err(err) => {
+                report_error(&err.into());
+                self.answer = Answer::NotAll;
+                return Ok(());
+            }
+        };
+        let started = Instant::now();
+        let answer = self.answerer.answer(&asked, &self.args.request());
+        timing.search = started.elapsed();
+        let shown = show::Shown {
+            matcher,
+            answerer: &self.answerer,
+            views,
+            answer: &answer,
+        };
+        let text = if self.args.json {
+            shown.json_line(self.store, &timing)
+        } else {
+            shown.lines()
+        };
+        print(&text)?;
+        self.timings.push(timing);
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<Answer> {
+        if !self.args.json && !self.timings.is_empty() {
+            print(&show::basis_lines(&self.answerer))?;
+            print(&show::timing_lines(&self.timings))?;
+        }
+        Ok(self.answer)
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.as_encoded_bytes().starts_with(b".")
+/// Encodes an image and adds what the stages took.
+fn encode(store: &Store, image: &Path, timing: &mut Timing) -> anyhow::Result<Vec<f32>> {
+    let bytes = images::read_image(image)?;
+    encode_bytes(store, &bytes, timing).with_context(|| format!("image `{}`", image.display()))
 }
 
-fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| {
-        ["jpg", "jpeg", "png", "webp"]
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
-}
-
-fn read_image(image: &Path) -> anyhow::Result<Vec<u8>> {
-    let max_bytes = Limits::DEFAULT.max_bytes;
-    if image != Path::new("-") {
-        return Ok(files::read(image, max_bytes)?);
-    }
-    let mut bytes = Vec::new();
-    // One byte more than allowed, for the decoder to refuse.
-    let mut input = std::io::stdin().lock().take(max_bytes + 1);
-    input
-        .read_to_end(&mut bytes)
-        .context("could not read standard input")?;
-    Ok(bytes)
-}
-
-fn query(
+/// Encodes the bytes of an image file and adds what the stages took.
+pub(super) fn encode_bytes(
     store: &Store,
-    matcher: &Matcher<'_>,
-    image: &Path,
-    k: usize,
-) -> anyhow::Result<(Vec<Match>, Timing)> {
-    let bytes = read_image(image)?;
+    bytes: &[u8],
+    timing: &mut Timing,
+) -> anyhow::Result<Vec<f32>> {
     let encoder = store.encoder();
-    let context = || format!("image `{}`", image.display());
     let started = Instant::now();
-    let samples = decode(&bytes, &Limits::DEFAULT).with_context(context)?;
+    let samples = decode(bytes, &Limits::DEFAULT)?;
     let decoded = Instant::now();
     let pixels = prepare(&samples, encoder.preprocess());
     let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels).with_context(context)?;
-    let encoded = Instant::now();
-    let matches = matcher.search(&embedding, k, None);
-    let searched = Instant::now();
-    let timing = Timing {
-        decode: decoded - started,
-        preprocess: prepared - decoded,
-        encode: encoded - prepared,
-        search: searched - encoded,
-    };
-    Ok((matches, timing))
-}
-
-/// Label and name of a match. The store verified that every row has both.
-fn texts<'m>(matcher: &'m Matcher<'_>, found: &Match) -> (&'m str, &'m str) {
-    matcher
-        .gallery()
-        .entry(found.row)
-        .map_or(("", ""), |entry| (entry.label, entry.name))
-}
-
-fn ranked_lines(matcher: &Matcher<'_>, image: &Path, matches: &[Match]) -> String {
-    let width = matches
-        .iter()
-        .map(|m| texts(matcher, m).0.chars().count())
-        .max()
-        .unwrap_or(0);
-    let mut text = format!("{}\n", image.display());
-    for (rank, found) in (1..).zip(matches) {
-        let (label, name) = texts(matcher, found);
-        let _ = writeln!(text, "{rank:4}  {:.4}  {label:width$}  {name}", found.score);
-    }
-    text
-}
-
-fn json_line(
-    store: &Store,
-    matcher: &Matcher<'_>,
-    image: &Path,
-    matches: &[Match],
-    timing: &Timing,
-) -> String {
-    let matches: Vec<_> = (1_u32..)
-        .zip(matches)
-        .map(|(rank, found)| {
-            let (label, name) = texts(matcher, found);
-            json!({
-                "rank": rank,
-                "score": found.score,
-                "label": label,
-                "name": name,
-                "id": found.id.to_string(),
-            })
-        })
-        .collect();
-    let stages: serde_json::Map<_, _> = timing
-        .stages()
-        .iter()
-        .map(|(stage, time)| ((*stage).to_owned(), (time.as_micros() as u64).into()))
-        .collect();
-    let object = json!({
-        "schema": "eyas.query/1",
-        "image": image.display().to_string(),
-        "matches": matches,
-        "timing_us": stages,
-        "space_id": store.encoder().space().0.to_string(),
-    });
-    format!("{object}\n")
-}
-
-/// Time by stage: of the one query, or the median over several.
-fn timing_lines(timings: &[Timing]) -> String {
-    let mut text = match timings.len() {
-        1 => "time\n".to_owned(),
-        n => format!("time, median of {n} queries\n"),
-    };
-    for stage_idx in 0..5 {
-        let mut times: Vec<Duration> = timings
-            .iter()
-            .map(|timing| timing.stages()[stage_idx].1)
-            .collect();
-        times.sort_unstable();
-        let name = timings[0].stages()[stage_idx].0;
-        let median = times[times.len() / 2];
-        let _ = writeln!(text, "{name:>12}  {:8.3} ms", median.as_secs_f64() * 1e3);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_known_by_their_extension_in_any_case() {
-        for name in ["a.jpg", "a.JPEG", "a.Png", "b/c.webp"] {
-            assert!(is_image_name(Path::new(name)), "{name}");
-        }
-        for name in ["a.txt", "jpg", ".jpg", "a.jpg.part"] {
-            assert!(!is_image_name(Path::new(name)), "{name}");
-        }
-    }
-
-    #[test]
-    fn folders_are_walked_in_order_and_an_empty_one_is_reported() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        std::fs::create_dir_all(root.join("b/deep")).unwrap();
-        std::fs::create_dir_all(root.join("empty")).unwrap();
-        for name in ["c.jpg", "b/deep/x.PNG", "a.webp", "notes.txt"] {
-            std::fs::write(root.join(name), b"").unwrap();
-        }
-        let mut faults = Vec::new();
-        let arguments = [root.to_owned(), root.join("empty"), PathBuf::from("-")];
-        let images = list_images(&arguments, &mut |err| faults.push(err.to_string()));
-        let expected = ["a.webp", "b/deep/x.PNG", "c.jpg"].map(|name| root.join(name));
-        assert_eq!(images[..3], expected);
-        assert_eq!(images[3..], [PathBuf::from("-")]);
-        assert_eq!(faults.len(), 1);
-        assert!(faults[0].starts_with("no image (jpg, jpeg, png, webp) in the folder"));
-    }
-    #[test]
-    fn hidden_files_are_left_out_and_links_are_followed_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        for name in ["a", "b", ".hidden"] {
-            fs::create_dir(root.join(name)).unwrap();
-        }
-        for name in ["a/x.jpg", "b/y.jpg", ".hidden/z.jpg", "b/._y.jpg"] {
-            fs::write(root.join(name), b"").unwrap();
-        }
-        let link = |to: &Path, at: &str| std::os::unix::fs::symlink(to, root.join(at)).unwrap();
-        link(root, "a/up");
-        link(&root.join("a"), "b/again");
-        let no_fault = &mut |err: &anyhow::Error| panic!("{err}");
-        let images = list_images(&[root.to_owned()], no_fault);
-        let expected = ["a/x.jpg", "b/y.jpg"].map(|name| root.join(name));
-        assert_eq!(images, expected);
-    }
+    let embedding = encoder.encode(&pixels)?;
+    timing.decode += decoded - started;
+    timing.preprocess += prepared - decoded;
+    timing.encode += prepared.elapsed();
+    Ok(embedding)
 }

@@ -82,7 +82,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<Answer> {
         seconds: args.max_seconds,
     };
     let slots = Slots::init(Disk, &args.folder.path(), settings)?;
-    let takes = match slots.settings().keys.len() {
+    let takes = match slots.settings()?.keys.len() {
         0 => "files from anybody, without signatures".to_owned(),
         1 => "files that one key has signed".to_owned(),
         n => format!("files that one of {n} keys has signed"),

@@ -130,6 +130,8 @@ pub enum Method {
 pub struct Matcher<'a> {
     gallery: Gallery<'a>,
     method: Method,
+    /// Which rows may be found; a query's own filter goes before it.
+    filter: Option<Filter>,
 }
 
 impl<'a> Matcher<'a> {
@@ -143,7 +145,20 @@ impl<'a> Matcher<'a> {
     /// Searches this gallery with the given implementation.
     #[must_use]
     pub fn with_method(gallery: Gallery<'a>, method: Method) -> Self {
-        Self { gallery, method }
+        Self {
+            gallery,
+            method,
+            filter: None,
+        }
+    }
+
+    /// Only finds what the filter lets through.
+    #[must_use]
+    pub fn with_filter(self, filter: Filter) -> Self {
+        Self {
+            filter: Some(filter),
+            ..self
+        }
     }
 
     /// The gallery that is searched.
@@ -172,6 +187,14 @@ impl<'a> Matcher<'a> {
     /// If a query is not as long as the gallery's rows.
     #[must_use]
     pub fn search_batch(&self, queries: &[Query<'_>], k: usize) -> Vec<Vec<Match>> {
+        let restricted: Vec<Query<'_>> = queries
+            .iter()
+            .map(|query| Query {
+                filter: query.filter.or(self.filter.as_ref()),
+                ..*query
+            })
+            .collect();
+        let queries = &restricted;
         match self.method {
             Method::Reference => queries
                 .iter()

@@ -39,12 +39,13 @@ impl<'s> Board<'s> {
             Source::Files(_) => None,
             Source::Store(slots) => Some(slots),
         };
-        let settings = slots.map(Slots::settings);
+        // A store whose settings are damaged serves, and takes nothing.
+        let settings = slots.and_then(|slots| slots.settings().ok());
         let hello = Hello {
             program: concat!("eyas-device ", env!("CARGO_PKG_VERSION")).to_owned(),
             boot,
             speeds,
-            takes_files: slots.is_some(),
+            takes_files: settings.is_some(),
             needs_signatures: settings.is_some_and(|settings| settings.needs_signatures()),
             max_image_bytes: MAX_IMAGE_BYTES,
             max_file_bytes: settings.map_or(0, |settings| settings.max_file_bytes),
@@ -171,7 +172,8 @@ impl<'s> Board<'s> {
             // For people who stand before the board.
             allow_downgrade: false,
         };
-        let trial = InChild::of_this_program(slots.settings().trial)
+        let settings = slots.settings().map_err(|err| refusal(&err))?;
+        let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
         match slots.install(&choice, &trial) {
             Ok(Installed::OnTrial(_) | Installed::Already(_)) => {}

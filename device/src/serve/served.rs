@@ -1,16 +1,17 @@
 //! What serves at the moment: a student with its gallery, from two files or from a store.
 
 use std::path::PathBuf;
-
-use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
-use eyas_shared::link::message::{
-    Answer, FileId, Found, GalleryInfo, MAX_LABEL_BYTES, MAX_NAME_BYTES, StudentInfo, cut,
-};
-use eyas_shared::preprocess::{Limits, decode, prepare};
 use std::time::{Duration, Instant};
 
+use eyas_shared::calibration;
+use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
+use eyas_shared::link::message::{
+    Answer, FileId, Found, GalleryInfo, MAX_LABEL_BYTES, MAX_NAME_BYTES, StudentInfo, Verdict, cut,
+};
+use eyas_shared::preprocess::{Limits, decode, prepare};
+
+use crate::answer::{Answerer, Asked, Request, Rerank};
 use crate::encoder::EncodeError;
-use crate::matcher::Match;
 use crate::slots::{Opened, Slots, SlotsError};
 use crate::store::{MappedFile, Store, StoreError};
 
@@ -186,12 +187,24 @@ impl Served {
             outcome => outcome?,
         };
         let encoded = Instant::now();
-        let matches = matcher.search(&embedding, k, None);
+        let request = Request {
+            k,
+            by_label: false,
+            rerank: Rerank {
+                expansion: None,
+                votes: None,
+            },
+            exclude: None,
+        };
+        let answerer = Answerer::new(&matcher, store.calibrations());
+        let answer = answerer.answer(&Asked::single(embedding), &request);
         let searched = Instant::now();
         let mut texts = String::new();
-        let found = matches
+        let found = answer
+            .found
             .iter()
-            .map(|found: &Match| {
+            .map(|found| {
+                let found = found.best;
                 let entry = matcher.gallery().entry(found.row);
                 let (label, name) = entry.map_or(("", ""), |entry| (entry.label, entry.name));
                 let (label, name) = (cut(label, MAX_LABEL_BYTES), cut(name, MAX_NAME_BYTES));
@@ -211,12 +224,22 @@ impl Served {
             space: encoder.space().0.0,
             found,
             texts,
-            verdict: None,
+            verdict: answer
+                .judgement
+                .map(|judgement| on_the_wire(judgement.verdict)),
             decode_micros: micros(decoded - started),
             preprocess_micros: micros(prepared - decoded),
             encode_micros: micros(encoded - prepared),
             search_micros: micros(searched - encoded),
         })
+    }
+}
+
+fn on_the_wire(verdict: calibration::Verdict) -> Verdict {
+    match verdict {
+        calibration::Verdict::Match => Verdict::Match,
+        calibration::Verdict::Uncertain => Verdict::Uncertain,
+        calibration::Verdict::Unknown => Verdict::Unknown,
     }
 }
 

@@ -118,8 +118,8 @@ impl<F: Fs> Slots<F> {
     ) -> Result<u64, SlotsError> {
         let path = self.find(role, hash)?;
         let untrusted = |source| SlotsError::Signature { role, hash, source };
-        let keys = &self.settings.keys;
-        let text = match self.settings.needs_signatures() {
+        let settings = self.settings()?;
+        let text = match settings.needs_signatures() {
             true => Some(
                 self.signature_of(hash)?
                     .ok_or(SlotsError::Unsigned { role, hash })?,
@@ -128,7 +128,9 @@ impl<F: Fs> Slots<F> {
         };
         let detached = text.as_deref().map(Detached::read).transpose();
         let detached = detached.map_err(untrusted)?;
-        let check = detached.as_ref().map(|detached| detached.check(keys));
+        let check = detached
+            .as_ref()
+            .map(|detached| detached.check(&settings.keys));
         let mut check = check.transpose().map_err(untrusted)?;
         let found = self.read_through(&path, check.as_mut())?;
         if found != hash {
@@ -198,12 +200,8 @@ impl<F: Fs> Slots<F> {
             if self.fs.len(&to).is_ok() {
                 continue;
             }
-            self.fs
-                .sync(&from)
-                .map_err(SlotsError::because("sync", &from))?;
-            self.fs
-                .rename(&from, &to)
-                .map_err(SlotsError::because("rename", &from))?;
+            let renamed = self.fs.rename(&from, &to);
+            renamed.map_err(SlotsError::because("rename", &from))?;
         }
         // Also if all lay there: nobody knows whether the names were synced before a cut.
         self.sync_folder(FILES)?;

@@ -16,7 +16,7 @@
 //! [`Slots::install`]), *on trial* (the pointer names it, starts are counted), *confirmed*.
 //!
 //! ```text
-//! settings.json      trusted keys and limits; written once, a store without it takes nothing
+//! settings.json      trusted keys and limits, and a copy; a store without them takes nothing
 //! pointer-a, -b      what serves, written in turn
 //! generations/N      what was confirmed, for the case that both pointers are lost
 //! files/HASH         bundles and galleries of generations
@@ -38,6 +38,11 @@ pub mod trial;
 mod error;
 mod settings;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +57,8 @@ pub use serving::{MAX_STARTS, Opened, Serving};
 pub use settings::Settings;
 pub use staging::{StagedFile, Staging};
 
-const SETTINGS: &str = "settings.json";
+/// Twice, because a store without settings takes no more updates.
+const SETTINGS: [&str; 2] = ["settings.json", "settings-copy.json"];
 const FILES: &str = "files";
 const SIGNATURES: &str = "signatures";
 const LOCK: &str = "lock";
@@ -63,7 +69,8 @@ const MAX_SETTINGS_BYTES: u64 = 64 << 10;
 pub struct Slots<F: Fs = Disk> {
     fs: F,
     root: PathBuf,
-    settings: Settings,
+    /// Or what is wrong with them.
+    settings: Result<Settings, String>,
 }
 
 impl<F: Fs> Slots<F> {
@@ -73,7 +80,7 @@ impl<F: Fs> Slots<F> {
     /// # Errors
     /// If it is set up already, or the system refuses.
     pub fn init(fs: F, root: &Path, settings: Settings) -> Result<Self, SlotsError> {
-        let path = root.join(SETTINGS);
+        let [path, copy] = SETTINGS.map(|name| root.join(name));
         if fs.len(&path).is_ok() {
             let path = root.to_owned();
             return Err(SlotsError::AlreadySetUp { path });
@@ -86,10 +93,11 @@ impl<F: Fs> Slots<F> {
         for name in [FILES, SIGNATURES, staging::STAGED, pointer::GENERATIONS] {
             create(&root.join(name))?;
         }
+        let json = settings.to_json();
         let slots = Self {
             fs,
             root: root.to_owned(),
-            settings,
+            settings: Ok(settings),
         };
         let mut empty = Pointer {
             next_number: 1,
@@ -98,8 +106,9 @@ impl<F: Fs> Slots<F> {
         // Twice: both records are there from now on, and no later write needs the folder.
         empty.write(&slots.fs, root)?;
         empty.write(&slots.fs, root)?;
-        // Last, because a store is set up once this file is there.
-        slots.replace(&path, &slots.settings.to_json())?;
+        // Last, because a store is set up once these files are there.
+        slots.replace(&copy, &json)?;
+        slots.replace(&path, &json)?;
         if let Some(parent) = root.parent().filter(|path| !path.as_os_str().is_empty()) {
             let synced = slots.fs.sync_folder(parent);
             synced.map_err(SlotsError::because("sync", parent))?;
@@ -109,35 +118,37 @@ impl<F: Fs> Slots<F> {
 
     /// Opens a store that was set up.
     ///
+    /// A store whose settings are damaged still serves what it has; it takes no files,
+    /// because it has forgotten whose.
+    ///
     /// # Errors
-    /// If it was not, or its settings can not be read: a store must not forget that it
-    /// takes only signed files.
+    /// If it was not set up.
     pub fn open(fs: F, root: &Path) -> Result<Self, SlotsError> {
-        let path = root.join(SETTINGS);
-        let not_set_up = |what: String| SlotsError::NotSetUp {
-            path: root.to_owned(),
-            what,
-        };
-        let bytes = match fs.read(&path, MAX_SETTINGS_BYTES) {
-            Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                return Err(not_set_up(format!("it has no `{SETTINGS}`")));
-            }
-            Err(err) => return Err(SlotsError::because("read", &path)(err)),
-        };
-        let settings = Settings::from_json(&bytes)
-            .map_err(|what| not_set_up(format!("`{SETTINGS}` is damaged: {what}")))?;
-        Ok(Self {
+        let slots = Self {
+            settings: read_settings(&fs, root),
             fs,
             root: root.to_owned(),
-            settings,
-        })
+        };
+        let serves = || {
+            slots
+                .pointer()
+                .is_ok_and(|p| p.generations().next().is_some())
+        };
+        if slots.settings.is_err() && !serves() {
+            slots.settings()?;
+        }
+        Ok(slots)
     }
 
     /// Trusted keys and limits.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    ///
+    /// # Errors
+    /// [`SlotsError::NotSetUp`] if they are damaged.
+    pub fn settings(&self) -> Result<&Settings, SlotsError> {
+        self.settings.as_ref().map_err(|what| SlotsError::NotSetUp {
+            path: self.root.clone(),
+            what: what.clone(),
+        })
     }
 
     /// The store's folder.
@@ -249,4 +260,15 @@ impl<F: Fs> Slots<F> {
         }
         written.map_err(SlotsError::because("write", path))
     }
+}
+
+/// The first of the copies that can be read; else what is wrong with the first.
+fn read_settings<F: Fs>(fs: &F, root: &Path) -> Result<Settings, String> {
+    let read = |name: &str| {
+        let bytes = fs.read(&root.join(name), MAX_SETTINGS_BYTES);
+        let bytes = bytes.map_err(|err| format!("`{name}` can not be read: {err}"))?;
+        Settings::from_json(&bytes).map_err(|what| format!("`{name}` is damaged: {what}"))
+    };
+    let [first, copy] = SETTINGS.map(read);
+    first.or_else(|what| copy.map_err(|_| what))
 }

@@ -8,7 +8,7 @@
 //! record.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use eyas_shared::fingerprint::Fingerprint;
 use serde::{Deserialize, Serialize};
@@ -119,35 +119,36 @@ impl Pointer {
 
     /// Writes this as the newest record: to the file that does not hold the newest one.
     pub(super) fn write<F: Fs>(&mut self, fs: &F, root: &Path) -> Result<(), SlotsError> {
-        let mut newest: Option<(u64, usize)> = None;
+        let mut newest: Option<(Self, usize)> = None;
         for (record_idx, name) in RECORDS.iter().enumerate() {
             let path = root.join(name);
             // Unlike `read` this takes no answer but a sure one: a record that only seems to
             // be lost would come back later, with a higher number than what is written now.
             let record = read_record(fs, &path).map_err(SlotsError::because("read", &path))?;
             if let Some(record) = record
-                && newest.is_none_or(|(sequence, _)| record.sequence > sequence)
+                && newest
+                    .as_ref()
+                    .is_none_or(|(known, _)| record.sequence > known.sequence)
             {
-                newest = Some((record.sequence, record_idx));
+                newest = Some((record, record_idx));
             }
         }
-        if let Some((sequence, record_idx)) = newest {
+        let mut target = 0;
+        if let Some((record, record_idx)) = newest {
             // After an error or a kill nobody knows whether the record that was read is on
-            // the disk; it has to be before the other one is touched.
-            let path = root.join(RECORDS[record_idx]);
-            fs.sync(&path).map_err(SlotsError::because("sync", &path))?;
-            self.sequence = self.sequence.max(sequence);
+            // the disk, and it has to be before the other one is touched. It is written
+            // again, because a system that failed to sync once may take its copy for synced.
+            put_record(fs, &root.join(RECORDS[record_idx]), &record)?;
+            target = 1 - record_idx;
+            self.sequence = self.sequence.max(record.sequence);
         }
         self.sequence += 1;
-        let target = newest.map_or(0, |(_, record_idx)| 1 - record_idx);
         let path = root.join(RECORDS[target]);
         let is_new = fs.len(&path).is_err();
-        fs.write_at(&path, 0, &encode(self))
-            .map_err(SlotsError::because("write", &path))?;
-        fs.sync(&path).map_err(SlotsError::because("sync", &path))?;
+        put_record(fs, &path, self)?;
         if is_new {
-            fs.sync_folder(root)
-                .map_err(SlotsError::because("sync", root))?;
+            let synced = fs.sync_folder(root);
+            synced.map_err(SlotsError::because("sync", root))?;
         }
         Ok(())
     }
@@ -195,10 +196,7 @@ impl Pointer {
 }
 
 /// The confirmed generations that have a record, oldest first.
-pub(super) fn confirmed_generations<F: Fs>(
-    fs: &F,
-    root: &Path,
-) -> Result<Vec<Generation>, SlotsError> {
+fn confirmed_generations<F: Fs>(fs: &F, root: &Path) -> Result<Vec<Generation>, SlotsError> {
     let folder = root.join(GENERATIONS);
     let names = match fs.list(&folder) {
         Ok(names) => names,
@@ -221,19 +219,22 @@ pub(super) fn keep_confirmed<F: Fs>(
     root: &Path,
     generation: &Generation,
 ) -> Result<(), SlotsError> {
-    let path = confirmed_path(root, generation.number);
     // Nobody needs this record before the pointer is written, which is after it is whole.
-    fs.write_at(&path, 0, &encode(generation))
-        .map_err(SlotsError::because("write", &path))?;
-    fs.sync(&path).map_err(SlotsError::because("sync", &path))?;
     let folder = root.join(GENERATIONS);
+    put_record(fs, &folder.join(record_name(generation.number)), generation)?;
     fs.sync_folder(&folder)
         .map_err(SlotsError::because("sync", &folder))
 }
 
-/// Where the record of a confirmed generation lies.
-pub(super) fn confirmed_path(root: &Path, number: u64) -> PathBuf {
-    root.join(GENERATIONS).join(format!("{number:020}"))
+/// Name of the record of a confirmed generation.
+pub(super) fn record_name(number: u64) -> String {
+    format!("{number:020}")
+}
+
+fn put_record<F: Fs>(fs: &F, path: &Path, value: &impl Serialize) -> Result<(), SlotsError> {
+    fs.write_at(path, 0, &encode(value))
+        .map_err(SlotsError::because("write", path))?;
+    fs.sync(path).map_err(SlotsError::because("sync", path))
 }
 
 fn read_record<F: Fs>(fs: &F, path: &Path) -> io::Result<Option<Pointer>> {

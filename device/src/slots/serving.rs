@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::Fingerprint;
 
 use super::fs::{self, Disk, Fs};
-use super::pointer::{
-    GENERATIONS, Generation, Pointer, confirmed_generations, confirmed_path, keep_confirmed,
-};
+use super::pointer::{GENERATIONS, Generation, Pointer, keep_confirmed, record_name};
+use super::staging::{Names, STAGED};
 use super::{FILES, SIGNATURES, Slots, SlotsError};
 use crate::store::{Store, StoreError};
 
@@ -196,13 +196,54 @@ impl<F: Fs> Slots<F> {
                 }
             }
         }
-        let kept = [&pointer.confirmed, &pointer.previous];
-        for known in confirmed_generations(&self.fs, &self.root)? {
-            if !kept.contains(&&Some(known.clone())) {
-                self.remove_if_there(&confirmed_path(&self.root, known.number))?;
+        n_removed += self.remove_orphans()?;
+        let kept = [&pointer.confirmed, &pointer.previous]
+            .into_iter()
+            .flatten();
+        let kept: Vec<String> = kept.map(|known| record_name(known.number)).collect();
+        let folder = self.root.join(GENERATIONS);
+        let names = self.fs.list(&folder);
+        for name in names.map_err(SlotsError::because("read", &folder))? {
+            if !kept.contains(&name) {
+                self.remove_if_there(&folder.join(name))?;
             }
         }
         self.sync_folder(GENERATIONS)?;
+        Ok(n_removed)
+    }
+
+    /// Removes what a cut left beside staged files that are whole, in place, or gone.
+    fn remove_orphans(&self) -> Result<usize, SlotsError> {
+        let folder = self.root.join(STAGED);
+        let names = self.fs.list(&folder);
+        let names = names.map_err(SlotsError::because("read", &folder))?;
+        let hash_of = |name: &String| Fingerprint::from_hex(name.split('.').next()?);
+        let mut hashes: Vec<Fingerprint> = names.iter().filter_map(hash_of).collect();
+        hashes.dedup();
+        let mut n_removed = 0;
+        for hash in hashes {
+            let at = Names::of(&self.root, hash);
+            let mut leftovers = Vec::new();
+            let is_there = |path: &Path| self.fs.len(path).is_ok();
+            if is_there(&self.file_path(hash)) {
+                leftovers.extend([&at.whole, &at.part]);
+            } else if is_there(&at.whole) {
+                leftovers.push(&at.part);
+            } else if is_there(&at.part) {
+                continue;
+            }
+            leftovers.extend([&at.log, &at.lock]);
+            leftovers.retain(|path| is_there(path));
+            // Whoever receives the file has the lock.
+            if leftovers.is_empty() || self.lock_staged(hash).is_err() {
+                continue;
+            }
+            for path in leftovers {
+                self.remove_if_there(path)?;
+                n_removed += 1;
+            }
+            self.remove_if_there(&at.lock)?;
+        }
         Ok(n_removed)
     }
 
@@ -279,8 +320,7 @@ impl Slots<Disk> {
         let generation = &serving.generation;
         let bundle = self.file_path(generation.bundle);
         let gallery = self.file_path(generation.gallery);
-        let share =
-            |path: &std::path::Path| fs::share(path).map_err(FileError::because("read", path));
+        let share = |path: &Path| fs::share(path).map_err(FileError::because("read", path));
         Ok(Opened {
             _shared: [share(&bundle)?, share(&gallery)?],
             store: Store::open(&bundle, &gallery)?,

@@ -104,7 +104,7 @@ impl<F: Fs> Slots<F> {
         bytes: u64,
         step: u64,
     ) -> Result<Staging<'_, F>, SlotsError> {
-        let limit = self.settings().max_file_bytes;
+        let limit = self.settings()?.max_file_bytes;
         if !(1..=limit).contains(&bytes) {
             return Err(SlotsError::Length { bytes, limit });
         }
@@ -181,7 +181,7 @@ impl<F: Fs> Slots<F> {
         Ok(())
     }
 
-    fn lock_staged(&self, hash: Fingerprint) -> Result<F::Lock, SlotsError> {
+    pub(super) fn lock_staged(&self, hash: Fingerprint) -> Result<F::Lock, SlotsError> {
         let path = Names::of(&self.root, hash).lock;
         let lock = self.fs.try_lock(&path);
         let lock = lock.map_err(SlotsError::because("lock", &path))?;
@@ -279,8 +279,7 @@ impl<F: Fs> Staging<'_, F> {
         }
         let names = Names::of(&self.slots.root, self.hash);
         let fs = &self.slots.fs;
-        fs.sync(&names.part)
-            .map_err(SlotsError::because("sync", &names.part))?;
+        self.sync_part(&names.part)?;
         let entry = encode_entry(self.have, self.hasher.clone().finish());
         let offset = self.n_entries * ENTRY_BYTES as u64;
         fs.write_at(&names.log, offset, &entry)
@@ -320,13 +319,23 @@ impl<F: Fs> Staging<'_, F> {
         }
         let names = Names::of(&self.slots.root, self.hash);
         let fs = &self.slots.fs;
-        fs.sync(&names.part)
-            .map_err(SlotsError::because("sync", &names.part))?;
+        self.sync_part(&names.part)?;
         fs.rename(&names.part, &names.whole)
             .map_err(SlotsError::because("rename", &names.part))?;
         self.slots.sync_folder(STAGED)?;
         self.slots.remove_if_there(&names.log)?;
         self.slots.remove_if_there(&names.lock)
+    }
+
+    /// A system that failed to sync once may take what it has in memory for synced: then all
+    /// has to be written anew, and is sent again.
+    fn sync_part(&self, part: &Path) -> Result<(), SlotsError> {
+        let synced = self.slots.fs.sync(part);
+        if synced.is_err() {
+            // The first error is the one to tell.
+            let _ = self.slots.forget(self.hash);
+        }
+        synced.map_err(SlotsError::because("sync", part))
     }
 
     fn flush(&mut self) -> Result<(), SlotsError> {

@@ -4,19 +4,23 @@
 
 mod bench_training;
 mod board;
+mod calibrate;
 mod data;
 mod demo;
 mod embed;
 mod evaluate;
 mod export;
 mod gallery;
+mod keys;
 mod losses;
 mod runs;
+mod sign;
 mod sweep;
 mod teacher;
 mod teacher_script;
 mod teacher_train;
 mod train;
+mod upgrade;
 
 mod progress;
 #[cfg(feature = "torch")]
@@ -76,6 +80,16 @@ enum Command {
     Gallery(gallery::Command),
     /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
+    /// Find what scores mean for a bundle and a gallery: match, uncertain or unknown.
+    Calibrate(calibrate::Args),
+    /// Make or show the keys with which files for boards are signed.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Sign files for boards.
+    Sign(sign::Args),
+    /// Decide about a new student before it goes on boards.
+    #[command(subcommand)]
+    Upgrade(upgrade::Command),
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
@@ -121,6 +135,10 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+        Command::Keys(command) => keys::run(command),
+        Command::Sign(args) => sign::run(&args),
+        Command::Upgrade(command) => upgrade::run(command),
         Command::Runs(command) => runs::run(command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),

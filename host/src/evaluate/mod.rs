@@ -2,7 +2,8 @@
 //! matcher.
 //!
 //! [`metrics`] and [`clustering`] define the numbers, [`protocols`] and [`revisited`] who
-//! asks what, [`baseline`] what has to be beaten; [`golden`] computes what published
+//! asks what, [`baseline`] what has to be beaten; [`paired`] what one way
+//! of answering loses beside another; [`golden`] computes what published
 //! implementations were recorded to give. [`ranks`] keeps memory bounded. Nothing here measures time, and nothing knows how a student was trained.
 
 pub mod baseline;
@@ -10,6 +11,7 @@ pub mod clustering;
 pub mod golden;
 pub mod landmarks;
 pub mod metrics;
+pub mod paired;
 pub mod protocols;
 pub mod ranks;
 pub mod revisited;

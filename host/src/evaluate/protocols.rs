@@ -125,16 +125,8 @@ pub enum RetrievalError {
 /// # Errors
 /// If dimensions differ or a query has no direction.
 pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, RetrievalError> {
+    check_queries(queries, matcher)?;
     let gallery = matcher.gallery();
-    if queries.embeddings.dim() != gallery.dim() {
-        return Err(RetrievalError::OtherDim {
-            queries: queries.embeddings.dim(),
-            gallery: gallery.dim(),
-        });
-    }
-    if let Some(query_idx) = queries.embeddings.first_unusable_row() {
-        return Err(RetrievalError::NoDirection { query_idx });
-    }
     let relevant = Relevant::of(queries, matcher);
     let n_queries = queries.ids.len();
     // As many blocks as keep every core busy, none larger than a batch.
@@ -155,6 +147,24 @@ pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, 
     };
     let outcomes = parallel::map(n_queries.div_ceil(block), score, || {});
     Ok(summarize(outcomes.into_iter().flatten().collect()))
+}
+
+/// Whether queries fit a gallery.
+pub(super) fn check_queries(
+    queries: &Queries,
+    matcher: &Matcher<'_>,
+) -> Result<(), RetrievalError> {
+    let gallery = matcher.gallery();
+    if queries.embeddings.dim() != gallery.dim() {
+        return Err(RetrievalError::OtherDim {
+            queries: queries.embeddings.dim(),
+            gallery: gallery.dim(),
+        });
+    }
+    match queries.embeddings.first_unusable_row() {
+        Some(query_idx) => Err(RetrievalError::NoDirection { query_idx }),
+        None => Ok(()),
+    }
 }
 
 impl Retrieval {
@@ -179,7 +189,7 @@ impl Retrieval {
 }
 
 /// The gallery's rows by label, as far as queries ask for them.
-struct Relevant {
+pub(super) struct Relevant {
     /// Rows of each label of a query, ascending.
     rows_of_label: HashMap<u32, Vec<u32>>,
     /// Label number of each query in the gallery, if it has that label.
@@ -189,7 +199,7 @@ struct Relevant {
 }
 
 impl Relevant {
-    fn of(queries: &Queries, matcher: &Matcher<'_>) -> Self {
+    pub(super) fn of(queries: &Queries, matcher: &Matcher<'_>) -> Self {
         let gallery = matcher.gallery();
         let number_of: HashMap<&str, u32> = (0..gallery.header.n_labels)
             .filter_map(|label_idx| Some((gallery.label(label_idx)?, label_idx)))
@@ -204,7 +214,7 @@ impl Relevant {
             .collect();
         let asking: HashSet<ImageId> = queries.ids.iter().copied().collect();
         let mut n_rows_of: HashMap<ImageId, usize> = HashMap::new();
-        for row in 0..gallery.n_rows() {
+        for row in (0..gallery.n_rows()).filter(|row| !gallery.is_removed(*row)) {
             if let Some(rows) = rows_of_label.get_mut(&gallery.label_idx(row)) {
                 rows.push(row);
             }
@@ -215,7 +225,7 @@ impl Relevant {
         }
         let n_searched = |id: &ImageId| {
             let n_itself = n_rows_of.get(id).copied().unwrap_or(0);
-            gallery.n_rows() as usize - n_itself
+            gallery.n_images() as usize - n_itself
         };
         Self {
             n_searched: queries.ids.iter().map(n_searched).collect(),
@@ -225,7 +235,12 @@ impl Relevant {
     }
 
     /// Rows of the query's label that do not hold the query itself.
-    fn rows_of(&self, query_idx: usize, queries: &Queries, matcher: &Matcher<'_>) -> Vec<u32> {
+    pub(super) fn rows_of(
+        &self,
+        query_idx: usize,
+        queries: &Queries,
+        matcher: &Matcher<'_>,
+    ) -> Vec<u32> {
         let label = self.label_of_query[query_idx];
         let rows = label.and_then(|label| self.rows_of_label.get(&label));
         let id = queries.ids[query_idx];

@@ -175,6 +175,7 @@ fn verified(
         header,
         onnx: &onnx,
         probe_embeddings: student.reference.probes.clone(),
+        calibrations: Vec::new(),
     };
     verify::verify(&draft, reference)
 }

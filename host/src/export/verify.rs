@@ -198,6 +198,7 @@ pub(super) fn verify(draft: &Bundle<'_>, reference: &Reference) -> Result<Verifi
         onnx: draft.onnx,
         probe_embeddings: Embeddings::from_values(dim, of_probes)
             .expect("whole rows were cut from a matrix"),
+        calibrations: draft.calibrations.clone(),
     }
     .to_bytes();
     // The bytes that are shipped, not those they were made from.

@@ -31,9 +31,17 @@ impl Thumbnail {
     /// # Errors
     /// If the encoder refuses.
     pub fn of(image: &RgbImage) -> Result<Self, PictureError> {
+        Self::of_side(image, LONGER_SIDE)
+    }
+
+    /// [`of`](Self::of) with another longer side, of 1 to 65535 pixels.
+    ///
+    /// # Errors
+    /// If the encoder refuses.
+    pub fn of_side(image: &RgbImage, longer_side: u32) -> Result<Self, PictureError> {
         let longer = image.width.max(image.height);
         let side = |side: u32| {
-            let reduced = u64::from(side) * u64::from(LONGER_SIDE.min(longer)) / u64::from(longer);
+            let reduced = u64::from(side) * u64::from(longer_side.min(longer)) / u64::from(longer);
             (reduced as u32).max(1)
         };
         let (width, height) = (side(image.width), side(image.height));
@@ -56,6 +64,12 @@ impl Thumbnail {
             width,
             height,
         })
+    }
+
+    /// The file's content.
+    #[must_use]
+    pub fn into_jpeg(self) -> Vec<u8> {
+        self.jpeg
     }
 
     /// An `img` element; `description` must be escaped already.

@@ -87,6 +87,12 @@ impl Codes {
         int8: true,
         rows: None,
     };
+    /// 2-bit codes alone: for a part of a row, not for a gallery.
+    pub(super) const INT2: Self = Self {
+        int2: true,
+        int8: false,
+        rows: None,
+    };
     /// A scan of int8 codes, scores of f16 rows.
     pub const INT8_F16: Self = Self {
         rows: Some(RowEncoding::F16),
@@ -117,6 +123,13 @@ impl Codes {
     #[must_use]
     pub fn can_score(self) -> bool {
         self.int8 || self.rows.is_some()
+    }
+
+    /// Name of the code that scores are computed from, whatever is scanned before.
+    #[must_use]
+    pub fn scoring(self) -> String {
+        self.rows
+            .map_or_else(|| "int8".to_owned(), |rows| rows.to_string())
     }
 
     /// Bytes that one more row of this many components takes, without its id and strings.
@@ -253,19 +266,16 @@ impl EncodedRow {
         encoded
     }
 
-    /// Everything that is stored, for a fingerprint.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = Vec<u8>> {
+    /// Gives everything that is stored, for a fingerprint.
+    pub(super) fn for_each_piece(&self, mut give: impl FnMut(&[u8])) {
+        let int8: Vec<u8> = self.int8.iter().map(|code| code.cast_unsigned()).collect();
         let factors = self.factors.map(|factor| factor.to_bits().to_le_bytes());
-        let int8 = self.int8.iter().map(|code| code.cast_unsigned()).collect();
-        [
-            self.int2[0].clone(),
-            self.int2[1].clone(),
-            factors.concat(),
-            int8,
-            self.scale.to_le_bytes().to_vec(),
-            self.row.clone(),
-        ]
-        .into_iter()
+        give(&self.int2[0]);
+        give(&self.int2[1]);
+        give(factors.as_flattened());
+        give(&int8);
+        give(&self.scale.to_le_bytes());
+        give(&self.row);
     }
 }
 

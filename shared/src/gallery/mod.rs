@@ -13,9 +13,12 @@
 //! machine's byte order nor the alignment of the bytes matters for what is read.
 
 pub mod codes;
+pub mod delta;
 pub mod rotation;
 
+mod content;
 mod reader;
+mod records;
 mod strings;
 mod writer;
 
@@ -24,7 +27,8 @@ use thiserror::Error;
 
 pub use codes::{Codes, EncodedRow, RowEncoding};
 pub use reader::{Gallery, Int2Codes, Int8Codes};
-pub use writer::{Fresh, GallerySource, Picked, Plan, Records, Rows, write};
+pub use records::{Fresh, Picked, Records, RowFault, Rows, encode};
+pub use writer::{GallerySource, Plan, write};
 
 use crate::container::{ContainerError, Tag};
 use crate::fingerprint::{Fingerprint, ImageId, SpaceId};
@@ -146,6 +150,14 @@ pub enum GalleryError {
         expected: String,
         /// Short fingerprint of the records.
         found: String,
+    },
+    /// An embedding that can not be read.
+    #[error("gallery row {row_idx}: the embedding can not be read: {why}")]
+    Unreadable {
+        /// Which row.
+        row_idx: u32,
+        /// What the system answered.
+        why: String,
     },
     /// A row's content makes no sense.
     #[error("gallery row {row_idx}: {what}")]

@@ -4,8 +4,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int2_offset, int8_columns, int8_offset};
+use super::content::Summary;
 use super::strings::Strings;
-use super::writer::content_of;
 use super::{
     Codes, EncodedRow, Entry, GalleryError, GalleryHeader, HeaderV1, IDS, INT2, INT2_FACTORS, INT8,
     INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding, SCHEMA_KEY,
@@ -189,12 +189,20 @@ impl<'a> Gallery<'a> {
     }
 
     /// Reads everything once: checksums, strings, label numbers, that every row is a unit
-    /// vector, that no image occurs twice, and that the content is what the header names.
+    /// vector (but those that were removed), that no image occurs twice, and that the content is what the header names.
     ///
     /// # Errors
     /// [`GalleryError`] names the first section or row that does not fit.
     pub fn verify(&self) -> Result<(), GalleryError> {
         self.container.verify()?;
+        let strings = [
+            Some(&self.labels),
+            Some(&self.names),
+            self.thumbnails.as_ref(),
+        ];
+        for strings in strings.into_iter().flatten() {
+            strings.verify()?;
+        }
         for label_idx in 0..self.header.n_labels {
             if self.labels.text(label_idx).is_none() {
                 let what = format!("label {label_idx} is not text");
@@ -213,6 +221,9 @@ impl<'a> Gallery<'a> {
                 .is_some_and(|all| all.bytes(row_idx).is_none())
             {
                 return fault("its thumbnail is missing");
+            }
+            if self.is_removed(row_idx) {
+                continue;
             }
             self.row_into(row_idx, &mut row);
             let norm: f32 = row.iter().map(|x| x * x).sum();
@@ -233,7 +244,7 @@ impl<'a> Gallery<'a> {
         match self.header.content {
             None => Ok(()),
             Some(expected) => {
-                let found = self.content()?;
+                let found = self.computed_content()?;
                 if found == expected {
                     Ok(())
                 } else {
@@ -261,14 +272,23 @@ impl<'a> Gallery<'a> {
     /// in version 1, from all records.
     ///
     /// # Errors
-    /// If an image occurs twice, or a record of version 1 is damaged.
+    /// In version 1, if an image occurs twice or a record is damaged.
     pub fn content(&self) -> Result<Fingerprint, GalleryError> {
-        content_of(
-            self.header.space,
-            self.header.codes,
-            &Picked::all(self),
-            |row| self.is_removed(row as u32),
-        )
+        match self.header.content {
+            Some(content) => Ok(content),
+            None => self.computed_content(),
+        }
+    }
+
+    fn computed_content(&self) -> Result<Fingerprint, GalleryError> {
+        let GalleryHeader { space, codes, .. } = self.header;
+        self.summary()?.finish(space, self.dim(), codes)
+    }
+
+    /// Every record that was not removed.
+    pub(super) fn summary(&self) -> Result<Summary, GalleryError> {
+        let is_removed = |row| self.is_removed(row as u32);
+        Summary::of(self.codes(), &Picked::all(self), is_removed)
     }
 
     /// Format version of the file.
@@ -388,31 +408,31 @@ impl<'a> Gallery<'a> {
     /// If there is no such row.
     #[must_use]
     pub fn encoded_row(&self, row_idx: u32) -> EncodedRow {
+        self.stored_row(row_idx, self.codes())
+    }
+
+    /// One row as it is stored, of which only some codes are needed.
+    pub(super) fn stored_row(&self, row_idx: u32, part: Codes) -> EncodedRow {
         let row = row_idx as usize;
-        assert!(
-            row_idx < self.n_rows(),
-            "row {row_idx} of {}",
-            self.n_rows()
-        );
         let mut encoded = EncodedRow::default();
-        if let Some(int2) = self.int2 {
-            let byte = |plane: &[u8], column| plane[int2_offset(int2.columns, row, column)];
+        if let Some(int2) = self.int2.filter(|_| part.int2) {
             encoded.int2 = int2.planes.map(|plane| {
-                (0..int2.columns)
-                    .map(|column| byte(plane, column))
-                    .collect()
+                let start = int2_offset(int2.columns, row, 0);
+                let column = plane[start..].iter().step_by(INT2_BLOCK);
+                column.take(int2.columns).copied().collect()
             });
             encoded.factors = int2
                 .factors
                 .map(|factors| f16::from_bits(u16::from_le_bytes(factors[row])));
         }
-        if let Some(int8) = self.int8 {
+        if let Some(int8) = self.int8.filter(|_| part.int8) {
             encoded.scale = f32::from_le_bytes(int8.scales[row]);
-            encoded.int8 = (0..4 * int8.columns)
-                .map(|byte| int8.codes[int8_offset(int8.columns, row, byte)].cast_signed())
-                .collect();
+            let start = int8_offset(int8.columns, row, 0);
+            let units = int8.codes[start..].chunks(4 * INT8_BLOCK);
+            let units = units.take(int8.columns).flat_map(|unit| &unit[..4]);
+            encoded.int8 = units.map(|code| code.cast_signed()).collect();
         }
-        if let Some((encoding, stored)) = self.rows {
+        if let Some((encoding, stored)) = self.rows.filter(|_| part.rows.is_some()) {
             let row_bytes = self.dim() * encoding.component_bytes();
             encoded.row = stored[row * row_bytes..][..row_bytes].to_vec();
         }

@@ -7,6 +7,7 @@ use super::GalleryError;
 /// `n` strings of bytes: `n + 1` little-endian u32 offsets, then the bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Strings<'a> {
+    section: &'static str,
     offsets: &'a [[u8; 4]],
     bytes: &'a [u8],
 }
@@ -27,10 +28,28 @@ impl<'a> Strings<'a> {
             .ok()
             .and_then(|table| bytes.split_at_checked(table));
         let (offsets, bytes) = split.ok_or(too_short)?;
+        let offsets = offsets.as_chunks().0;
+        let end = |offset: Option<&[u8; 4]>| offset.map(|le| u32::from_le_bytes(*le) as usize);
+        if end(offsets.first()) != Some(0) || end(offsets.last()) != Some(bytes.len()) {
+            let what = format!("its {section} do not fill their section");
+            return Err(GalleryError::Header { what });
+        }
         Ok(Self {
-            offsets: offsets.as_chunks().0,
+            section,
+            offsets,
             bytes,
         })
+    }
+
+    /// Checks that the strings follow each other, so that together they are no longer than
+    /// their section.
+    pub(super) fn verify(&self) -> Result<(), GalleryError> {
+        let ends = || self.offsets.iter().map(|le| u32::from_le_bytes(*le));
+        if ends().is_sorted() {
+            return Ok(());
+        }
+        let what = format!("its {} overlap", self.section);
+        Err(GalleryError::Header { what })
     }
 
     pub(super) fn bytes(&self, idx: u32) -> Option<&'a [u8]> {

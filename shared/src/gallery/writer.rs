@@ -1,19 +1,22 @@
-//! Lays out galleries, from fresh embeddings or from records of other galleries.
+//! Lays out galleries, a section at a time.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Cursor, Seek, Write};
 
+use half::f16;
 use serde::Serialize;
 
 use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int8_columns};
+use super::content::{Summary, entry_of, record};
+use super::records::{Fresh, Records};
 use super::strings;
 use super::{
     Codes, EncodedRow, Entry, Gallery, GalleryError, GalleryHeader, IDS, INT2, INT2_FACTORS, INT8,
     INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY, THUMBNAILS, VERSION,
 };
 use crate::container::{Kind, Sink, Writer};
-use crate::embedding::{Embeddings, MIN_NORM, l2_normalize};
-use crate::fingerprint::{ContentHasher, Fingerprint, Fingerprinter, ImageId, SpaceId};
+use crate::embedding::Embeddings;
+use crate::fingerprint::{Fingerprint, SpaceId};
 
 /// What goes into a new gallery beside its records.
 #[derive(Clone, Debug)]
@@ -28,208 +31,17 @@ pub struct GallerySource {
     pub codes: Codes,
 }
 
-/// Embeddings that are read a row at a time, wherever they lie.
-pub trait Rows {
-    /// Components of a row.
-    fn dim(&self) -> usize;
-    /// Number of rows.
-    fn n_rows(&self) -> usize;
-    /// Writes one row, which need not have length 1.
-    fn read(&self, row_idx: usize, row: &mut [f32]);
-}
-
-impl Rows for Embeddings {
-    fn dim(&self) -> usize {
-        self.dim()
-    }
-
-    fn n_rows(&self) -> usize {
-        self.n_rows()
-    }
-
-    fn read(&self, row_idx: usize, row: &mut [f32]) {
-        row.copy_from_slice(self.row(row_idx));
-    }
-}
-
-/// What a gallery is made of. Everything is asked for several times, in order, and must be
-/// the same each time.
-pub trait Records {
-    /// Components of a row.
-    fn dim(&self) -> usize;
-    /// Number of records.
-    fn n_records(&self) -> usize;
-    /// The image of a record; `None` if its strings are damaged.
-    fn entry(&self, idx: usize) -> Option<Entry<'_>>;
-    /// A small picture, empty if there is none.
-    fn thumbnail(&self, idx: usize) -> &[u8];
-    /// The row in these codes; `None` if it has no direction.
-    fn encoded(&self, idx: usize, codes: Codes) -> Option<EncodedRow>;
-}
-
-/// Embeddings that are encoded as they are asked for. Row `i` belongs to `entries[i]`; rows
-/// are scaled to length 1.
-pub struct Fresh<'r, R> {
-    /// The embeddings.
-    pub rows: &'r R,
-    /// Their images.
-    pub entries: &'r [Entry<'r>],
-    /// Their pictures; none, or one for each.
-    pub thumbnails: &'r [Vec<u8>],
-}
-
-impl<R: Rows> Records for Fresh<'_, R> {
-    fn dim(&self) -> usize {
-        self.rows.dim()
-    }
-
-    fn n_records(&self) -> usize {
-        self.entries.len()
-    }
-
-    fn entry(&self, idx: usize) -> Option<Entry<'_>> {
-        Some(self.entries[idx])
-    }
-
-    fn thumbnail(&self, idx: usize) -> &[u8] {
-        self.thumbnails.get(idx).map_or(&[], Vec::as_slice)
-    }
-
-    fn encoded(&self, idx: usize, codes: Codes) -> Option<EncodedRow> {
-        let mut row = vec![0.0; self.dim()];
-        self.rows.read(idx, &mut row);
-        let usable = row.iter().all(|x| x.is_finite()) && row.iter().any(|x| x.abs() >= MIN_NORM);
-        l2_normalize(&mut row);
-        usable.then(|| EncodedRow::of(&row, codes))
-    }
-}
-
-/// Records of galleries that exist. In the same codes their stored bytes are kept; in other
-/// codes they are encoded from the most exact one that there is.
-pub struct Picked<'p, 'a> {
-    galleries: Vec<&'p Gallery<'a>>,
-    /// Gallery and row of each record.
-    rows: Vec<(u32, u32)>,
-}
-
-impl<'p, 'a> Picked<'p, 'a> {
-    /// Every row of one gallery, those that were removed included.
+impl GallerySource {
+    /// What this gallery says beside its records.
     #[must_use]
-    pub fn all(gallery: &'p Gallery<'a>) -> Self {
+    pub fn of(gallery: &Gallery<'_>) -> Self {
         Self {
-            galleries: vec![gallery],
-            rows: (0..gallery.n_rows()).map(|row| (0, row)).collect(),
+            space: gallery.header.space,
+            teacher: gallery.header.teacher.clone(),
+            manifest: gallery.header.manifest,
+            codes: gallery.codes(),
         }
     }
-
-    /// The rows of several galleries of one dimension that were not removed and that `keep`
-    /// wants, asked with the gallery's number and the row.
-    ///
-    /// # Panics
-    /// If the galleries differ in dimension, or there are none.
-    #[must_use]
-    pub fn of(galleries: Vec<&'p Gallery<'a>>, keep: impl Fn(usize, u32) -> bool) -> Self {
-        let dims: Vec<usize> = galleries.iter().map(|gallery| gallery.dim()).collect();
-        assert!(
-            dims.windows(2).all(|dims| dims[0] == dims[1]),
-            "galleries of {dims:?} components"
-        );
-        let mut rows = Vec::new();
-        for (number, gallery) in galleries.iter().enumerate() {
-            let kept =
-                (0..gallery.n_rows()).filter(|row| !gallery.is_removed(*row) && keep(number, *row));
-            rows.extend(kept.map(|row| (number as u32, row)));
-        }
-        Self { galleries, rows }
-    }
-
-    /// Appends the rows of `other`, which must have the same dimension.
-    #[must_use]
-    pub fn chain(mut self, other: Self) -> Self {
-        let shift = self.galleries.len() as u32;
-        self.galleries.extend(other.galleries);
-        let shifted = other
-            .rows
-            .into_iter()
-            .map(|(gallery, row)| (gallery + shift, row));
-        self.rows.extend(shifted);
-        self
-    }
-
-    fn place(&self, idx: usize) -> (&'p Gallery<'a>, u32) {
-        let (gallery, row) = self.rows[idx];
-        (self.galleries[gallery as usize], row)
-    }
-}
-
-impl Records for Picked<'_, '_> {
-    fn dim(&self) -> usize {
-        self.galleries[0].dim()
-    }
-
-    fn n_records(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn entry(&self, idx: usize) -> Option<Entry<'_>> {
-        let (gallery, row) = self.place(idx);
-        gallery.entry(row)
-    }
-
-    fn thumbnail(&self, idx: usize) -> &[u8] {
-        let (gallery, row) = self.place(idx);
-        gallery.thumbnail(row).unwrap_or_default()
-    }
-
-    fn encoded(&self, idx: usize, codes: Codes) -> Option<EncodedRow> {
-        let (gallery, row_idx) = self.place(idx);
-        if gallery.codes() == codes {
-            return Some(gallery.encoded_row(row_idx));
-        }
-        let mut row = vec![0.0; gallery.dim()];
-        gallery.row_into(row_idx, &mut row);
-        (l2_normalize(&mut row) > 0.0).then(|| EncodedRow::of(&row, codes))
-    }
-}
-
-/// Names what records hold, whatever their order: the image, label, name, picture and stored
-/// bytes of each that is not removed.
-pub(super) fn content_of(
-    space: SpaceId,
-    codes: Codes,
-    records: &impl Records,
-    is_removed: impl Fn(usize) -> bool,
-) -> Result<Fingerprint, GalleryError> {
-    let mut summary = Summary::default();
-    for idx in 0..records.n_records() {
-        if !is_removed(idx) {
-            let (entry, encoded) = record(records, idx, codes)?;
-            summary.add(idx, &entry, records.thumbnail(idx), &encoded);
-        }
-    }
-    summary.finish(space, records.dim(), codes)
-}
-
-fn fault(idx: usize, what: &'static str) -> GalleryError {
-    let row_idx = idx as u32;
-    GalleryError::Row { row_idx, what }
-}
-
-fn entry_of(records: &impl Records, idx: usize) -> Result<Entry<'_>, GalleryError> {
-    let entry = records.entry(idx);
-    entry.ok_or_else(|| fault(idx, "its name or label is missing"))
-}
-
-/// An image and its row, or what is wrong with them.
-fn record(
-    records: &impl Records,
-    idx: usize,
-    codes: Codes,
-) -> Result<(Entry<'_>, EncodedRow), GalleryError> {
-    let entry = entry_of(records, idx)?;
-    let encoded = records.encoded(idx, codes);
-    let what = "the embedding has no direction (all zero, or not finite)";
-    Ok((entry, encoded.ok_or_else(|| fault(idx, what))?))
 }
 
 /// Every label once, in alphabetical order.
@@ -244,63 +56,19 @@ fn labels_of(records: &impl Records) -> Result<Vec<String>, GalleryError> {
     Ok(labels.into_iter().collect())
 }
 
-/// Collects what names a gallery's content.
-#[derive(Default)]
-struct Summary {
-    records: Vec<(ImageId, u32, Fingerprint)>,
-}
-
-impl Summary {
-    fn add(&mut self, idx: usize, entry: &Entry<'_>, thumbnail: &[u8], encoded: &EncodedRow) {
-        let mut hasher = ContentHasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(entry.label.as_bytes());
-        field(entry.name.as_bytes());
-        field(thumbnail);
-        encoded.pieces().for_each(|piece| field(&piece));
-        self.records.push((entry.id, idx as u32, hasher.finish()));
-    }
-
-    fn finish(
-        mut self,
-        space: SpaceId,
-        dim: usize,
-        codes: Codes,
-    ) -> Result<Fingerprint, GalleryError> {
-        self.records
-            .sort_unstable_by_key(|(id, idx, _)| (*id, *idx));
-        for pair in self.records.windows(2) {
-            let ((id, first, _), (other, second, _)) = (pair[0], pair[1]);
-            if id == other {
-                return Err(GalleryError::Twice { id, first, second });
-            }
-        }
-        let mut all = ContentHasher::new();
-        for (id, _, record) in &self.records {
-            all.update(&id.0);
-            all.update(&record.0);
-        }
-        Ok(Fingerprinter::new("eyas gallery content")
-            .field("space", &space.0.0)
-            .field("dim", &(dim as u64).to_le_bytes())
-            .field("codes", codes.to_string().as_bytes())
-            .field("records", &all.finish().0)
-            .finish())
-    }
-}
-
 /// A gallery that is ready to be written: everything that could be wrong was looked at.
 ///
-/// Besides the records it holds some 70 bytes a row, whatever the dimension.
+/// Besides the records it holds some 20 bytes a row, 60 more while it is made, and, while
+/// 2-bit codes are written, a bit for each component.
 pub struct Plan<'r, R> {
     records: &'r R,
     header: GalleryHeader,
     labels: Vec<String>,
     label_of_row: Vec<u32>,
     removed: Vec<u8>,
+    /// Factors of 2-bit codes and scales of int8 codes; empty without those.
+    factors: Vec<[f16; 2]>,
+    scales: Vec<f32>,
     has_thumbnails: bool,
 }
 
@@ -341,7 +109,11 @@ impl<'r, R: Records> Plan<'r, R> {
             return header_fault(format!("codes `{}` can not score", source.codes));
         }
         let labels = labels_of(records)?;
-        let mut summary = Summary::default();
+        let codes = source.codes;
+        let mut summary = Summary::new(n_rows);
+        let capacity = |is_there: bool| if is_there { n_rows } else { 0 };
+        let mut factors = Vec::with_capacity(capacity(codes.int2));
+        let mut scales = Vec::with_capacity(capacity(codes.int8));
         let mut label_of_row = Vec::with_capacity(n_rows);
         let mut removed = vec![0_u8; n_rows.div_ceil(8)];
         let mut n_removed = 0;
@@ -352,6 +124,12 @@ impl<'r, R: Records> Plan<'r, R> {
                 .binary_search_by(|label| label.as_str().cmp(entry.label))
                 .expect("collected above");
             label_of_row.push(label_idx as u32);
+            if codes.int2 {
+                factors.push(encoded.factors);
+            }
+            if codes.int8 {
+                scales.push(encoded.scale);
+            }
             let thumbnail = records.thumbnail(idx);
             has_thumbnails |= !thumbnail.is_empty();
             if is_removed(idx) {
@@ -378,6 +156,8 @@ impl<'r, R: Records> Plan<'r, R> {
             labels,
             label_of_row,
             removed,
+            factors,
+            scales,
             has_thumbnails,
         };
         if [plan.names_len(), plan.labels_len(), plan.thumbnails_len()].contains(&None) {
@@ -430,9 +210,10 @@ impl<'r, R: Records> Plan<'r, R> {
         }
         if let Some(encoding) = rows {
             let n_bytes = self.n_rows() * self.records.dim() * encoding.component_bytes();
+            let part = Codes::from(encoding);
             file.section(ROWS, n_bytes as u64, |sink| {
-                self.encoded_rows()
-                    .try_for_each(|encoded| sink.write_all(&encoded.row))
+                self.encoded_rows(part)
+                    .try_for_each(|encoded| sink.write_all(&encoded?.row))
             })?;
         }
         self.write_entries(&mut file)?;
@@ -443,11 +224,12 @@ impl<'r, R: Records> Plan<'r, R> {
         self.header.n_rows as usize
     }
 
-    fn encoded_rows(&self) -> impl Iterator<Item = EncodedRow> {
-        (0..self.n_rows()).map(|idx| {
+    /// The rows, of which only some codes are needed.
+    fn encoded_rows(&self, part: Codes) -> impl Iterator<Item = io::Result<EncodedRow>> {
+        (0..self.n_rows()).map(move |idx| {
             self.records
-                .encoded(idx, self.header.codes)
-                .expect("records do not change")
+                .encoded(idx, self.header.codes, part)
+                .map_err(io::Error::other)
         })
     }
 
@@ -459,18 +241,22 @@ impl<'r, R: Records> Plan<'r, R> {
         let columns = int2_columns(self.records.dim());
         let n_padded = self.n_rows().next_multiple_of(INT2_BLOCK);
         file.section(INT2, (2 * n_padded * columns) as u64, |sink| {
-            for plane in 0..2 {
-                let rows = self
-                    .encoded_rows()
-                    .map(|mut row| std::mem::take(&mut row.int2[plane]));
-                write_blocks(sink, rows, INT2_BLOCK, columns, 1)?;
-            }
-            Ok(())
+            // The plane that is stored second waits in memory: encoding twice would take
+            // longer than everything else.
+            let mut second = Vec::with_capacity(self.n_rows() * columns);
+            let first = self.encoded_rows(Codes::INT2).map(|encoded| {
+                let [high, low] = encoded?.int2;
+                second.extend_from_slice(&low);
+                Ok(high)
+            });
+            write_blocks(sink, first, INT2_BLOCK, columns, 1)?;
+            let second = second.chunks_exact(columns).map(Ok);
+            write_blocks(sink, second, INT2_BLOCK, columns, 1)
         })?;
         file.section(INT2_FACTORS, 4 * n_padded as u64, |sink| {
             for plane in 0..2 {
-                for row in self.encoded_rows() {
-                    sink.write_all(&row.factors[plane].to_bits().to_le_bytes())?;
+                for factors in &self.factors {
+                    sink.write_all(&factors[plane].to_bits().to_le_bytes())?;
                 }
                 sink.write_all(&vec![0; 2 * (n_padded - self.n_rows())])?;
             }
@@ -482,14 +268,15 @@ impl<'r, R: Records> Plan<'r, R> {
         let columns = int8_columns(self.records.dim());
         let n_padded = self.n_rows().next_multiple_of(INT8_BLOCK);
         file.section(INT8, (4 * n_padded * columns) as u64, |sink| {
-            let rows = self
-                .encoded_rows()
-                .map(|row| row.int8.iter().map(|code| code.cast_unsigned()).collect());
+            let rows = self.encoded_rows(Codes::INT8).map(|encoded| {
+                let codes = encoded?.int8.into_iter();
+                Ok(codes.map(i8::cast_unsigned).collect::<Vec<u8>>())
+            });
             write_blocks(sink, rows, INT8_BLOCK, columns, 4)
         })?;
         file.section(INT8_SCALES, 4 * n_padded as u64, |sink| {
-            for row in self.encoded_rows() {
-                sink.write_all(&row.scale.to_le_bytes())?;
+            for scale in &self.scales {
+                sink.write_all(&scale.to_le_bytes())?;
             }
             sink.write_all(&vec![0; 4 * (n_padded - self.n_rows())])
         })
@@ -551,7 +338,7 @@ impl<'r, R: Records> Plan<'r, R> {
 /// at a time; missing rows are 0.
 fn write_blocks<W: Write>(
     sink: &mut Sink<'_, W>,
-    mut rows: impl Iterator<Item = Vec<u8>>,
+    mut rows: impl Iterator<Item = io::Result<impl AsRef<[u8]>>>,
     block: usize,
     columns: usize,
     unit: usize,
@@ -561,7 +348,8 @@ fn write_blocks<W: Write>(
         bytes.fill(0);
         let mut n_rows = 0;
         for (in_block, row) in rows.by_ref().take(block).enumerate() {
-            for (column, codes) in row.chunks_exact(unit).enumerate() {
+            let row = row?;
+            for (column, codes) in row.as_ref().chunks_exact(unit).enumerate() {
                 bytes[(column * block + in_block) * unit..][..unit].copy_from_slice(codes);
             }
             n_rows += 1;

@@ -63,7 +63,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
         }
         *half = Some(stage(&slots, path)?);
     }
-    let trial = InChild::of_this_program(slots.settings().trial);
+    let trial = InChild::of_this_program(slots.settings()?.trial);
     let trial = trial.context("could not find this program")?;
     let outcome = slots.install(&choice, &trial)?;
     let (generation, is_new) = match &outcome {

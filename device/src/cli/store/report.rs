@@ -50,13 +50,15 @@ fn generation_json(generation: &Generation) -> Value {
 
 fn as_json(slots: &Slots, pointer: &Pointer, staged: &[StagedFile]) -> Value {
     let hex = |hash: &Option<Fingerprint>| hash.map(|hash| hash.to_string());
-    let settings = slots.settings();
+    let settings = slots.settings().ok();
     json!({
         "schema": "eyas.status/1",
         "store": slots.root().display().to_string(),
-        "keys": settings.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "trial_memory_bytes": settings.trial.memory_bytes,
-        "trial_seconds": settings.trial.seconds,
+        "keys": settings.map(|settings| {
+            settings.keys.iter().map(ToString::to_string).collect::<Vec<_>>()
+        }),
+        "trial_memory_bytes": settings.map(|settings| settings.trial.memory_bytes),
+        "trial_seconds": settings.map(|settings| settings.trial.seconds),
         "free_bytes": Disk.free_bytes(slots.root()).ok(),
         "confirmed": pointer.confirmed.as_ref().map(generation_json),
         "previous": pointer.previous.as_ref().map(generation_json),
@@ -94,13 +96,12 @@ fn as_text(slots: &Slots, pointer: &Pointer, staged: &[StagedFile]) -> String {
         let _ = writeln!(text, "{name:<10} {value}");
     };
     fact("store", slots.root().display().to_string());
-    fact(
-        "takes",
-        match slots.settings().keys.len() {
-            0 => "unsigned files".to_owned(),
-            n => format!("files signed by one of {n} keys"),
-        },
-    );
+    let takes = match slots.settings().map(|settings| settings.keys.len()) {
+        Ok(0) => "unsigned files".to_owned(),
+        Ok(n) => format!("files signed by one of {n} keys"),
+        Err(err) => format!("nothing: {err}"),
+    };
+    fact("takes", takes);
     if let Ok(free) = Disk.free_bytes(slots.root()) {
         fact("free", human_bytes(free));
     }

@@ -130,8 +130,13 @@ impl Kernel {
             // SAFETY: this kernel is only named where its features were found.
             Self::Avx2 => unsafe { avx2::int8(units, scales, queries, tiles) },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above. One query waits for the memory with either kernel.
+            Self::Avx512 if queries.len() > 1 => unsafe {
+                avx512::int8(units, scales, queries, tiles)
+            },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int8(units, scales, queries, tiles) },
+            Self::Avx512 => unsafe { avx2::int8(units, scales, queries, tiles) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Self::Neon => unsafe { neon::int8(units, scales, queries, tiles) },
@@ -198,11 +203,9 @@ impl Kernel {
         match self {
             Self::Scalar => scalar::int2(planes, factors, query, tile),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int2(planes, factors, query, tile) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int2(planes, factors, query, tile) },
+            // SAFETY: these kernels are only named where their features were found. Wider
+            // registers gain a few percent here, which another kernel would not pay for.
+            Self::Avx2 | Self::Avx512 => unsafe { avx2::int2(planes, factors, query, tile) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Self::Neon | Self::NeonDot => unsafe { neon::int2(planes, factors, query, tile) },
@@ -311,10 +314,6 @@ const MAX_INT2_CODE: f32 = 15.0;
 /// A rotated query as tables (Andre, Kermarrec and Le Scouarnec, VLDB 2015).
 pub(super) struct Int2Query {
     tables: Vec<Tables>,
-    /// The tables of two columns at a time, as 64-byte registers hold them: for the low
-    /// nibbles and for the high ones, each twice for the 32 rows of either column.
-    #[cfg(target_arch = "x86_64")]
-    wide_tables: Vec<[[u8; 64]; 2]>,
     scale: f32,
     /// What the bias adds to twice the high sum and the low sum.
     bias: i32,
@@ -342,8 +341,6 @@ impl Int2Query {
 
     fn of_tables(tables: Vec<Tables>, scale: f32) -> Self {
         Self {
-            #[cfg(target_arch = "x86_64")]
-            wide_tables: tables.as_chunks::<2>().0.iter().map(widen).collect(),
             scale,
             bias: 3 * 2 * TABLE_BIAS * tables.len() as i32,
             tables,
@@ -359,18 +356,6 @@ fn table(codes: [i32; 4]) -> [u8; 16] {
             .map(|(bit, code)| if nibble >> bit & 1 == 1 { *code } else { -code })
             .sum();
         (sum + TABLE_BIAS) as u8
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn widen([first, second]: &[Tables; 2]) -> [[u8; 64]; 2] {
-    [0, 1].map(|nibble| {
-        let mut wide = [0; 64];
-        let (lanes, _) = wide.as_chunks_mut::<16>();
-        for (lane, tables) in lanes.iter_mut().zip([first, first, second, second]) {
-            *lane = tables[nibble];
-        }
-        wide
     })
 }
 

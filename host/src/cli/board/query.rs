@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use eyas_shared::fingerprint::{Fingerprint, ImageId};
-use eyas_shared::link::message::{Answer as Found, Ask, FileKind, MAX_MATCHES, Reply};
+use eyas_shared::link::message::{Answer as Found, Ask, FileKind, MAX_MATCHES, Reply, Verdict};
 use serde_json::json;
 
 use super::{BoardArgs, leave};
@@ -97,6 +97,7 @@ pub(super) fn json_line(image: Option<&Path>, found: &Found) -> Result<String, C
         "image_hash": Fingerprint(found.image).to_string(),
         "result": found.result,
         "matches": matches,
+        "verdict": found.verdict.map(verdict_name),
         "timing_us": {
             "decode": found.decode_micros,
             "preprocess": found.preprocess_micros,
@@ -109,6 +110,14 @@ pub(super) fn json_line(image: Option<&Path>, found: &Found) -> Result<String, C
     .to_string())
 }
 
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Match => "match",
+        Verdict::Uncertain => "uncertain",
+        Verdict::Unknown => "unknown",
+    }
+}
+
 fn say_matches(image: &Path, found: &Found) -> Result<(), ClientError> {
     let matches = found.matches();
     let matches = matches.ok_or(ClientError::Answer { asked: "a query" })?;
@@ -117,7 +126,10 @@ fn say_matches(image: &Path, found: &Found) -> Result<(), ClientError> {
         .map(|(_, label, _)| label.chars().count())
         .max()
         .unwrap_or(0);
-    say(&image.display().to_string());
+    match found.verdict {
+        Some(verdict) => say(&format!("{}: {}", image.display(), verdict_name(verdict))),
+        None => say(&image.display().to_string()),
+    }
     for (rank, (found, label, name)) in (1..).zip(matches) {
         say(&format!(
             "{rank:4}  {:.4}  {label:width$}  {name}",

@@ -1,4 +1,10 @@
-//! From embeddings to a gallery: which images go in, and what is refused.
+//! From embeddings to a gallery: which images go in, and what is refused; galleries of
+//! parts of others, of several, and of embeddings on disk.
+
+pub mod choose;
+pub mod merge;
+pub mod on_disk;
+pub mod recall;
 
 use std::collections::HashMap;
 
@@ -108,6 +114,19 @@ pub fn select(manifest: &Manifest, split: Option<&str>) -> Result<Selected, Buil
     })
 }
 
+/// What a gallery says of the images of a manifest.
+#[must_use]
+pub fn entries_of(manifest: &Manifest) -> Vec<Entry<'_>> {
+    fn entry(image: &Image) -> Entry<'_> {
+        Entry {
+            id: image.id,
+            label: &image.label,
+            name: &image.path,
+        }
+    }
+    manifest.images.iter().map(entry).collect()
+}
+
 /// Lays out the gallery of `selected`; every image must be in `embedded`. `teacher` names
 /// the model that embedded them.
 ///
@@ -119,16 +138,8 @@ pub fn build(
     teacher: &str,
     codes: Codes,
 ) -> Result<Built, BuildError> {
-    let images = &selected.manifest.images;
     let embeddings: Embeddings = embedded.matrix_for(&selected.manifest)?;
-    let entries: Vec<Entry<'_>> = images
-        .iter()
-        .map(|image| Entry {
-            id: image.id,
-            label: &image.label,
-            name: &image.path,
-        })
-        .collect();
+    let entries = entries_of(&selected.manifest);
     let source = GallerySource {
         space: embedded.space(),
         teacher: teacher.to_owned(),
@@ -142,7 +153,7 @@ pub fn build(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use eyas_shared::fingerprint::{Fingerprint, SpaceId};
 
@@ -155,6 +166,29 @@ mod tests {
             is_gallery: split == "train",
             id: ImageId([id; 16]),
         }
+    }
+
+    /// A gallery of images, each with its name and label.
+    pub(crate) fn small_gallery(images: &[(&str, &str)]) -> Vec<u8> {
+        let entries: Vec<Entry<'_>> = images
+            .iter()
+            .map(|(name, label)| Entry {
+                id: ImageId::of_file(name.as_bytes()),
+                label,
+                name,
+            })
+            .collect();
+        let mut rows = Embeddings::new(3);
+        for (name, _) in images {
+            rows.push(&[1.0, f32::from(name.as_bytes()[0]).sin(), 0.5]);
+        }
+        let source = GallerySource {
+            space: SpaceId(Fingerprint([9; 32])),
+            teacher: "t".to_owned(),
+            manifest: Fingerprint([1; 32]),
+            codes: Codes::INT8_F16,
+        };
+        gallery::write(&source, &rows, &entries).unwrap()
     }
 
     fn manifest(images: Vec<Image>) -> Manifest {
