@@ -27,6 +27,8 @@ pub mod student;
 
 pub mod export;
 
+pub mod link;
+
 pub mod calibrate;
 pub mod evaluate;
 pub mod report;

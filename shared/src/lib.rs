@@ -17,6 +17,7 @@ pub mod container;
 pub mod bundle;
 pub mod calibration;
 pub mod gallery;
+pub mod link;
 
 pub mod files;
 pub mod signature;

@@ -1,5 +1,7 @@
 //! What the checks of `suite` share: where things lie, the two programs, temporary folders.
 
+pub mod cable;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -5,10 +5,18 @@
     reason = "helpers of tests are not functions with #[test]"
 )]
 
+// What the shared test data names as `crate::`.
+use eyas_device::{encoder, selftest};
+
+#[allow(dead_code, reason = "the tests of the device use the rest")]
+#[path = "../../device/src/test_data.rs"]
+mod test_data;
+
 mod end_to_end;
 mod gallery;
 mod golden;
 mod hostile;
+mod link;
 mod losses;
 mod resume;
 mod runs;

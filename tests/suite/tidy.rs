@@ -179,6 +179,26 @@ fn formats_page_is_as_old_as_the_code_it_describes() {
 }
 
 #[test]
+fn protocol_page_is_as_old_as_the_code_it_describes() {
+    let modules = [
+        "endpoint", "frame", "incoming", "message", "outgoing", "pace", "packet", "upload",
+    ];
+    let code: String = modules
+        .map(|module| {
+            fs::read_to_string(root().join(format!("shared/src/link/{module}.rs"))).unwrap()
+        })
+        .concat();
+    let hash = Fingerprint::of_bytes(code.as_bytes()).short();
+    let page = fs::read_to_string(root().join("shared/PROTOCOL.md")).unwrap();
+    let expected = format!("Hash of the code that this page describes: `{hash}`");
+    assert!(
+        page.contains(&expected),
+        "shared/PROTOCOL.md describes other code\nhint: check that it still is true, then let it \
+         end with: {expected}"
+    );
+}
+
+#[test]
 fn the_top_level_holds_what_was_decided() {
     let allowed = [
         ".cargo",

@@ -6,6 +6,7 @@ mod gallery;
 mod info;
 mod query;
 mod selftest;
+mod serve;
 mod store;
 mod watch;
 
@@ -41,6 +42,8 @@ enum Command {
     Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
+    /// Answer a host over a serial line.
+    Serve(serve::Args),
     /// Answer photographs that appear in a folder, or frames of a camera.
     Watch(watch::Args),
     /// Set up a store: once, on a new board.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Serve(args) => serve::run(args),
         Command::Watch(args) => watch::run(&args),
         Command::Init(args) => store::init(&args),
         Command::Install(args) => store::install(&args),

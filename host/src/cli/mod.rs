@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
 mod bench_training;
+mod board;
 mod calibrate;
 mod data;
 mod demo;
@@ -96,6 +97,18 @@ enum Command {
     Sweep(sweep::Args),
     /// Run the whole flow on rendered shelves and write a report.
     Demo(demo::Args),
+    /// List serial ports, and why one can not be used.
+    Ports(board::ports::Args),
+    /// Show what a board is and serves.
+    Info(board::info::Args),
+    /// Send a bundle or a gallery to a board and let it serve.
+    Push(board::push::Args),
+    /// Fetch what a board serves, or results that nobody has read.
+    Pull(board::pull::Args),
+    /// Ask a board what an image shows.
+    Query(board::query::Args),
+    /// Find out what is wrong between this machine and a board.
+    Doctor(board::doctor::Args),
 }
 
 /// What a command found.
@@ -129,6 +142,12 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => runs::run(command),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Ports(args) => board::ports::run(&args),
+        Command::Info(args) => board::info::run(&args),
+        Command::Push(args) => board::push::run(&args),
+        Command::Pull(args) => board::pull::run(&args),
+        Command::Query(args) => board::query::run(&args),
+        Command::Doctor(args) => board::doctor::run(&args),
     };
     match outcome {
         // Already reported: the answer did not arrive whole.
@@ -211,6 +230,12 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'stati
     };
     if let Some(name) = suggestion {
         return Some(format!("did you mean `{name}`?").into());
+    }
+    if let Some(found) = cause
+        .downcast_ref()
+        .and_then(crate::link::diagnosis::of_error)
+    {
+        return Some(format!("{}: {}", found.cause, found.remedy).into());
     }
     host_hint(cause)
         .or_else(|| eyas_device::hints::of_cause(cause))

@@ -22,6 +22,13 @@ impl Progress {
         Self::with_template(work, n, template)
     }
 
+    /// A bar for work on `n` bytes, with their rate.
+    #[must_use]
+    pub fn of_bytes(work: &str, n: u64) -> Self {
+        let template = "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+        Self::with_template(work, n as usize, template)
+    }
+
     fn with_template(work: &str, n: usize, template: &str) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -47,6 +54,11 @@ impl Progress {
     /// Some more are done.
     pub fn advance(&self, n: usize) {
         self.0.inc(n as u64);
+    }
+
+    /// So much is done by now.
+    pub fn reach(&self, position: u64) {
+        self.0.set_position(position);
     }
 
     /// Replaces the text in front of the bar.

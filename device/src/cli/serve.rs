@@ -1,0 +1,68 @@
+//! `eyas-device serve`: answers a host over a serial line or standard input and output.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::Answer;
+use super::store::Folder;
+use crate::port::BASE_BAUD;
+use crate::serve::{Files, Source, Where, serve};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  eyas-device serve --port /dev/ttyGS0 --store /var/lib/eyas
+  eyas-device serve --port /dev/ttyGS0 --bundle student.bundle --gallery shop.gallery
+  ssh board eyas-device serve --stdio --bundle student.bundle --gallery shop.gallery")]
+pub(super) struct Args {
+    /// Serial port that the host is connected to.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "EYAS_PORT",
+        required_unless_present = "stdio"
+    )]
+    port: Option<PathBuf>,
+    /// Speed of the port; a host may raise it for as long as it is connected.
+    #[arg(long, value_name = "BAUD", env = "EYAS_BAUD", default_value_t = BASE_BAUD)]
+    baud: u32,
+    /// Serve standard input and output instead of a port, until the input ends.
+    #[arg(long)]
+    stdio: bool,
+    #[command(flatten)]
+    store: Folder,
+    /// Serve this bundle instead of what the store holds; nothing can be pushed then.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "gallery",
+        conflicts_with = "folder"
+    )]
+    bundle: Option<PathBuf>,
+    /// The gallery to go with --bundle.
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    gallery: Option<PathBuf>,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
+    let place = match args.port {
+        Some(path) if !args.stdio => Where::Port(path, args.baud),
+        _ => Where::Stdio,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    // A flag, not a mask: the serial crate waits with an empty one. Nothing is left
+    // half-written by ending between two steps.
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .context("could not listen for signals")?;
+    }
+    let source = match (args.bundle, args.gallery) {
+        (Some(bundle), Some(gallery)) => Source::Files(Files { bundle, gallery }),
+        _ => Source::Store(args.store.open()?),
+    };
+    serve(source, &place, &stop)?;
+    Ok(Answer::Yes)
+}

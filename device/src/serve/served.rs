@@ -1,0 +1,248 @@
+//! What serves at the moment: a student with its gallery, from two files or from a store.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use eyas_shared::calibration;
+use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
+use eyas_shared::link::message::{
+    Answer, FileId, Found, GalleryInfo, MAX_LABEL_BYTES, MAX_NAME_BYTES, StudentInfo, Verdict, cut,
+};
+use eyas_shared::preprocess::{Limits, decode, prepare};
+
+use crate::answer::{Answerer, Asked, Request, Rerank};
+use crate::encoder::EncodeError;
+use crate::slots::{Opened, Slots, SlotsError};
+use crate::store::{MappedFile, Store, StoreError};
+
+/// Two files that serve for as long as the program runs.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The student's bundle.
+    pub bundle: PathBuf,
+    /// The gallery.
+    pub gallery: PathBuf,
+}
+
+/// Where a board's student and gallery come from.
+pub enum Source {
+    /// Two files.
+    Files(Files),
+    /// A store, to which new ones may be pushed.
+    Store(Slots),
+}
+
+enum Held {
+    Files(Store),
+    Slots(Opened),
+}
+
+/// A student and a gallery that serve.
+pub(super) struct Served {
+    held: Held,
+    pub(super) bundle: (FileId, PathBuf),
+    pub(super) gallery: (FileId, PathBuf),
+}
+
+/// Why an image was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// The image can not be used.
+    #[error("{0}")]
+    Image(String),
+    /// The student can not be run: not the image's fault.
+    #[error(transparent)]
+    Student(#[from] EncodeError),
+    /// The gallery can not be searched.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Served {
+    /// Opens two files.
+    ///
+    /// # Errors
+    /// If they can not be used, or not together.
+    pub(super) fn open(files: &Files) -> Result<Self, StoreError> {
+        let id = |path: &PathBuf| -> Result<(FileId, PathBuf), StoreError> {
+            let file = MappedFile::open(path)?;
+            let mut hasher = ContentHasher::new();
+            hasher.update(file.bytes());
+            let id = FileId {
+                hash: hasher.finish().0,
+                bytes: file.bytes().len() as u64,
+            };
+            Ok((id, path.clone()))
+        };
+        Ok(Self {
+            held: Held::Files(Store::open(&files.bundle, &files.gallery)?),
+            bundle: id(&files.bundle)?,
+            gallery: id(&files.gallery)?,
+        })
+    }
+
+    /// Opens what a store has to serve; none if nothing is installed.
+    ///
+    /// # Errors
+    /// If nothing that is installed can be opened.
+    pub(super) fn of_store(slots: &Slots) -> Result<Option<Self>, SlotsError> {
+        let opened = match slots.open_to_serve() {
+            Ok(opened) => opened,
+            Err(SlotsError::Empty { .. }) => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let id = |hash: Fingerprint| -> Result<(FileId, PathBuf), StoreError> {
+            let path = slots.file_path(hash);
+            let bytes = MappedFile::open(&path)?.bytes().len() as u64;
+            let hash = hash.0;
+            Ok((FileId { hash, bytes }, path))
+        };
+        let generation = &opened.serving.generation;
+        Ok(Some(Self {
+            bundle: id(generation.bundle)?,
+            gallery: id(generation.gallery)?,
+            held: Held::Slots(opened),
+        }))
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        match &self.held {
+            Held::Files(store) => store,
+            Held::Slots(opened) => &opened.store,
+        }
+    }
+
+    /// Number of the generation; 0 without a store.
+    pub(super) fn generation(&self) -> u64 {
+        match &self.held {
+            Held::Files(_) => 0,
+            Held::Slots(opened) => opened.serving.generation.number,
+        }
+    }
+
+    pub(super) fn is_on_trial(&self) -> bool {
+        match &self.held {
+            Held::Files(_) => false,
+            Held::Slots(opened) => opened.serving.trial_start.is_some(),
+        }
+    }
+
+    /// It has proven itself.
+    pub(super) fn note_confirmed(&mut self) {
+        if let Held::Slots(opened) = &mut self.held {
+            opened.serving.trial_start = None;
+        }
+    }
+
+    pub(super) fn student_info(&self) -> StudentInfo {
+        let header = self.store().header();
+        StudentInfo {
+            file: self.bundle.0,
+            name: cut(&header.name, MAX_NAME_BYTES).to_owned(),
+            precision: header.precision.to_string(),
+            dim: header.dim,
+            space: header.space.0.0,
+        }
+    }
+
+    /// What the gallery says of itself.
+    ///
+    /// # Errors
+    /// As [`Store::matcher`].
+    pub(super) fn gallery_info(&self) -> Result<GalleryInfo, StoreError> {
+        let matcher = self.store().matcher()?;
+        let header = &matcher.gallery().header;
+        Ok(GalleryInfo {
+            file: self.gallery.0,
+            n_rows: header.n_rows,
+            n_labels: header.n_labels,
+            teacher: cut(&header.teacher, MAX_NAME_BYTES).to_owned(),
+        })
+    }
+
+    /// Finds an image in the gallery.
+    ///
+    /// # Errors
+    /// [`LookError`] tells whose fault it is.
+    pub(super) fn look(
+        &self,
+        bytes: &[u8],
+        image: [u8; 32],
+        k: usize,
+    ) -> Result<Answer, LookError> {
+        let store = self.store();
+        let matcher = store.matcher()?;
+        let encoder = store.encoder();
+        let started = Instant::now();
+        let samples =
+            decode(bytes, &Limits::DEFAULT).map_err(|err| LookError::Image(err.to_string()))?;
+        let decoded = Instant::now();
+        let pixels = prepare(&samples, encoder.preprocess());
+        let prepared = Instant::now();
+        let embedding = match encoder.encode(&pixels) {
+            // Some images have no content, and no direction.
+            Err(err @ EncodeError::NoDirection { .. }) => {
+                return Err(LookError::Image(err.to_string()));
+            }
+            outcome => outcome?,
+        };
+        let encoded = Instant::now();
+        let request = Request {
+            k,
+            by_label: false,
+            rerank: Rerank {
+                expansion: None,
+                votes: None,
+            },
+            exclude: None,
+        };
+        let answerer = Answerer::new(&matcher, store.calibrations());
+        let answer = answerer.answer(&Asked::single(embedding), &request);
+        let searched = Instant::now();
+        let mut texts = String::new();
+        let found = answer
+            .found
+            .iter()
+            .map(|found| {
+                let found = found.best;
+                let entry = matcher.gallery().entry(found.row);
+                let (label, name) = entry.map_or(("", ""), |entry| (entry.label, entry.name));
+                let (label, name) = (cut(label, MAX_LABEL_BYTES), cut(name, MAX_NAME_BYTES));
+                texts.push_str(label);
+                texts.push_str(name);
+                Found {
+                    id: found.id.0,
+                    score: found.score,
+                    label_bytes: label.len() as u16,
+                    name_bytes: name.len() as u16,
+                }
+            })
+            .collect();
+        Ok(Answer {
+            result: 0,
+            image,
+            space: encoder.space().0.0,
+            found,
+            texts,
+            verdict: answer
+                .judgement
+                .map(|judgement| on_the_wire(judgement.verdict)),
+            decode_micros: micros(decoded - started),
+            preprocess_micros: micros(prepared - decoded),
+            encode_micros: micros(encoded - prepared),
+            search_micros: micros(searched - encoded),
+        })
+    }
+}
+
+fn on_the_wire(verdict: calibration::Verdict) -> Verdict {
+    match verdict {
+        calibration::Verdict::Match => Verdict::Match,
+        calibration::Verdict::Uncertain => Verdict::Uncertain,
+        calibration::Verdict::Unknown => Verdict::Unknown,
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}

@@ -1,0 +1,77 @@
+//! Commands that talk to a board, and what their command lines have in common.
+
+pub(super) mod doctor;
+pub(super) mod info;
+pub(super) mod ports;
+pub(super) mod pull;
+pub(super) mod push;
+pub(super) mod query;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eyas_device::port::BASE_BAUD;
+
+use crate::link::{Address, Client, ClientError, Options};
+
+/// Where the board is.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Board")]
+pub(super) struct BoardArgs {
+    /// Serial port that leads to the board; the only usable one if none is named.
+    #[arg(long, value_name = "PATH", env = "EYAS_PORT")]
+    port: Option<PathBuf>,
+    /// Speed that the board listens at.
+    #[arg(long, value_name = "BAUD", env = "EYAS_BAUD", default_value_t = BASE_BAUD)]
+    baud: u32,
+    /// Speed to raise the line to for this session; goes back by itself if that fails.
+    #[arg(long, value_name = "BAUD", env = "EYAS_FAST_BAUD")]
+    fast_baud: Option<u32>,
+    /// Command whose standard input and output lead to the board, instead of a port.
+    #[arg(long, value_name = "COMMAND", env = "EYAS_STDIO_COMMAND")]
+    stdio_command: Option<String>,
+    /// Seconds to wait for a board that does not answer.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    wait: u64,
+    /// Record all bytes in both directions, for `eyas doctor --replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+impl BoardArgs {
+    fn address(&self) -> Result<Address, ClientError> {
+        match (&self.stdio_command, &self.port) {
+            (Some(command), _) => Ok(Address::Command(command.clone())),
+            (None, Some(path)) => Ok(Address::serial(path, self.baud)),
+            (None, None) => Address::only_one(self.baud),
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            patience: Duration::from_secs(self.wait),
+            raise_to: self.fast_baud,
+            record: self.record.clone(),
+        }
+    }
+
+    fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.address()?, &self.options())
+    }
+}
+
+/// Ends a session. What was asked is answered: a farewell that is lost changes nothing.
+fn leave(client: Client) {
+    let _ = client.leave();
+}
+
+/// Bytes as people read them.
+fn human_bytes(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..1024 => return format!("{bytes} B"),
+        1024..1_048_576 => (1024.0, "KiB"),
+        1_048_576..1_073_741_824 => (1_048_576.0, "MiB"),
+        _ => (1_073_741_824.0, "GiB"),
+    };
+    format!("{:.1} {name}", bytes as f64 / unit)
+}

@@ -1,0 +1,195 @@
+//! A serial cable between two programs: two pseudo-terminals and somebody who carries the
+//! bytes, counts them, and does to them what a test wants.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// How often the carrier looks whether it should end.
+const STEP: Duration = Duration::from_millis(20);
+
+/// How long it holds bytes that nobody takes.
+const HOLD: Duration = Duration::from_millis(300);
+
+/// What a test wants, and what has passed.
+#[derive(Default)]
+struct Control {
+    stop: AtomicBool,
+    cut: AtomicBool,
+    /// One byte of so many is damaged; 0 damages none.
+    damage_every: AtomicU64,
+    /// Bytes that were carried to the board.
+    passed: Mutex<u64>,
+    news: Condvar,
+}
+
+/// A cable. Dropping it pulls both plugs.
+pub struct Cable {
+    /// The host's port.
+    pub host: PathBuf,
+    /// The board's port.
+    pub board: PathBuf,
+    control: Arc<Control>,
+    carriers: Vec<JoinHandle<()>>,
+}
+
+fn plug() -> (OwnedFd, PathBuf) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+    grantpt(&master).expect("access to it");
+    unlockpt(&master).expect("it can be opened");
+    fcntl_setfl(&master, OFlags::NONBLOCK).expect("it does not block");
+    let name = ptsname(&master, Vec::new()).expect("it has a name");
+    let name = name.into_string().expect("names of ports are text");
+    (master, PathBuf::from(name))
+}
+
+fn wait(fd: &OwnedFd, flags: PollFlags, at_most: Duration) {
+    let limit = Timespec {
+        tv_sec: 0,
+        tv_nsec: at_most.subsec_nanos().into(),
+    };
+    let _ = poll(&mut [PollFd::new(fd, flags)], Some(&limit));
+}
+
+/// Nobody has the port open: waits without looking at it, which would return at once.
+fn pause() {
+    let limit = Timespec {
+        tv_sec: 0,
+        tv_nsec: STEP.subsec_nanos().into(),
+    };
+    let _ = poll(&mut [], Some(&limit));
+}
+
+fn carry(from: &OwnedFd, to: &OwnedFd, control: &Control, is_to_board: bool) {
+    let mut buffer = [0; 4096];
+    let mut n_carried = 0_u64;
+    while !control.stop.load(Ordering::Relaxed) {
+        wait(from, PollFlags::IN, STEP);
+        let bytes = match rustix::io::read(from, &mut buffer) {
+            Ok(n) if n > 0 => &mut buffer[..n],
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => continue,
+            _ => {
+                pause();
+                continue;
+            }
+        };
+        let every = control.damage_every.load(Ordering::Relaxed);
+        for byte in bytes.iter_mut() {
+            n_carried += 1;
+            if every > 0 && n_carried.is_multiple_of(every) {
+                *byte ^= 0x10;
+            }
+        }
+        if !control.cut.load(Ordering::Relaxed) {
+            hand_over(to, bytes, control);
+        }
+        if is_to_board {
+            *control
+                .passed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) += bytes.len() as u64;
+            control.news.notify_all();
+        }
+    }
+}
+
+/// Writes what is taken; a port that takes nothing for long loses the rest, as a real one.
+fn hand_over(to: &OwnedFd, bytes: &[u8], control: &Control) {
+    let mut rest = bytes;
+    let mut held = Duration::ZERO;
+    while !rest.is_empty() && held < HOLD && !control.stop.load(Ordering::Relaxed) {
+        match rustix::io::write(to, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(rustix::io::Errno::AGAIN) => {
+                pause();
+                held += STEP;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+impl Cable {
+    /// Plugs in a cable.
+    ///
+    /// # Panics
+    /// If the system has no pseudo-terminals.
+    #[must_use]
+    pub fn new() -> Self {
+        let ((host_end, host), (board_end, board)) = (plug(), plug());
+        let ends = Arc::new((host_end, board_end));
+        let control = Arc::new(Control::default());
+        let carrier = |is_to_board: bool| {
+            let (ends, control) = (Arc::clone(&ends), Arc::clone(&control));
+            std::thread::spawn(move || match is_to_board {
+                true => carry(&ends.0, &ends.1, &control, true),
+                false => carry(&ends.1, &ends.0, &control, false),
+            })
+        };
+        let carriers = vec![carrier(true), carrier(false)];
+        Self {
+            host,
+            board,
+            control,
+            carriers,
+        }
+    }
+
+    /// Damages one byte of so many from now on; 0 damages none.
+    pub fn damage_every(&self, n_bytes: u64) {
+        self.control.damage_every.store(n_bytes, Ordering::Relaxed);
+    }
+
+    /// Loses everything from now on, or nothing any more.
+    pub fn cut(&self, is_cut: bool) {
+        self.control.cut.store(is_cut, Ordering::Relaxed);
+    }
+
+    /// Bytes that went to the board.
+    #[must_use]
+    pub fn bytes_to_board(&self) -> u64 {
+        *self
+            .control
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until so many bytes went to the board in all; false after a minute without.
+    #[must_use]
+    pub fn wait_for_bytes(&self, n_bytes: u64) -> bool {
+        let passed = self
+            .control
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let limit = Duration::from_secs(60);
+        let waited = self
+            .control
+            .news
+            .wait_timeout_while(passed, limit, |passed| *passed < n_bytes);
+        waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
+    }
+}
+
+impl Default for Cable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.control.stop.store(true, Ordering::Relaxed);
+        for carrier in self.carriers.drain(..) {
+            let _ = carrier.join();
+        }
+    }
+}

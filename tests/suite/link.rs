@@ -1,0 +1,420 @@
+//! Host and board as two programs with a cable between them: the same answers as on the
+//! board itself, whatever becomes of the cable or of one of the two.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use eyas_shared::gallery::RowEncoding;
+use eyas_shared::random::Random;
+use eyas_tests::cable::Cable;
+use eyas_tests::{Said, beside, program, root, run, run_ok};
+use serde_json::Value;
+
+use crate::test_data::{bundle, embeddings, gallery_of};
+
+const DIM: u32 = 6;
+
+/// Components of the embeddings of [`Desk::large`], whose gallery takes a while to send.
+const LARGE_DIM: u32 = 1024;
+
+/// What may be on its way when a link breaks: the window, and what the board has not
+/// written down yet.
+const WINDOW_AND_CHECKPOINT: u64 = (32 << 10) + (64 << 10);
+
+/// A folder with a bundle, a gallery and an image.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let rows = embeddings(5, DIM as usize, 2);
+        fs::write(desk.path("b"), bundle(DIM)).unwrap();
+        let gallery = gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16.into());
+        fs::write(desk.path("g"), gallery).unwrap();
+        desk
+    }
+
+    /// A gallery of a megabyte, and a store without keys.
+    fn large() -> Self {
+        let desk = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let rows = embeddings(255, LARGE_DIM as usize, 2);
+        let ids: Vec<u8> = (0..255).collect();
+        fs::write(desk.path("b"), bundle(LARGE_DIM)).unwrap();
+        fs::write(
+            desk.path("g"),
+            gallery_of(&rows, &ids, RowEncoding::F32.into()),
+        )
+        .unwrap();
+        desk.init_store();
+        desk
+    }
+
+    fn init_store(&self) {
+        let store = self.at("store");
+        run_ok("eyas-device", ["init", "--store", &store, "--unsigned"]);
+    }
+
+    fn serve_store(&self, cable: &Cable) -> Board {
+        let mut command = program("eyas-device");
+        command.arg("serve").arg("--port").arg(&cable.board);
+        command.args(["--store", &self.at("store")]);
+        Board::start(command)
+    }
+
+    /// `eyas push` of both files, running.
+    fn push(&self, cable: &Cable) -> Child {
+        let mut command = program("eyas");
+        command.args(["push", &self.at("b"), &self.at("g"), "--json", "--port"]);
+        command.arg(&cable.host);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// What the board itself answers.
+    fn local_matches(&self, image: &Path) -> Value {
+        let image = image.display().to_string();
+        let (bundle, gallery) = (self.at("b"), self.at("g"));
+        let words = ["query", &image, "--bundle", &bundle, "--gallery", &gallery];
+        let said = run("eyas-device", [&words[..], &["--json"]].concat());
+        matches(&said)
+    }
+
+    fn serve_words(&self) -> [String; 4] {
+        ["--bundle", &self.at("b"), "--gallery", &self.at("g")].map(str::to_owned)
+    }
+
+    fn serve(&self, cable: &Cable) -> Board {
+        let mut command = program("eyas-device");
+        command.arg("serve").arg("--port").arg(&cable.board);
+        command.args(self.serve_words());
+        Board::start(command)
+    }
+}
+
+/// A board's program; killed at the end.
+struct Board(Child);
+
+impl Board {
+    fn start(mut command: std::process::Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Asks the program to end, as a supervisor does.
+    fn terminate(mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        let kill = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(kill.unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[track_caller]
+fn matches(said: &Said) -> Value {
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    assert!(!object["matches"].as_array().unwrap().is_empty());
+    object["matches"].clone()
+}
+
+/// `eyas COMMAND ... --port` of the cable.
+fn eyas(cable: &Cable, words: &[&str]) -> Said {
+    let port = cable.host.display().to_string();
+    run("eyas", [words, &["--port", &port]].concat())
+}
+
+/// A photograph if there is one beside the checkout, else one of the small images.
+fn photograph() -> PathBuf {
+    beside("data/grocery")
+        .and_then(|folder| first_photograph(&folder, 5))
+        .unwrap_or_else(|| root().join("tests/golden/pixels/rgb.jpg"))
+}
+
+fn first_photograph(folder: &Path, depth: usize) -> Option<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    paths.sort();
+    let is_photograph = |path: &&PathBuf| path.extension().is_some_and(|name| name == "jpg");
+    let deeper = || {
+        let folders = paths.iter().filter(|path| path.is_dir() && depth > 0);
+        folders
+            .filter_map(|folder| first_photograph(folder, depth - 1))
+            .next()
+    };
+    paths.iter().find(is_photograph).cloned().or_else(deeper)
+}
+
+#[test]
+fn a_photograph_over_the_cable_is_answered_as_on_the_board() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let _board = desk.serve(&cable);
+    let image = photograph();
+    let words = ["query", &image.display().to_string(), "--json"];
+    let expected = desk.local_matches(&image);
+    assert_eq!(matches(&eyas(&cable, &words)), expected);
+    // Also over a cable that damages one byte in a thousand.
+    cable.damage_every(1000);
+    assert_eq!(matches(&eyas(&cable, &words)), expected);
+}
+
+#[test]
+fn a_photograph_over_standard_input_is_answered_as_on_the_board() {
+    let desk = Desk::new();
+    let image = photograph();
+    let device = program("eyas-device").get_program().to_owned();
+    let served = desk.serve_words().join(" ");
+    let command = format!("{} serve --stdio {served}", device.display());
+    let image_name = image.display().to_string();
+    let words = ["query", &image_name, "--json", "--stdio-command", &command];
+    assert_eq!(matches(&run("eyas", words)), desk.local_matches(&image));
+}
+
+#[test]
+fn a_board_tells_what_it_serves_and_the_doctor_finds_it_sound() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let _board = desk.serve(&cable);
+    let said = eyas(&cable, &["info", "--json"]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let info: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(info["student"]["dim"], DIM);
+    assert_eq!(info["gallery"]["n_rows"], 5);
+    let said = eyas(&cable, &["doctor"]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(said.out.contains("the link is sound"), "{said:#?}");
+}
+
+#[test]
+fn what_a_board_serves_can_be_pulled() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let _board = desk.serve(&cable);
+    for (what, original) in [("bundle", "b"), ("gallery", "g")] {
+        let copy = desk.at("copy");
+        let said = eyas(&cable, &["pull", what, "--out", &copy]);
+        assert_eq!(said.code, Some(0), "{said:#?}");
+        assert_eq!(
+            fs::read(&copy).unwrap(),
+            fs::read(desk.path(original)).unwrap()
+        );
+    }
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let port = cable.host.display().to_string();
+    let name_of = |said: Said| {
+        assert_eq!(said.code, Some(1), "{said:#?}");
+        let object: Value = serde_json::from_str(&said.out).unwrap();
+        assert!(!object["remedy"].as_str().unwrap().is_empty());
+        object["fault"].as_str().unwrap().to_owned()
+    };
+    let doctor = |place: &[&str]| {
+        let words = ["doctor", "--json", "--wait", "1"];
+        name_of(run("eyas", [&words[..], place].concat()))
+    };
+    assert_eq!(doctor(&["--port", &port]), "no-reply");
+    assert_eq!(doctor(&["--port", &desk.at("absent")]), "absent");
+    assert_eq!(doctor(&["--port", &desk.at("b")]), "no-serial-port");
+    assert_eq!(doctor(&["--stdio-command", "true"]), "lost");
+    let noise = "while printf 'login: '; do :; done";
+    assert_eq!(doctor(&["--stdio-command", noise]), "noise");
+    let _holder = desk.serve(&cable);
+    let held = cable.board.display().to_string();
+    // Until the board's program has opened it, nobody answers; then it is taken.
+    let names: Vec<String> = (0..20)
+        .map(|_| doctor(&["--port", &held]))
+        .take_while(|name| name != "busy")
+        .collect();
+    assert!(names.len() < 20, "{names:?}");
+}
+
+#[test]
+fn a_recording_can_be_taken_apart() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let _board = desk.serve(&cable);
+    let record = desk.at("link.jsonl");
+    let said = eyas(&cable, &["info", "--record", &record]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let said = run("eyas", ["doctor", "--replay", &record]);
+    assert!(said.out.contains("opened: version 1"), "{said:#?}");
+    assert!(said.out.contains("data #0"), "{said:#?}");
+}
+
+#[test]
+fn a_simulated_line_is_measured() {
+    let words = ["doctor", "--simulate", "--bit-errors", "1e-4", "--json"];
+    let said = run("eyas", words);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(object["whole"], true);
+    assert!(object["share_of_line"].as_f64().unwrap() > 0.65);
+}
+
+#[test]
+fn a_board_ends_when_it_is_told_to_and_is_found_again() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let image = photograph().display().to_string();
+    let words = ["query", &image, "--json"];
+    for _ in 0..3 {
+        let mut killed = desk.serve(&cable);
+        matches(&eyas(&cable, &words));
+        killed.kill();
+        let board = desk.serve(&cable);
+        matches(&eyas(&cable, &words));
+        assert_eq!(board.terminate(), Some(0));
+    }
+}
+
+#[test]
+fn what_is_pushed_serves_and_is_not_sent_twice() {
+    let desk = Desk::new();
+    desk.init_store();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    let said = eyas(&cable, &query);
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(said.err.contains("nothing is installed"), "{said:#?}");
+
+    let push = ["push", &desk.at("b"), &desk.at("g")];
+    let said = eyas(&cable, &push);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(
+        said.out.contains("on trial until it has answered"),
+        "{said:#?}"
+    );
+    assert_eq!(matches(&eyas(&cable, &query)), desk.local_matches(&image));
+
+    let said = eyas(&cable, &push);
+    assert_eq!(
+        said.out.matches("the board has it already").count(),
+        2,
+        "{said:#?}"
+    );
+    assert!(said.out.ends_with("generation 1 serves\n"), "{said:#?}");
+}
+
+#[test]
+fn what_the_board_refuses_changes_nothing() {
+    let desk = Desk::new();
+    desk.init_store();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    assert_eq!(
+        eyas(&cable, &["push", &desk.at("b"), &desk.at("g")]).code,
+        Some(0)
+    );
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    let expected = matches(&eyas(&cable, &query));
+
+    let rows = embeddings(3, DIM as usize, 9);
+    let other = crate::test_data::space(8);
+    let gallery = crate::test_data::gallery_in(other, &rows, &[0, 1, 2], RowEncoding::F32.into());
+    fs::write(desk.path("other"), gallery).unwrap();
+    let said = eyas(&cable, &["push", &desk.at("other")]);
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    assert!(
+        said.err.contains("come from different teachers"),
+        "{said:#?}"
+    );
+    assert_eq!(matches(&eyas(&cable, &query)), expected);
+    let said = eyas(&cable, &["info"]);
+    assert!(
+        said.out.contains("come from different teachers"),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn a_push_goes_on_after_the_board_was_killed() {
+    let desk = Desk::large();
+    let cable = Cable::new();
+    let mut board = desk.serve_store(&cable);
+    let bytes = fs::metadata(desk.path("g")).unwrap().len();
+    let pushing = desk.push(&cable);
+    let n_kills = n_kills();
+    let mut random = Random::new(7).fork("kills");
+    for kill in 0..n_kills {
+        // Anywhere in its share of the file.
+        let at = (kill as f64 + random.unit()) / n_kills as f64 * bytes as f64;
+        assert!(cable.wait_for_bytes(at as u64));
+        board.kill();
+        board = desk.serve_store(&cable);
+    }
+    let said = Said::from(pushing.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(object["generation"], 1);
+    let allowed = bytes + bytes / 10 + n_kills as u64 * 2 * WINDOW_AND_CHECKPOINT;
+    let sent = cable.bytes_to_board();
+    println!("{bytes} bytes took {sent} on the cable with {n_kills} kills");
+    assert!(sent <= allowed, "{sent} > {allowed}");
+    let image = photograph();
+    let query = ["query", &image.display().to_string(), "--json"];
+    assert_eq!(matches(&eyas(&cable, &query)), desk.local_matches(&image));
+}
+
+#[test]
+fn a_push_goes_on_where_one_that_was_killed_ended() {
+    let desk = Desk::large();
+    let cable = Cable::new();
+    let _board = desk.serve_store(&cable);
+    let bytes = fs::metadata(desk.path("g")).unwrap().len();
+    let mut pushing = desk.push(&cable);
+    assert!(cable.wait_for_bytes(bytes / 2));
+    pushing.kill().unwrap();
+    pushing.wait().unwrap();
+    let said = Said::from(desk.push(&cable).wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    let had = object["files"][1]["had"].as_u64().unwrap();
+    assert!(
+        had + WINDOW_AND_CHECKPOINT > bytes / 2 - (64 << 10),
+        "{said:#?}"
+    );
+}
+
+/// How often a board is killed: `EYAS_LINK_KILLS`, or a few times.
+fn n_kills() -> usize {
+    let kills = std::env::var("EYAS_LINK_KILLS").ok();
+    kills.and_then(|text| text.parse().ok()).unwrap_or(3)
+}
