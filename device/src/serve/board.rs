@@ -176,7 +176,7 @@ impl<'s> Board<'s> {
         let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
         match slots.install(&choice, &trial) {
-            Ok(Installed::OnTrial(_) | Installed::Already(_)) => {}
+            Ok(Installed::OnTrial(..) | Installed::Already(_)) => {}
             Err(err) => return Err(refusal(&err)),
         }
         self.serving(slots)
