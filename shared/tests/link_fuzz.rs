@@ -28,6 +28,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 /// Runs a target many times; `run` gets the stream of random numbers of one execution.
+#[expect(clippy::print_stdout, reason = "the counts are what a run shows")]
 fn fuzz(target: &str, mut run: impl FnMut(&mut Random)) {
     let seconds = std::env::var("EYAS_FUZZ_SECONDS").ok();
     let limit = seconds
@@ -150,12 +151,8 @@ fn the_deframer_takes_any_bytes() {
 #[test]
 fn noise_is_never_a_frame() {
     let mut deframer = Deframer::new();
-    let mut noise = vec![0; 4096];
+    let mut noise = [0; 64];
     fuzz("noise", |random| {
-        // A hundredth of the executions, each of many bytes.
-        if !random.chance(0.01) {
-            return;
-        }
         for chunk in noise.as_chunks_mut::<8>().0 {
             *chunk = random.bits().to_le_bytes();
         }

@@ -276,10 +276,13 @@ impl Answers for Board<'_> {
         if let Ask::Read { hash, offset } = ask {
             return match self.content(hash, offset) {
                 Ok(content) => Outcome::Send(content),
-                Err(refusal) => Outcome::reply(refusal),
+                Err(refusal) => Outcome::reply(refusal.into()),
             };
         }
-        Outcome::Say(self.replies(ask).unwrap_or_else(|refusal| vec![refusal]))
+        Outcome::Say(
+            self.replies(ask)
+                .unwrap_or_else(|refusal| vec![refusal.into()]),
+        )
     }
 
     fn begin_session(&mut self) {

@@ -10,19 +10,29 @@ use super::images::{Images, MAX_IMAGE_BYTES};
 use crate::hints;
 use crate::slots::{Disk, Slots, SlotsError, Staging};
 
-/// Why something can not be: a reply instead of an answer.
-pub(super) type Refused<T> = Result<T, Reply>;
+/// Why something can not be.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: Code,
+    reason: String,
+}
 
-pub(super) fn failed(code: Code, reason: impl Into<String>) -> Reply {
-    let reason: String = reason.into();
-    Reply::Failed {
-        code,
-        reason: cut(&reason, MAX_REASON_BYTES).to_owned(),
+impl From<Refusal> for Reply {
+    fn from(Refusal { code, reason }: Refusal) -> Self {
+        Self::Failed { code, reason }
     }
 }
 
+pub(super) type Refused<T> = Result<T, Refusal>;
+
+pub(super) fn failed(code: Code, reason: impl Into<String>) -> Refusal {
+    let reason: String = reason.into();
+    let reason = cut(&reason, MAX_REASON_BYTES).to_owned();
+    Refusal { code, reason }
+}
+
 /// What an error of the store is for the host.
-pub(super) fn refusal(err: &SlotsError) -> Reply {
+pub(super) fn refusal(err: &SlotsError) -> Refusal {
     let code = match err {
         SlotsError::Length { .. } | SlotsError::NoSpace { .. } => Code::NoRoom,
         SlotsError::OtherContent { .. } => Code::OtherContent,
@@ -169,6 +179,6 @@ impl<'s> Receiver<'s> {
     }
 }
 
-fn out_of_order() -> Reply {
+fn out_of_order() -> Refusal {
     failed(Code::Request, "the bytes do not continue the file")
 }

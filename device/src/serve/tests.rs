@@ -33,7 +33,7 @@ fn board_step(receiver: &mut Receiver<'_>, inbox: &mut Inbox, board: &mut Endpoi
             Ask::Chunk { offset, data } => receiver.chunk(offset, &data),
             other => panic!("{other:?} is not asked here"),
         };
-        for reply in outcome.unwrap_or_else(|refusal| vec![refusal]) {
+        for reply in outcome.unwrap_or_else(|refusal| vec![refusal.into()]) {
             board.write(&message::to_bytes(&Response { op, reply }));
         }
     }

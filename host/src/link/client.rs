@@ -38,12 +38,6 @@ pub struct Client {
     _child: Option<Ended>,
 }
 
-/// What a wait for an answer ended with.
-enum Waited {
-    Response(Response),
-    Nothing,
-}
-
 /// A number that no session of this host had before, as far as the clock goes on.
 fn session_number() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -177,7 +171,7 @@ impl Client {
         let mut moved = 0;
         while !upload.is_done() {
             upload.send(&mut self.endpoint, &mut read)?;
-            if let Waited::Response(response) = self.wait_once()?
+            if let Some(response) = self.wait_once()?
                 && response.op == op
             {
                 upload.on_reply(&response.reply)?;
@@ -267,7 +261,7 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let began = self.driver.now();
         loop {
-            if let Waited::Response(response) = self.wait_once()?
+            if let Some(response) = self.wait_once()?
                 && (response.op == op || response.op == 0)
             {
                 return match response.reply {
@@ -292,17 +286,14 @@ impl Client {
         Err(ClientError::Slow { asked, seconds })
     }
 
-    /// The next message that is there, or one step of moving bytes.
-    fn wait_once(&mut self) -> Result<Waited, ClientError> {
+    /// The next message that is there, at the latest after one step of moving bytes.
+    fn wait_once(&mut self) -> Result<Option<Response>, ClientError> {
         if let Some(response) = self.inbox.next(&mut self.endpoint)? {
-            return Ok(Waited::Response(response));
+            return Ok(Some(response));
         }
         self.step()?;
         self.state()?;
-        Ok(match self.inbox.next(&mut self.endpoint)? {
-            Some(response) => Waited::Response(response),
-            None => Waited::Nothing,
-        })
+        Ok(self.inbox.next(&mut self.endpoint)?)
     }
 
     fn step(&mut self) -> Result<(), PortError> {

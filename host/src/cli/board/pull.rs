@@ -1,7 +1,7 @@
 //! `eyas pull`: fetches what a board serves, or results that nobody has read.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use eyas_shared::files;
@@ -68,7 +68,7 @@ fn pull_results(client: &mut Client) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn pull_file(client: &mut Client, kind: FileKind, out: &PathBuf) -> anyhow::Result<()> {
+fn pull_file(client: &mut Client, kind: FileKind, out: &Path) -> anyhow::Result<()> {
     let asked = "a file";
     let Reply::File(file) = client.ask(asked, Ask::Find { kind })? else {
         return Err(ClientError::Answer { asked }.into());
