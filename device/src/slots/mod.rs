@@ -5,7 +5,7 @@
 //!
 //! - files are named by their content and never changed ([`staging`]);
 //! - a student and its gallery make a *generation*; which one serves is one small record,
-//!   [`pointer`], and writing it is the only switch;
+//!   [`mod@pointer`], and writing it is the only switch;
 //! - nothing is parsed before its length, hash and signature hold ([`install`]), nothing
 //!   goes live before a child process with limits has run it ([`trial`]), and nothing stays
 //!   before it has answered: until then it is on trial, for at most [`MAX_STARTS`] starts;
