@@ -69,7 +69,7 @@ fn a_second_loss_of_power_during_the_recovery_changes_nothing() {
         update(slots, NEW)
     };
     each_cut(&before, 4, work, |disk| {
-        each_cut(&disk, 4, work, recovers);
+        each_cut(&disk, 2, work, recovers);
     });
 }
 
