@@ -85,7 +85,7 @@ fn a_hundred_breaks_cost_a_window_and_a_checkpoint_each_at_most() {
     )
     .unwrap();
     let mut random = Random::new(6).fork("breaks");
-    let content: Vec<u8> = (0..4 << 20).map(|_| random.bits() as u8).collect();
+    let content: Vec<u8> = (0..8 << 20).map(|_| random.bits() as u8).collect();
     let offer = Offer {
         kind: FileKind::Gallery,
         file: FileId {
@@ -126,6 +126,7 @@ fn a_hundred_breaks_cost_a_window_and_a_checkpoint_each_at_most() {
             Break::Board => receiver = Receiver::new(Some(&slots)),
         }
     }
+    assert_eq!(n_breaks, 100, "the file was there too soon");
     println!("{n_breaks} breaks, at most {worst} bytes sent again");
     let stored = slots.locate(offer.file.fingerprint()).unwrap().unwrap();
     assert!(std::fs::read(stored).unwrap() == content);
