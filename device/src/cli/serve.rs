@@ -39,7 +39,7 @@ pub(super) struct Args {
         long,
         value_name = "FILE",
         requires = "gallery",
-        conflicts_with = "folder"
+        conflicts_with = "store"
     )]
     bundle: Option<PathBuf>,
     /// The gallery to go with --bundle.
