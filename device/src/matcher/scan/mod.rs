@@ -75,7 +75,7 @@ impl Scan {
         Self { n_threads, ..self }
     }
 
-    /// Rows that are scored for an answer of `k`: measured so that no more than one in a
+    /// Rows that are scored for an answer of `k`: measured so that about one in a
     /// thousand of the ten best is missed (`models/results/search.md`).
     fn n_candidates(self, k: usize) -> usize {
         match self.scanned {
