@@ -1,4 +1,5 @@
-//! What to do about an error, chosen by its type, for both command lines.
+//! What both command lines say alike: what to do about an error, chosen by its type, and
+//! numbers of bytes.
 //!
 //! An error says what is wrong and where; a hint says what helps, as far as the type tells.
 
@@ -179,6 +180,18 @@ fn system_hint(err: &io::Error) -> Option<&'static str> {
     }
 }
 
+/// A number of bytes as people read it.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..1024 => return format!("{bytes} B"),
+        1024..1_048_576 => (1024.0, "KiB"),
+        1_048_576..1_073_741_824 => (1_048_576.0, "MiB"),
+        _ => (1_073_741_824.0, "GiB"),
+    };
+    format!("{:.1} {name}", bytes as f64 / unit)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -186,6 +199,19 @@ mod tests {
     use eyas_shared::files::FileError;
 
     use super::*;
+
+    #[test]
+    fn bytes_are_written_for_people() {
+        let cases = [
+            (7, "7 B"),
+            (1024, "1.0 KiB"),
+            (1_600_000, "1.5 MiB"),
+            (3 << 30, "3.0 GiB"),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(human_bytes(bytes), expected);
+        }
+    }
 
     /// The hint of a whole chain, as a command line shows it.
     fn hint(err: &(dyn Error + 'static)) -> Option<&'static str> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::hints;
+use crate::hints::{self, human_bytes};
 
 /// Finds photographs in a gallery that a large model embedded, with a small one.
 #[derive(Parser)]
@@ -144,17 +144,6 @@ fn report_error(err: &anyhow::Error) {
     }
 }
 
-/// A number of bytes as people read it.
-fn human_bytes(bytes: u64) -> String {
-    let (unit, name) = match bytes {
-        0..1024 => return format!("{bytes} B"),
-        1024..1_048_576 => (1024.0, "KiB"),
-        1_048_576..1_073_741_824 => (1_048_576.0, "MiB"),
-        _ => (1_073_741_824.0, "GiB"),
-    };
-    format!("{:.1} {name}", bytes as f64 / unit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,19 +152,6 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn bytes_are_written_for_people() {
-        let cases = [
-            (7, "7 B"),
-            (1024, "1.0 KiB"),
-            (1_600_000, "1.5 MiB"),
-            (3 << 30, "3.0 GiB"),
-        ];
-        for (bytes, expected) in cases {
-            assert_eq!(human_bytes(bytes), expected);
-        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(super) mod query;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use eyas_device::hints::human_bytes;
 use eyas_device::port::BASE_BAUD;
 
 use crate::link::{Address, Client, ClientError, Options};
@@ -63,15 +64,4 @@ impl BoardArgs {
 /// Ends a session. What was asked is answered: a farewell that is lost changes nothing.
 fn leave(client: Client) {
     let _ = client.leave();
-}
-
-/// Bytes as people read them.
-fn human_bytes(bytes: u64) -> String {
-    let (unit, name) = match bytes {
-        0..1024 => return format!("{bytes} B"),
-        1024..1_048_576 => (1024.0, "KiB"),
-        1_048_576..1_073_741_824 => (1_048_576.0, "MiB"),
-        _ => (1_073_741_824.0, "GiB"),
-    };
-    format!("{:.1} {name}", bytes as f64 / unit)
 }
