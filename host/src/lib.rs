@@ -27,6 +27,7 @@ pub mod student;
 
 pub mod export;
 
+pub mod bench;
 pub mod link;
 
 pub mod calibrate;

@@ -19,5 +19,7 @@ pub mod calibration;
 pub mod gallery;
 pub mod link;
 
+pub mod timing;
+
 pub mod files;
 pub mod signature;

@@ -181,7 +181,7 @@ fn formats_page_is_as_old_as_the_code_it_describes() {
 #[test]
 fn protocol_page_is_as_old_as_the_code_it_describes() {
     let modules = [
-        "endpoint", "frame", "incoming", "message", "outgoing", "pace", "packet", "upload",
+        "bench", "endpoint", "frame", "incoming", "message", "outgoing", "pace", "packet", "upload",
     ];
     let code: String = modules
         .map(|module| {

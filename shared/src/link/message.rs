@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::bench::{Candidate, Facts, Moment, Operator, Prepared, Sample, Used, Window};
 use super::endpoint::Endpoint;
 use crate::fingerprint::Fingerprint;
 
@@ -145,6 +146,33 @@ pub enum Ask {
     },
     /// The host leaves. Answered by [`Reply::Done`], the last message.
     Goodbye,
+    /// What the board is. Answered by [`Reply::Facts`], then by [`Reply::Moment`].
+    Facts,
+    /// Starts a student and a gallery beside what serves, in a process of its own, in the
+    /// place of one that was started before. Answered by [`Reply::Prepared`].
+    Prepare(Candidate),
+    /// Finds an image that was sent, with the candidate. Answered by [`Reply::Answer`], whose
+    /// result is 0, then by [`Reply::Embedding`]s, then by [`Reply::Done`].
+    Try {
+        /// Hash of the image.
+        image: [u8; 32],
+        /// 1 to [`MAX_MATCHES`].
+        top_k: u16,
+    },
+    /// Measures the candidate. Answered by [`Reply::Moment`] before and after, then by
+    /// [`Reply::Samples`], then by [`Reply::Done`].
+    Measure(Window),
+    /// Measures the student's operators one by one, which takes longer than a query: their
+    /// shares mean something, their sum does not. Answered by [`Reply::Operators`], then by
+    /// [`Reply::Done`].
+    Profile {
+        /// Hash of an image that was sent.
+        image: [u8; 32],
+        /// Runs that the medians are of, 1 to 1000.
+        runs: u16,
+    },
+    /// Ends the candidate's process. Answered by [`Reply::Used`].
+    Conclude,
 }
 
 /// A request.
@@ -366,6 +394,29 @@ pub enum Reply {
         /// Why, for people; at most [`MAX_REASON_BYTES`].
         reason: String,
     },
+    /// What the board is.
+    Facts(Facts),
+    /// How it is at the moment.
+    Moment(Moment),
+    /// A candidate runs.
+    Prepared(Prepared),
+    /// Components of the embedding of the image before, in order.
+    Embedding {
+        /// At most [`COMPONENTS_PER_MESSAGE`](super::bench::COMPONENTS_PER_MESSAGE).
+        components: Vec<f32>,
+    },
+    /// What queries took, in the order of their asking.
+    Samples {
+        /// At most [`SAMPLES_PER_MESSAGE`](super::bench::SAMPLES_PER_MESSAGE).
+        samples: Vec<Sample>,
+    },
+    /// What operators took, in the order of their running.
+    Operators {
+        /// At most [`OPERATORS_PER_MESSAGE`](super::bench::OPERATORS_PER_MESSAGE).
+        operators: Vec<Operator>,
+    },
+    /// What a candidate's process has used; it has ended.
+    Used(Used),
 }
 
 /// A reply with the number of the request that it belongs to.

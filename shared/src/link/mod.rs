@@ -7,6 +7,7 @@
 //!
 //! PROTOCOL.md beside this crate describes the bytes for other clients.
 
+pub mod bench;
 pub mod endpoint;
 pub mod frame;
 mod incoming;
