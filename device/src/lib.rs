@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod encoder;
 pub mod hints;
+pub mod look;
 pub mod matcher;
 pub mod port;
 pub mod selftest;
@@ -17,6 +18,8 @@ pub mod watch;
 
 #[doc(hidden)]
 pub mod cli;
+
+mod wire;
 
 #[cfg(test)]
 mod test_data;

@@ -197,6 +197,7 @@ pub struct Store {
     encoder: Encoder,
     calibrations: Vec<Calibration>,
     gallery: MappedFile,
+    n_threads: usize,
 }
 
 impl Store {
@@ -235,6 +236,20 @@ impl Store {
             encoder,
             calibrations: bundle.calibrations,
             gallery: gallery_file,
+            n_threads: 1,
+        })
+    }
+
+    /// Encodes and searches on so many threads; answers do not depend on their number.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
+        let encoder = self.encoder.with_threads(n_threads)?;
+        Ok(Self {
+            encoder,
+            n_threads: n_threads.max(1),
+            ..self
         })
     }
 
@@ -263,7 +278,7 @@ impl Store {
     pub fn matcher(&self) -> Result<Matcher<'_>, StoreError> {
         // Opened again instead of kept, because a view beside the map that it borrows from
         // would need self-reference.
-        Ok(Matcher::new(self.gallery.gallery()?))
+        Ok(Matcher::new(self.gallery.gallery()?).with_threads(self.n_threads))
     }
 }
 

@@ -12,7 +12,7 @@ use eyas_shared::link::message::{
 use super::images::MAX_IMAGE_BYTES;
 use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
-use super::served::{LookError, Served, Source};
+use super::served::{AnswerError, Served, Source};
 use super::work::{Answers, Content, Outcome};
 use crate::hints;
 use crate::slots::trial::InChild;
@@ -129,7 +129,9 @@ impl<'s> Board<'s> {
                 self.confirm();
                 Ok(reply)
             }
-            Err(LookError::Image(reason)) => Err(failed(Code::Image, reason)),
+            Err(AnswerError::Look(err)) if err.is_of_the_image() => {
+                Err(failed(Code::Image, hints::chain_of(&err)))
+            }
             Err(err) => {
                 let reason = hints::chain_of(&err);
                 self.give_up_trial(&format!("it could not answer: {reason}"));
