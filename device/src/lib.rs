@@ -4,6 +4,7 @@
 //! with the very code that runs on the board.
 
 pub mod answer;
+pub mod bench;
 pub mod encoder;
 pub mod hints;
 pub mod look;

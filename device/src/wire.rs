@@ -2,10 +2,8 @@
 
 use eyas_shared::calibration;
 use eyas_shared::fingerprint::SpaceId;
-use eyas_shared::link::bench::Sample;
-use eyas_shared::link::message::{
-    Answer, Found, MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, Verdict, cut,
-};
+use eyas_shared::link::bench::{MAX_OPERATOR_BYTES, Sample};
+use eyas_shared::link::message::{Answer, Found, MAX_LABEL_BYTES, MAX_NAME_BYTES, Verdict, cut};
 use eyas_shared::timing::Stage;
 
 use crate::look::Looked;
@@ -52,10 +50,10 @@ pub(crate) fn answer(
     }
 }
 
-/// A reason for people, within its bound.
+/// A fact about the machine, within the bound of such.
 #[must_use]
-pub(crate) fn reason(text: &str) -> String {
-    cut(text, MAX_REASON_BYTES).to_owned()
+pub(crate) fn fact(text: &str) -> String {
+    cut(text, MAX_OPERATOR_BYTES).to_owned()
 }
 
 fn verdict(verdict: calibration::Verdict) -> Verdict {

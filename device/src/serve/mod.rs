@@ -7,6 +7,7 @@
 //! do. Results that nobody has read are kept, whatever becomes of the line.
 
 mod board;
+mod candidate;
 mod images;
 mod line;
 mod notify;
@@ -26,8 +27,10 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use eyas_shared::random::Random;
 
+use crate::bench::Edges;
 use crate::port::{Driver, Port, PortError, SPEEDS};
 use board::Board;
+use candidate::{Candidates, Watch};
 use line::Line;
 use notify::Notify;
 use work::Bench;
@@ -62,11 +65,17 @@ impl Where {
 }
 
 /// Serves until `stop` is set or the stream ends. A serial port that is lost is waited for.
+/// `edges` are told when what a host measures begins and ends.
 ///
 /// # Errors
 /// If what is to be served can not be used, the port can not be opened at the start, or the
 /// worker fails for good.
-pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn serve(
+    source: Source,
+    place: &Where,
+    edges: Edges,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let port = place.open()?;
     let speeds = port.baud().map_or_else(Vec::new, |_| SPEEDS.to_vec());
     let (jobs, jobs_out) = mpsc::sync_channel(MAX_JOBS);
@@ -85,10 +94,15 @@ pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::R
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
     };
+    let watch = Watch {
+        beats: Arc::clone(&beats),
+        stop: Arc::clone(stop),
+    };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            let mut board = Board::open(&source, boot_number(), speeds)?;
+            let candidates = Candidates::new(edges, watch);
+            let mut board = Board::open(&source, boot_number(), speeds, candidates)?;
             // Whoever waits for this is there, or the program ends.
             let _ = opened_in.send(());
             work::work(&mut board, &bench)
