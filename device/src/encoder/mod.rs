@@ -142,6 +142,7 @@ pub struct Network {
     dim: usize,
     multiply_adds: u64,
     operators: BTreeMap<String, usize>,
+    layers: Vec<String>,
 }
 
 impl Network {
@@ -163,6 +164,8 @@ impl Network {
             .with_ignore_value_info(true);
         let mut proto = in_tract("read", || framework.proto_model_for_read(&mut &onnx[..]))?;
         let operators = graph::check(&mut proto, side, output)?;
+        let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+        let layers = nodes.map(|node| node.name.clone()).collect();
         let typed = in_tract("built", || {
             let fact = f32::fact([1, 3, side as usize, side as usize]);
             let mut model = framework.model_for_proto_model(&proto)?;
@@ -189,6 +192,7 @@ impl Network {
             dim,
             multiply_adds,
             operators,
+            layers,
         })
     }
 
@@ -254,6 +258,12 @@ impl Network {
     #[must_use]
     pub fn operators(&self) -> &BTreeMap<String, usize> {
         &self.operators
+    }
+
+    /// Names of the file's nodes, with which names of timed operators begin.
+    #[must_use]
+    pub fn layers(&self) -> &[String] {
+        &self.layers
     }
 }
 

@@ -40,6 +40,25 @@ pub(super) struct BoardArgs {
 }
 
 impl BoardArgs {
+    /// Where the board is and how to begin, or what a file says where nothing is named here.
+    ///
+    /// # Errors
+    /// As `address` of the file.
+    pub(super) fn or(
+        &self,
+        address: impl FnOnce() -> Result<Address, ClientError>,
+        options: Options,
+    ) -> Result<(Address, Options), ClientError> {
+        let named = self.stdio_command.is_some() || self.port.is_some();
+        let address = if named { self.address()? } else { address()? };
+        let raise_to = self.fast_baud.or(options.raise_to);
+        let options = Options {
+            raise_to,
+            ..self.options()
+        };
+        Ok((address, options))
+    }
+
     fn address(&self) -> Result<Address, ClientError> {
         match (&self.stdio_command, &self.port) {
             (Some(command), _) => Ok(Address::Command(command.clone())),
