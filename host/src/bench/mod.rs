@@ -6,6 +6,7 @@
 //! flags of disturbed windows, is computed here ([`compute`]) into [`results`], which reports
 //! are written from.
 
+<<<<<<< HEAD
 pub mod catalog;
 pub mod compute;
 pub mod energy;
@@ -14,6 +15,9 @@ mod material;
 mod pictures;
 pub mod plan;
 mod reach;
+=======
+pub mod measures;
+>>>>>>> report
 pub mod results;
 pub mod run;
 pub mod session;

@@ -12,6 +12,7 @@
 //! pictures/       small pictures of queries and of what was found
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -220,11 +221,9 @@ fn samples_csv(results: &Results, visits: &[Visit]) -> String {
         else {
             continue;
         };
-        let flags: Vec<&str> = compute::window_flags(window, best_pace)
-            .iter()
-            .map(|raised| raised.flag.name())
-            .collect();
-        let flags = flags.join("+");
+        let raised = compute::window_flags(window, best_pace);
+        let flags: BTreeSet<&str> = raised.iter().map(|raised| raised.flag.name()).collect();
+        let flags = flags.into_iter().collect::<Vec<_>>().join("+");
         for (query, sample) in window.samples.iter().enumerate() {
             let cell = &visit.cell;
             let _ = write!(text, "{cell},{round},{again},{flags},{query}");

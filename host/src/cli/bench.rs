@@ -171,7 +171,7 @@ fn show(folder: &Path, results: &Results, is_json: bool) {
         .max()
         .unwrap_or(0);
     say(&format!(
-        "{:width$}  recall_at_1          median      p95    q/s     memory    bundle  windows",
+        "{:width$}  recall_at_1             median       p95      q/s     memory     bundle  windows",
         "student/precision/threads/gallery"
     ));
     for cell in &results.cells {
@@ -207,7 +207,7 @@ fn line(cell: &Cell, width: usize) -> String {
         |it| {
             let n = it.windows.len();
             format!(
-                "{:7.2} ms {:5.2} ms {:6.1} {:7.1} MB {:6.2} MB  {} of {n} clean",
+                "{:7.2} ms {:6.2} ms {:8.1} {:7.1} MB {:7.2} MB  {} of {n} clean",
                 it.median_ms,
                 it.p95_ms,
                 it.queries_per_second,
