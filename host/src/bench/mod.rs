@@ -6,18 +6,15 @@
 //! flags of disturbed windows, is computed here ([`compute`]) into [`results`], which reports
 //! are written from.
 
-<<<<<<< HEAD
 pub mod catalog;
 pub mod compute;
 pub mod energy;
 mod map;
 mod material;
+pub mod measures;
 mod pictures;
 pub mod plan;
 mod reach;
-=======
-pub mod measures;
->>>>>>> report
 pub mod results;
 pub mod run;
 pub mod session;

@@ -278,9 +278,9 @@ impl Run<'_, '_> {
     ) -> anyhow::Result<()> {
         let number = self.next_number;
         self.next_number += 1;
-        let mut visit = Visit::new(&cell.key, purpose, number);
-        for tried in 1..=MAX_TRIES {
-            visit = Visit::new(&cell.key, purpose, number);
+        let mut n_left = MAX_TRIES;
+        let visit = loop {
+            let mut visit = Visit::new(&cell.key, purpose, number);
             let outcome = self
                 .begin(cell, &mut visit)
                 .and_then(|()| work(self, &mut visit))
@@ -288,33 +288,52 @@ impl Run<'_, '_> {
                     visit.used = Some(self.reach.conclude()?);
                     Ok(())
                 });
-            let Err(err) = outcome else {
-                break;
-            };
-            let failure = format!("{err:#}");
-            match err.downcast::<ClientError>() {
-                Ok(err) if tried < MAX_TRIES => match self.reach.recover(err) {
-                    Ok(incident) => {
-                        let incident = format!("{}: {incident}; visited again", cell.key);
-                        self.session.note_incident(&incident)?;
-                        (self.tell)(Event::Note(&incident));
-                        self.clock_offset_us = self.reach.meet()?.clock_offset_us;
+            n_left -= 1;
+            match outcome {
+                Ok(()) => break visit,
+                Err(err) => {
+                    visit.failure = self.recover(cell, err, n_left)?;
+                    if visit.failure.is_some() {
+                        break visit;
                     }
-                    Err(refused @ ClientError::Refused { .. }) => {
-                        visit.failure = Some(refused.to_string());
-                        break;
-                    }
-                    Err(err) => return Err(err).context("the board can not be reached any more"),
-                },
-                _ => {
-                    visit.failure = Some(failure);
-                    break;
                 }
             }
+        };
+        self.keep(visit)
+    }
+
+    /// Brings the link back, if that was to blame and there is another try; else why the
+    /// visit failed.
+    fn recover(
+        &mut self,
+        cell: &CatalogCell,
+        err: anyhow::Error,
+        n_left: usize,
+    ) -> anyhow::Result<Option<String>> {
+        let failure = format!("{err:#}");
+        let err = match err.downcast::<ClientError>() {
+            Ok(err) if n_left > 0 => err,
+            _ => return Ok(Some(failure)),
+        };
+        self.session
+            .log(&format!("{}: broken off: {failure}", cell.key));
+        match self.reach.recover(err) {
+            Ok(incident) => {
+                let incident = format!("{}: {incident}; visited again", cell.key);
+                self.session.note_incident(&incident)?;
+                (self.tell)(Event::Note(&incident));
+                self.clock_offset_us = self.reach.meet()?.clock_offset_us;
+                Ok(None)
+            }
+            Err(ClientError::Refused { reason, .. }) => Ok(Some(reason)),
+            Err(err) => Err(err).context("the board can not be reached any more"),
         }
+    }
+
+    fn keep(&mut self, mut visit: Visit) -> anyhow::Result<()> {
         visit.clock_offset_us = self.clock_offset_us;
         if let Some(failure) = &visit.failure {
-            self.note(&format!("{}: failed: {failure}", cell.key));
+            self.note(&format!("{}: failed: {failure}", visit.cell));
         }
         self.log_window(&visit);
         visit.save(self.session.folder())?;
