@@ -256,6 +256,12 @@ impl Store {
         &self.calibrations
     }
 
+    /// Where the gallery lies.
+    #[must_use]
+    pub fn gallery_path(&self) -> &Path {
+        self.gallery.path()
+    }
+
     /// A matcher over the mapped gallery; takes microseconds, whatever its size.
     ///
     /// # Errors

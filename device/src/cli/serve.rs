@@ -13,10 +13,16 @@ use crate::port::BASE_BAUD;
 use crate::serve::{Files, Source, Where, serve};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "eyas-device serve <--port <PATH> [--baud <BAUD>]|--stdio> [--store <FOLDER>]
+       eyas-device serve <--port <PATH> [--baud <BAUD>]|--stdio> --bundle <FILE> --gallery <FILE>",
+    after_help = "Examples:
   eyas-device serve --port /dev/ttyGS0 --store /var/lib/eyas
   eyas-device serve --port /dev/ttyGS0 --bundle student.bundle --gallery shop.gallery
-  ssh board eyas-device serve --stdio --bundle student.bundle --gallery shop.gallery")]
+  ssh board eyas-device serve --stdio --bundle student.bundle --gallery shop.gallery
+
+Without --bundle and --gallery the board's store is served, and can be pushed to."
+)]
 pub(super) struct Args {
     /// Serial port that the host is connected to.
     #[arg(
