@@ -12,6 +12,9 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+mod board;
+mod deltas;
+mod desk;
 mod end_to_end;
 mod gallery;
 mod golden;

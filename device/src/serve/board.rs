@@ -6,7 +6,7 @@ use std::time::Instant;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::link::message::{
-    Activate, Ask, Code, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
+    Activate, Ask, Code, FileId, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
 };
 
 use super::images::MAX_IMAGE_BYTES;
@@ -16,7 +16,7 @@ use super::served::{LookError, Served, Source};
 use super::work::{Answers, Content, Outcome};
 use crate::hints;
 use crate::slots::trial::InChild;
-use crate::slots::{Choice, Installed, Slots};
+use crate::slots::{Applied, Choice, Installed, Slots};
 
 /// A board at work.
 pub(super) struct Board<'s> {
@@ -182,6 +182,20 @@ impl<'s> Board<'s> {
         self.serving(slots)
     }
 
+    /// The gallery that a delta leads to from the one that serves.
+    fn apply(&mut self, delta: [u8; 32]) -> Refused<Reply> {
+        let slots = self.slots()?;
+        self.follow_store()?;
+        let nothing = "a delta needs a gallery, and none is installed";
+        let served = self.served.as_ref();
+        let served = served.ok_or_else(|| failed(Code::NotServing, nothing))?;
+        let base = served.gallery.0.fingerprint();
+        let applied = slots.apply_delta(Fingerprint(delta), base);
+        let Applied { gallery, bytes } = applied.map_err(|err| refusal(&err))?;
+        let hash = gallery.0;
+        Ok(Reply::File(FileId { hash, bytes }))
+    }
+
     fn rollback(&mut self, from: u64) -> Refused<Reply> {
         let slots = self.slots()?;
         self.follow_store()?;
@@ -215,7 +229,7 @@ impl<'s> Board<'s> {
         match kind {
             FileKind::Bundle => Ok(Reply::File(served.bundle.0)),
             FileKind::Gallery => Ok(Reply::File(served.gallery.0)),
-            FileKind::Image | FileKind::Signature => {
+            FileKind::Image | FileKind::Signature | FileKind::Delta => {
                 Err(failed(Code::Request, "bundles and galleries can be pulled"))
             }
         }
@@ -243,6 +257,7 @@ impl<'s> Board<'s> {
             Ask::Chunk { offset, data } => return self.receiver.chunk(offset, &data),
             Ask::Activate(activate) => self.activate(&activate)?,
             Ask::Rollback { from } => self.rollback(from)?,
+            Ask::Apply { delta } => self.apply(delta)?,
             Ask::Query { image, top_k } => self.query(image, top_k)?,
             Ask::Results => {
                 let answers = self.results.unread().cloned().map(Reply::Answer);

@@ -131,7 +131,7 @@ impl Client {
     /// If the link breaks, the board refuses, or it does not answer.
     pub fn ask(&mut self, what: &'static str, ask: Ask) -> Result<Reply, ClientError> {
         let patience = match ask {
-            Ask::Activate(_) | Ask::Rollback { .. } | Ask::Query { .. } => LONG,
+            Ask::Activate(_) | Ask::Rollback { .. } | Ask::Apply { .. } | Ask::Query { .. } => LONG,
             _ => SHORT,
         };
         let op = self.send(ask)?;
