@@ -13,6 +13,9 @@ use eyas_device::{encoder, selftest};
 mod test_data;
 
 mod bench;
+mod board;
+mod deltas;
+mod desk;
 mod end_to_end;
 mod gallery;
 mod golden;

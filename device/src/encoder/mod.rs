@@ -134,7 +134,7 @@ fn in_tract<T>(
 /// A network from one image of 3 x `side` x `side` to one vector, ready to run.
 ///
 /// Can be shared between threads; each [`run`](Self::run) uses one, or as many as
-/// [`with_threads`](Self::with_threads) says.
+/// [`set_threads`](Self::set_threads) says.
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
     executor: Executor,
@@ -196,17 +196,17 @@ impl Network {
         })
     }
 
-    /// The same network on so many threads: those of one pool, which large products and
+    /// Runs on so many threads from now on: those of one pool, which large products and
     /// long maps are shared out to.
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
-        let executor = match n_threads {
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.executor = match n_threads {
             0 | 1 => Executor::SingleThread,
             n => in_tract("run on several threads", || Ok(Executor::multithread(n)))?,
         };
-        Ok(Self { executor, ..self })
+        Ok(())
     }
 
     /// The network's output for one image, flattened; as it comes, not normalized.
@@ -287,7 +287,7 @@ fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.
 ///
 /// Can be shared between threads; each [`encode`](Self::encode) uses one, or as many as
-/// [`with_threads`](Self::with_threads) says.
+/// [`set_threads`](Self::set_threads) says.
 pub struct Encoder {
     network: Network,
     preprocess: PreprocessSpec,
@@ -313,13 +313,12 @@ impl Encoder {
         })
     }
 
-    /// See [`Network::with_threads`].
+    /// See [`Network::set_threads`].
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
-        let network = self.network.with_threads(n_threads)?;
-        Ok(Self { network, ..self })
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.network.set_threads(n_threads)
     }
 
     /// The unit embedding of one image.

@@ -25,6 +25,7 @@ fn patience_for(ask: &Ask) -> Duration {
     match ask {
         Ask::Activate(_)
         | Ask::Rollback { .. }
+        | Ask::Apply { .. }
         | Ask::Query { .. }
         | Ask::Prepare(_)
         | Ask::Try { .. }

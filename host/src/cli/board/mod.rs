@@ -6,12 +6,14 @@ pub(super) mod ports;
 pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod query;
+pub(super) mod rollback;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use eyas_device::hints::human_bytes;
 use eyas_device::port::BASE_BAUD;
+use eyas_shared::link::message::{Ask, Info, Reply};
 
 use crate::link::{Address, Client, ClientError, Options};
 
@@ -83,4 +85,44 @@ impl BoardArgs {
 /// Ends a session. What was asked is answered: a farewell that is lost changes nothing.
 fn leave(client: Client) {
     let _ = client.leave();
+}
+
+fn ask_info(client: &mut Client) -> Result<Info, ClientError> {
+    let asked = "what it serves";
+    match client.ask(asked, Ask::Info)? {
+        Reply::Info(info) => Ok(info),
+        _ => Err(ClientError::Answer { asked }),
+    }
+}
+
+/// The student that serves, in one line.
+fn student_line(info: &Info) -> String {
+    info.student.as_ref().map_or_else(none, |student| {
+        format!(
+            "{} ({}, {} components, {}, {})",
+            student.name,
+            student.precision,
+            student.dim,
+            human_bytes(student.file.bytes),
+            student.file.fingerprint().short()
+        )
+    })
+}
+
+/// The gallery that serves, in one line.
+fn gallery_line(info: &Info) -> String {
+    info.gallery.as_ref().map_or_else(none, |gallery| {
+        format!(
+            "{} rows, {} labels, by {} ({}, {})",
+            gallery.n_rows,
+            gallery.n_labels,
+            gallery.teacher,
+            human_bytes(gallery.file.bytes),
+            gallery.file.fingerprint().short()
+        )
+    })
+}
+
+fn none() -> String {
+    "none".to_owned()
 }
