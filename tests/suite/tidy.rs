@@ -99,7 +99,8 @@ fn queries_are_answered_in_one_place() {
         // Asks with embeddings that it has, and times nothing.
         "host/src/calibrate/",
     ];
-    let hint = "`eyas_device::look` is the way from an image to an answer, so that a bench measures it";
+    let hint =
+        "`eyas_device::look` is the way from an image to an answer, so that a bench measures it";
     only_in("answerer.answer(", &allowed, hint);
 }
 

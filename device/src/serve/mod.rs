@@ -43,6 +43,9 @@ const MAX_JOBS: usize = 16;
 /// Between two tries to open a port that is gone.
 const REOPEN_PAUSE: Duration = Duration::from_millis(300);
 
+/// How long a port may be busy at the start.
+const HANDOVER: Duration = Duration::from_secs(3);
+
 /// How long the work in progress may take once the program is told to end.
 const LAST_WORK: Duration = Duration::from_millis(600);
 
@@ -84,7 +87,7 @@ pub fn serve(
     work: Work,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
-    let port = place.open()?;
+    let port = open_at_start(place)?;
     let speeds = port.baud().map_or_else(Vec::new, |_| SPEEDS.to_vec());
     let (jobs, jobs_out) = mpsc::sync_channel(MAX_JOBS);
     let (done_in, done) = mpsc::channel();
@@ -169,6 +172,20 @@ fn carry(
         }
     }
     Ok(())
+}
+
+/// Opens a port that a program before this one may just be letting go of, as when a
+/// supervisor starts it anew.
+fn open_at_start(place: &Where) -> Result<Port, PortError> {
+    let began = Instant::now();
+    loop {
+        match place.open() {
+            Err(PortError::Busy { .. }) if began.elapsed() < HANDOVER => {
+                std::thread::sleep(REOPEN_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Waits for a port that is gone; none if the program is to end first.
