@@ -1,6 +1,7 @@
 //! What the checks of `suite` share: where things lie, the two programs, temporary folders.
 
 pub mod cable;
+pub mod other_host;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

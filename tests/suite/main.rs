@@ -12,6 +12,10 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+mod bench;
+mod board;
+mod deltas;
+mod desk;
 mod end_to_end;
 mod gallery;
 mod golden;

@@ -3,23 +3,31 @@
 pub(super) mod images;
 pub(super) mod show;
 
+mod thumbnails;
+
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::preprocess::{Limits, decode, prepare};
+use eyas_shared::link::bench::Sample;
 
+use super::store::Folder;
 use super::{Answer, print, report_error};
 use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
+use crate::look::{self, Encoded};
 use crate::matcher::{Filter, Matcher};
+use crate::slots::Opened;
 use crate::store::Store;
+use thumbnails::Thumbnails;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas-device query photos/ --bundle student.bundle --gallery shop.gallery --top-k 3
   eyas-device query left.jpg right.jpg --as-one --group-by label --bundle student.bundle \\
       --gallery shop.gallery
+  eyas-device query shelf.jpg --store /var/lib/eyas --save-thumbnails found/
+
+Without --bundle and --gallery the board's store answers, with what it serves.
 
 A bundle that `eyas calibrate` has seen answers each query with a verdict: match, uncertain or
 unknown. It rests on the query's own scores, whatever the order of what is shown. A query of some
@@ -29,11 +37,18 @@ pub(super) struct Args {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// The student's bundle.
-    #[arg(long, value_name = "FILE")]
-    bundle: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "gallery",
+        conflicts_with = "store"
+    )]
+    bundle: Option<PathBuf>,
     /// The gallery that is searched.
-    #[arg(long, value_name = "FILE")]
-    gallery: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    gallery: Option<PathBuf>,
+    #[command(flatten)]
+    store: Folder,
     /// Matches per image.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
@@ -60,9 +75,47 @@ pub(super) struct Args {
     /// Only find the image of this id, as `--json` prints it; as often as given.
     #[arg(long, value_name = "ID", value_parser = image_id)]
     only_id: Vec<ImageId>,
+    /// Threads that encode and search; answers do not depend on their number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+    /// Write the pictures of what was found to this folder, as ID.jpg.
+    #[arg(long, value_name = "FOLDER")]
+    save_thumbnails: Option<PathBuf>,
     /// Print one JSON object per query and line.
     #[arg(long)]
     json: bool,
+}
+
+/// What answers.
+enum Held {
+    Files(Store),
+    /// Nobody removes its files meanwhile.
+    Slots(Opened),
+}
+
+impl Held {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        Ok(match (&args.bundle, &args.gallery) {
+            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
+            _ => Self::Slots(args.store.open()?.open_to_read()?),
+        })
+    }
+
+    fn store(&self) -> &Store {
+        match self {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &opened.store,
+        }
+    }
+}
+
+impl Held {
+    fn store_mut(&mut self) -> &mut Store {
+        match self {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &mut opened.store,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -83,7 +136,7 @@ fn alpha(text: &str) -> Result<f32, String> {
 
 impl Args {
     /// What may be found; `None` if that is everything.
-    fn filter(&self, matcher: &Matcher<'_>) -> anyhow::Result<Option<Filter>> {
+    fn filter(&self, matcher: &Matcher<'_>, path: &Path) -> anyhow::Result<Option<Filter>> {
         let gallery = matcher.gallery();
         let mut filter = Filter::default();
         if !self.only_label.is_empty() {
@@ -93,7 +146,7 @@ impl Args {
             if let Some(label) = self.only_label.iter().find(|label| !known(label)) {
                 anyhow::bail!(
                     "no image of the gallery `{}` has the label `{label}`; `eyas gallery inspect` lists its labels",
-                    self.gallery.display()
+                    path.display()
                 );
             }
             filter = filter.labels(gallery, self.only_label.iter().map(String::as_str));
@@ -101,7 +154,7 @@ impl Args {
         if !self.only_id.is_empty() {
             let known = |id: &&ImageId| (0..gallery.n_rows()).any(|row| gallery.id(row) == **id);
             if let Some(id) = self.only_id.iter().find(|id| !known(id)) {
-                anyhow::bail!("the gallery `{}` has no image {id}", self.gallery.display());
+                anyhow::bail!("the gallery `{}` has no image {id}", path.display());
             }
             filter = filter.ids(self.only_id.iter().copied());
         }
@@ -124,45 +177,26 @@ impl Args {
     }
 }
 
-/// What each stage of one query took.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Timing {
-    /// File bytes to samples.
-    decode: Duration,
-    /// Samples to the network's pixels.
-    preprocess: Duration,
-    /// Pixels to the embedding.
-    encode: Duration,
-    /// Embedding to matches and verdict.
-    pub(super) search: Duration,
-}
-
-impl Timing {
-    fn stages(&self) -> [(&'static str, Duration); 5] {
-        let total = self.decode + self.preprocess + self.encode + self.search;
-        [
-            ("decode", self.decode),
-            ("preprocess", self.preprocess),
-            ("encode", self.encode),
-            ("search", self.search),
-            ("total", total),
-        ]
-    }
-}
-
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let store = Store::open(&args.bundle, &args.gallery)?;
+    let mut held = Held::open(args)?;
+    held.store_mut().set_threads(args.threads.into())?;
+    let store = held.store();
     let matcher = store.matcher()?;
-    let (matcher, calibrations) = match args.filter(&matcher)? {
+    let thumbnails = match &args.save_thumbnails {
+        Some(folder) => Some(Thumbnails::into_folder(folder, store)?),
+        None => None,
+    };
+    let (matcher, calibrations) = match args.filter(&matcher, store.gallery_path())? {
         None => (matcher, store.calibrations()),
         Some(filter) => (matcher.with_filter(filter), &[][..]),
     };
     let answerer = Answerer::new(&matcher, calibrations);
     let mut session = Session {
         args,
-        store: &store,
+        store,
         answerer,
-        timings: Vec::new(),
+        samples: Vec::new(),
+        thumbnails,
         answer: Answer::Yes,
     };
     let mut faults = Vec::new();
@@ -188,17 +222,18 @@ struct Session<'s, 'm, 'g> {
     args: &'s Args,
     store: &'s Store,
     answerer: Answerer<'m, 'g>,
-    timings: Vec<Timing>,
+    samples: Vec<Sample>,
+    thumbnails: Option<Thumbnails>,
     answer: Answer,
 }
 
 impl Session<'_, '_, '_> {
     /// Asks with one image, or several as one. What fails is reported, and the others go on.
     fn ask(&mut self, views: &[PathBuf], matcher: &Matcher<'_>) -> anyhow::Result<()> {
-        let mut timing = Timing::default();
+        let mut sample = Sample::default();
         let mut embeddings = Vec::new();
         for image in views {
-            match encode(self.store, image, &mut timing) {
+            match encode(self.store, image, &mut sample) {
                 Ok(embedding) => embeddings.push(embedding),
                 Err(err) => {
                     report_error(&err);
@@ -220,9 +255,8 @@ impl Session<'_, '_, '_> {
                 return Ok(());
             }
         };
-        let started = Instant::now();
-        let answer = self.answerer.answer(&asked, &self.args.request());
-        timing.search = started.elapsed();
+        let request = self.args.request();
+        let answer = look::answer(&self.answerer, &asked, &request, &mut sample);
         let shown = show::Shown {
             matcher,
             answerer: &self.answerer,
@@ -230,45 +264,34 @@ impl Session<'_, '_, '_> {
             answer: &answer,
         };
         let text = if self.args.json {
-            shown.json_line(self.store, &timing)
+            shown.json_line(self.store, &sample)
         } else {
             shown.lines()
         };
+        if let Some(thumbnails) = &mut self.thumbnails {
+            thumbnails.save(matcher.gallery(), &answer)?;
+        }
         print(&text)?;
-        self.timings.push(timing);
+        self.samples.push(sample);
         Ok(())
     }
 
     fn finish(self) -> anyhow::Result<Answer> {
-        if !self.args.json && !self.timings.is_empty() {
+        if !self.args.json && !self.samples.is_empty() {
             print(&show::basis_lines(&self.answerer))?;
-            print(&show::timing_lines(&self.timings))?;
+            print(&show::timing_lines(&self.samples))?;
         }
         Ok(self.answer)
     }
 }
 
 /// Encodes an image and adds what the stages took.
-fn encode(store: &Store, image: &Path, timing: &mut Timing) -> anyhow::Result<Vec<f32>> {
+fn encode(store: &Store, image: &Path, total: &mut Sample) -> anyhow::Result<Vec<f32>> {
     let bytes = images::read_image(image)?;
-    encode_bytes(store, &bytes, timing).with_context(|| format!("image `{}`", image.display()))
-}
-
-/// Encodes the bytes of an image file and adds what the stages took.
-pub(super) fn encode_bytes(
-    store: &Store,
-    bytes: &[u8],
-    timing: &mut Timing,
-) -> anyhow::Result<Vec<f32>> {
-    let encoder = store.encoder();
-    let started = Instant::now();
-    let samples = decode(bytes, &Limits::DEFAULT)?;
-    let decoded = Instant::now();
-    let pixels = prepare(&samples, encoder.preprocess());
-    let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels)?;
-    timing.decode += decoded - started;
-    timing.preprocess += prepared - decoded;
-    timing.encode += prepared.elapsed();
+    let Encoded { embedding, sample } = look::encode(store.encoder(), &bytes)
+        .with_context(|| format!("image `{}`", image.display()))?;
+    total.decode += sample.decode;
+    total.preprocess += sample.preprocess;
+    total.encode += sample.encode;
     Ok(embedding)
 }

@@ -5,10 +5,11 @@
 //! all that the bundle promises of it. Neither reads image files: pixels come from
 //! [`eyas_shared::preprocess`].
 //!
-//! One thread, no state between two runs: the same pixels give the same bits every time
-//! on one machine.
+//! No state between two runs, and threads share out rows, never sums: the same pixels give
+//! the same bits every time on one machine, whatever the number of threads.
 
 mod graph;
+mod profile;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,11 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::Cost;
 use tract_onnx::tract_core::ops::cnn::Conv;
 use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::tract_hir::infer::InferenceModelExt;
 use tract_onnx::tract_hir::internal::DimLike;
+
+pub use profile::OperatorTime;
 
 /// Largest ONNX file that is read.
 pub const MAX_ONNX_BYTES: usize = 256 << 20;
@@ -129,13 +133,16 @@ fn in_tract<T>(
 
 /// A network from one image of 3 x `side` x `side` to one vector, ready to run.
 ///
-/// Can be shared between threads; each [`run`](Self::run) uses one.
+/// Can be shared between threads; each [`run`](Self::run) uses one, or as many as
+/// [`set_threads`](Self::set_threads) says.
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
+    executor: Executor,
     side: u32,
     dim: usize,
     multiply_adds: u64,
     operators: BTreeMap<String, usize>,
+    layers: Vec<String>,
 }
 
 impl Network {
@@ -157,6 +164,8 @@ impl Network {
             .with_ignore_value_info(true);
         let mut proto = in_tract("read", || framework.proto_model_for_read(&mut &onnx[..]))?;
         let operators = graph::check(&mut proto, side, output)?;
+        let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+        let layers = nodes.map(|node| node.name.clone()).collect();
         let typed = in_tract("built", || {
             let fact = f32::fact([1, 3, side as usize, side as usize]);
             let mut model = framework.model_for_proto_model(&proto)?;
@@ -178,11 +187,26 @@ impl Network {
         }
         Ok(Self {
             plan,
+            executor: Executor::SingleThread,
             side,
             dim,
             multiply_adds,
             operators,
+            layers,
         })
+    }
+
+    /// Runs on so many threads from now on: those of one pool, which large products and
+    /// long maps are shared out to.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.executor = match n_threads {
+            0 | 1 => Executor::SingleThread,
+            n => in_tract("run on several threads", || Ok(Executor::multithread(n)))?,
+        };
+        Ok(())
     }
 
     /// The network's output for one image, flattened; as it comes, not normalized.
@@ -190,16 +214,25 @@ impl Network {
     /// # Errors
     /// If the pixels have another size, or tract fails.
     pub fn run(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
+        let input = self.input(pixels)?;
+        in_tract("run", || {
+            let outputs = multithread_tract_scope(self.executor.clone(), || {
+                self.plan.run(tvec!(input.into_tvalue()))
+            })?;
+            let output = outputs[0].cast_to::<f32>()?;
+            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+        })
+    }
+
+    /// Pixels as tract takes them.
+    fn input(&self, pixels: &Pixels) -> Result<Tensor, EncodeError> {
         if pixels.side != self.side {
             let (expected, found) = (self.side, pixels.side);
             return Err(EncodeError::OtherSide { expected, found });
         }
+        let side = self.side as usize;
         in_tract("run", || {
-            let side = self.side as usize;
-            let input = Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)?;
-            let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
-            let output = outputs[0].cast_to::<f32>()?;
-            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+            Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)
         })
     }
 
@@ -226,6 +259,12 @@ impl Network {
     pub fn operators(&self) -> &BTreeMap<String, usize> {
         &self.operators
     }
+
+    /// Names of the file's nodes, with which names of timed operators begin.
+    #[must_use]
+    pub fn layers(&self) -> &[String] {
+        &self.layers
+    }
 }
 
 /// Multiply-adds of convolutions and matrix products, as tract counts them. Additions and
@@ -247,7 +286,8 @@ fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
 
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.
 ///
-/// Can be shared between threads; each [`encode`](Self::encode) uses one.
+/// Can be shared between threads; each [`encode`](Self::encode) uses one, or as many as
+/// [`set_threads`](Self::set_threads) says.
 pub struct Encoder {
     network: Network,
     preprocess: PreprocessSpec,
@@ -271,6 +311,14 @@ impl Encoder {
             preprocess: bundle.header.preprocess.clone(),
             space: bundle.header.space,
         })
+    }
+
+    /// See [`Network::set_threads`].
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.network.set_threads(n_threads)
     }
 
     /// The unit embedding of one image.

@@ -6,17 +6,19 @@ use std::time::Instant;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::link::message::{
-    Activate, Ask, Code, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
+    Activate, Ask, Code, FileId, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
 };
 
+use super::candidate::Candidates;
 use super::images::MAX_IMAGE_BYTES;
 use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
-use super::served::{LookError, Served, Source};
+use super::served::{AnswerError, Served, Source};
 use super::work::{Answers, Content, Outcome};
+use crate::bench::{self, Edge};
 use crate::hints;
 use crate::slots::trial::InChild;
-use crate::slots::{Choice, Installed, Slots};
+use crate::slots::{Applied, Choice, Installed, Slots};
 
 /// A board at work.
 pub(super) struct Board<'s> {
@@ -25,6 +27,8 @@ pub(super) struct Board<'s> {
     served: Option<Served>,
     receiver: Receiver<'s>,
     results: Results,
+    n_threads: usize,
+    candidates: Candidates,
     hello: Hello,
     began: Instant,
 }
@@ -34,7 +38,13 @@ impl<'s> Board<'s> {
     ///
     /// # Errors
     /// If it can not be used.
-    pub(super) fn open(source: &'s Source, boot: u64, speeds: Vec<u32>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        source: &'s Source,
+        boot: u64,
+        speeds: Vec<u32>,
+        n_threads: usize,
+        candidates: Candidates,
+    ) -> anyhow::Result<Self> {
         let slots = match source {
             Source::Files(_) => None,
             Source::Store(slots) => Some(slots),
@@ -52,9 +62,11 @@ impl<'s> Board<'s> {
         };
         Ok(Self {
             source,
-            served: open(source)?,
+            served: open(source, n_threads)?,
+            n_threads,
             receiver: Receiver::new(slots),
             results: Results::default(),
+            candidates,
             hello,
             began: Instant::now(),
         })
@@ -81,7 +93,7 @@ impl<'s> Board<'s> {
         let on_trial = pointer.trial.map(|trial| trial.generation);
         let named = on_trial.or(pointer.confirmed).map(|known| known.number);
         if named != self.served.as_ref().map(Served::generation) {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         Ok(())
     }
@@ -121,15 +133,16 @@ impl<'s> Board<'s> {
             let reason = "nothing is installed: push a bundle and a gallery first";
             failed(Code::NotServing, reason)
         })?;
-        let bytes = self.receiver.images.get(Fingerprint(image));
-        let bytes = bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))?;
+        let bytes = image_of(&self.receiver, image)?;
         match served.look(bytes, image, usize::from(top_k)) {
             Ok(answer) => {
                 let reply = Reply::Answer(self.results.keep(answer));
                 self.confirm();
                 Ok(reply)
             }
-            Err(LookError::Image(reason)) => Err(failed(Code::Image, reason)),
+            Err(AnswerError::Look(err)) if err.is_of_the_image() => {
+                Err(failed(Code::Image, hints::chain_of(&err)))
+            }
             Err(err) => {
                 let reason = hints::chain_of(&err);
                 self.give_up_trial(&format!("it could not answer: {reason}"));
@@ -155,7 +168,7 @@ impl<'s> Board<'s> {
         if let Source::Store(slots) = self.source
             && is_on_trial
             && slots.rollback(reason).is_ok()
-            && let Ok(served) = Served::of_store(slots)
+            && let Ok(served) = Served::of_store(slots, self.n_threads)
         {
             self.served = served;
         }
@@ -182,6 +195,20 @@ impl<'s> Board<'s> {
         self.serving(slots)
     }
 
+    /// The gallery that a delta leads to from the one that serves.
+    fn apply(&mut self, delta: [u8; 32]) -> Refused<Reply> {
+        let slots = self.slots()?;
+        self.follow_store()?;
+        let nothing = "a delta needs a gallery, and none is installed";
+        let served = self.served.as_ref();
+        let served = served.ok_or_else(|| failed(Code::NotServing, nothing))?;
+        let base = served.gallery.0.fingerprint();
+        let applied = slots.apply_delta(Fingerprint(delta), base);
+        let Applied { gallery, bytes } = applied.map_err(|err| refusal(&err))?;
+        let hash = gallery.0;
+        Ok(Reply::File(FileId { hash, bytes }))
+    }
+
     fn rollback(&mut self, from: u64) -> Refused<Reply> {
         let slots = self.slots()?;
         self.follow_store()?;
@@ -200,7 +227,7 @@ impl<'s> Board<'s> {
     fn serving(&mut self, slots: &Slots) -> Refused<Reply> {
         self.follow_store()?;
         if self.served.is_none() {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         let served = self.served.as_ref();
         Ok(Reply::Serving {
@@ -215,7 +242,7 @@ impl<'s> Board<'s> {
         match kind {
             FileKind::Bundle => Ok(Reply::File(served.bundle.0)),
             FileKind::Gallery => Ok(Reply::File(served.gallery.0)),
-            FileKind::Image | FileKind::Signature => {
+            FileKind::Image | FileKind::Signature | FileKind::Delta => {
                 Err(failed(Code::Request, "bundles and galleries can be pulled"))
             }
         }
@@ -243,6 +270,7 @@ impl<'s> Board<'s> {
             Ask::Chunk { offset, data } => return self.receiver.chunk(offset, &data),
             Ask::Activate(activate) => self.activate(&activate)?,
             Ask::Rollback { from } => self.rollback(from)?,
+            Ask::Apply { delta } => self.apply(delta)?,
             Ask::Query { image, top_k } => self.query(image, top_k)?,
             Ask::Results => {
                 let answers = self.results.unread().cloned().map(Reply::Answer);
@@ -253,6 +281,27 @@ impl<'s> Board<'s> {
                 Reply::Done
             }
             Ask::Find { kind } => self.find(kind)?,
+            Ask::Facts => {
+                let now = bench::moment(Edge::After);
+                return Ok(vec![Reply::Facts(bench::facts()), Reply::Moment(now)]);
+            }
+            Ask::Prepare(candidate) => {
+                let slots = self.slots().ok();
+                let served = self.served.as_ref();
+                self.candidates.prepare(&candidate, slots, served)?
+            }
+            Ask::Try { image, top_k } => {
+                let image = image_of(&self.receiver, image)?;
+                return self.candidates.answer(image, top_k);
+            }
+            Ask::Measure(window) => {
+                return self.candidates.measure(&window, &self.receiver.images);
+            }
+            Ask::Profile { image, runs } => {
+                let image = image_of(&self.receiver, image)?;
+                return self.candidates.profile(image, runs);
+            }
+            Ask::Conclude => self.candidates.conclude()?,
             _ => {
                 return Err(failed(
                     Code::Unknown,
@@ -264,10 +313,15 @@ impl<'s> Board<'s> {
     }
 }
 
-fn open(source: &Source) -> anyhow::Result<Option<Served>> {
+fn image_of<'r>(receiver: &'r Receiver<'_>, image: [u8; 32]) -> Refused<&'r [u8]> {
+    let bytes = receiver.images.get(Fingerprint(image));
+    bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))
+}
+
+fn open(source: &Source, n_threads: usize) -> anyhow::Result<Option<Served>> {
     Ok(match source {
-        Source::Files(files) => Some(Served::open(files)?),
-        Source::Store(slots) => Served::of_store(slots)?,
+        Source::Files(files) => Some(Served::open(files, n_threads)?),
+        Source::Store(slots) => Served::of_store(slots, n_threads)?,
     })
 }
 
@@ -287,12 +341,14 @@ impl Answers for Board<'_> {
 
     fn begin_session(&mut self) {
         self.receiver.break_off();
+        self.candidates.drop_child();
     }
 
     fn recover(&mut self) -> anyhow::Result<()> {
         self.receiver = Receiver::new(self.slots().ok());
+        self.candidates.drop_child();
         self.give_up_trial("it failed at a request for no known reason");
-        self.served = open(self.source)?;
+        self.served = open(self.source, self.n_threads)?;
         Ok(())
     }
 }

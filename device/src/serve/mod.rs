@@ -7,6 +7,7 @@
 //! do. Results that nobody has read are kept, whatever becomes of the line.
 
 mod board;
+mod candidate;
 mod images;
 mod line;
 mod notify;
@@ -26,8 +27,10 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use eyas_shared::random::Random;
 
+use crate::bench::Edges;
 use crate::port::{Driver, Port, PortError, SPEEDS};
 use board::Board;
+use candidate::{Candidates, Watch};
 use line::Line;
 use notify::Notify;
 use work::Bench;
@@ -39,6 +42,9 @@ const MAX_JOBS: usize = 16;
 
 /// Between two tries to open a port that is gone.
 const REOPEN_PAUSE: Duration = Duration::from_millis(300);
+
+/// How long a port may be busy at the start.
+const HANDOVER: Duration = Duration::from_secs(3);
 
 /// How long the work in progress may take once the program is told to end.
 const LAST_WORK: Duration = Duration::from_millis(600);
@@ -61,13 +67,27 @@ impl Where {
     }
 }
 
+/// How a board works.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Threads that encode and search, at least 1.
+    pub n_threads: usize,
+    /// Told when what a host measures begins and ends.
+    pub edges: Edges,
+}
+
 /// Serves until `stop` is set or the stream ends. A serial port that is lost is waited for.
 ///
 /// # Errors
 /// If what is to be served can not be used, the port can not be opened at the start, or the
 /// worker fails for good.
-pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    let port = place.open()?;
+pub fn serve(
+    source: Source,
+    place: &Where,
+    work: Work,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let port = open_at_start(place)?;
     let speeds = port.baud().map_or_else(Vec::new, |_| SPEEDS.to_vec());
     let (jobs, jobs_out) = mpsc::sync_channel(MAX_JOBS);
     let (done_in, done) = mpsc::channel();
@@ -85,10 +105,16 @@ pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::R
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
     };
+    let watch = Watch {
+        beats: Arc::clone(&beats),
+        stop: Arc::clone(stop),
+    };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            let mut board = Board::open(&source, boot_number(), speeds)?;
+            let candidates = Candidates::new(work.edges, watch);
+            let n_threads = work.n_threads;
+            let mut board = Board::open(&source, boot_number(), speeds, n_threads, candidates)?;
             // Whoever waits for this is there, or the program ends.
             let _ = opened_in.send(());
             work::work(&mut board, &bench)
@@ -146,6 +172,20 @@ fn carry(
         }
     }
     Ok(())
+}
+
+/// Opens a port that a program before this one may just be letting go of, as when a
+/// supervisor starts it anew.
+fn open_at_start(place: &Where) -> Result<Port, PortError> {
+    let began = Instant::now();
+    loop {
+        match place.open() {
+            Err(PortError::Busy { .. }) if began.elapsed() < HANDOVER => {
+                std::thread::sleep(REOPEN_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Waits for a port that is gone; none if the program is to end first.

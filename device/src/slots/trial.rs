@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use eyas_shared::bundle::probe_image;
 use eyas_shared::preprocess::prepare;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -228,30 +229,30 @@ pub fn in_child(bundle: &Path, gallery: &Path, limits: Limits) -> String {
 
 /// From here on this process can not take more, nor write a file, nor leave its memory behind.
 fn take_limits(bundle: &Path, gallery: &Path, limits: Limits) -> std::io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let length = |path: &Path| std::fs::metadata(path).map(|facts| facts.len());
-    // Each file is mapped, the bundle twice.
-    let mapped = 2 * length(bundle)? + length(gallery)?;
-    let address_space = limits.memory_bytes + PROGRAM_BYTES + mapped;
-    for (resource, limit) in [
-        (Resource::Data, limits.memory_bytes),
-        (Resource::As, address_space),
-        (Resource::Cpu, limits.seconds),
-        (Resource::Fsize, 0),
-        (Resource::Core, 0),
-    ] {
-        let limit = Some(limit);
-        setrlimit(
-            resource,
-            Rlimit {
-                current: limit,
-                maximum: limit,
-            },
-        )?;
-    }
+    limit_memory(bundle, gallery, limits.memory_bytes)?;
+    limit(Resource::Cpu, limits.seconds)?;
+    limit(Resource::Fsize, 0)?;
     // What serves comes first.
     let _ = rustix::process::nice(10);
     Ok(())
+}
+
+/// From here on this process can not take more memory, nor leave it behind.
+///
+/// # Errors
+/// If the files are not there, or the system sets no limits.
+pub fn limit_memory(bundle: &Path, gallery: &Path, memory_bytes: u64) -> std::io::Result<()> {
+    let length = |path: &Path| std::fs::metadata(path).map(|facts| facts.len());
+    // Each file is mapped, the bundle twice.
+    let mapped = 2 * length(bundle)? + length(gallery)?;
+    limit(Resource::Data, memory_bytes)?;
+    limit(Resource::As, memory_bytes + PROGRAM_BYTES + mapped)?;
+    limit(Resource::Core, 0)
+}
+
+fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
+    let (current, maximum) = (Some(most), Some(most));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
 }
 
 /// Tries a pair in a child process with limits.

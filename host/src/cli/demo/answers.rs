@@ -1,5 +1,7 @@
 //! What the demo reads from the JSON of other commands.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
@@ -71,6 +73,18 @@ pub(super) fn evaluation(json: &str) -> anyhow::Result<Evaluation> {
         serde_json::from_str(json).context("reading the answer of `eyas evaluate`")?;
     check_schema(&evaluation.schema, "eyas.evaluation/1")?;
     Ok(evaluation)
+}
+
+/// Folder of the session that `eyas bench --json` tells of.
+pub(super) fn session(json: &str) -> anyhow::Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Bench {
+        schema: String,
+        session: PathBuf,
+    }
+    let bench: Bench = serde_json::from_str(json).context("reading the answer of `eyas bench`")?;
+    check_schema(&bench.schema, "eyas.bench/1")?;
+    Ok(bench.session)
 }
 
 fn check_schema(found: &str, expected: &str) -> anyhow::Result<()> {

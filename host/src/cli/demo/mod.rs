@@ -43,6 +43,24 @@ const STUDENT_RECIPE: &str = include_str!("../../../../models/recipes/shelf-stud
 /// Precisions that are exported and compared.
 const PRECISIONS: [&str; 2] = ["f32", "f16"];
 
+/// What is measured, this machine being the board: shorter than a field benchmark, whose
+/// windows last 10 s.
+const PLAN: &str = r#"# Measures the demo's student; `eyas help bench` explains every line.
+name = "demo"
+profile = true
+[queries]
+manifest = "shelves"
+split = "query"
+[performance]
+windows = 3
+at_least_s = 1.0
+warm_up_s = 0.3
+[students]
+shelf = ["bundles/shelf-f32.bundle", "bundles/shelf-f16.bundle"]
+[galleries]
+shelf = "shelf.gallery"
+"#;
+
 /// Where everything lies in the demo's folder.
 struct Folder(PathBuf);
 
@@ -71,6 +89,8 @@ struct Outcome {
     queries: Vec<QueryAnswer>,
     query_command: String,
     evaluate_command: String,
+    /// Folder of what was measured over the link.
+    session: PathBuf,
     steps: Vec<(String, f64)>,
 }
 
@@ -243,13 +263,29 @@ fn ask(folder: &Folder, mut steps: Steps) -> anyhow::Result<Outcome> {
         ));
         evaluate_command = command;
     }
+    let session = bench(folder, &mut steps)?;
     Ok(Outcome {
+        session,
         evaluations,
         queries,
         query_command,
         evaluate_command,
         steps: steps.finish(),
     })
+}
+
+/// Measures the student over the link, as on a board; the session's folder.
+fn bench(folder: &Folder, steps: &mut Steps) -> anyhow::Result<PathBuf> {
+    let (plan, store) = (folder.at("board.toml"), folder.at("store"));
+    files::replace(Path::new(&plan), PLAN.as_bytes())?;
+    if !Path::new(&store).exists() {
+        steps.device(&["init", "--store", &store, "--unsigned"])?;
+    }
+    let board = steps.device_command(&["serve", "--stdio", "--store", &store]);
+    let sessions = folder.at("sessions");
+    let words = ["bench", &plan, "--out", &sessions, "--stdio-command"];
+    let (_, json) = steps.eyas_json(&[&words[..], &[&board, "--json"]].concat())?;
+    answers::session(&json)
 }
 
 #[cfg(test)]

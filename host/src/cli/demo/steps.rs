@@ -48,6 +48,11 @@ impl Steps {
         self.run(Program::Device, words, Stdio::piped())
     }
 
+    /// A command line of `eyas-device` for a shell.
+    pub(super) fn device_command(&self, words: &[&str]) -> String {
+        command_line(&self.device.display().to_string(), words)
+    }
+
     /// Command lines with the seconds that each took.
     pub(super) fn finish(self) -> Vec<(String, f64)> {
         self.done
@@ -100,8 +105,8 @@ fn command_line(program: &str, words: &[&str]) -> String {
             format!("'{}'", word.replace('\'', r"'\''"))
         }
     };
-    let words: Vec<String> = words.iter().map(quote).collect();
-    format!("{program} {}", words.join(" "))
+    let words: Vec<String> = [&[program], words].concat().iter().map(quote).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]
