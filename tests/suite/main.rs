@@ -22,6 +22,7 @@ mod golden;
 mod hostile;
 mod link;
 mod losses;
+mod report;
 mod resume;
 mod runs;
 mod sweep;

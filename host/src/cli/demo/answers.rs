@@ -5,24 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-/// One line of `eyas-device query --json`.
+/// One line of `eyas-device query --json`, as far as it is shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct QueryAnswer {
     schema: String,
-    /// Path of the query.
-    pub(super) image: String,
-    /// Best first.
-    pub(super) matches: Vec<Match>,
     /// Microseconds.
     pub(super) timing_us: Timing,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Match {
-    pub(super) score: f32,
-    pub(super) label: String,
-    /// Path of the image, relative to the data.
-    pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize)]
