@@ -156,7 +156,7 @@ pub fn why_not(cell: &Cell) -> Option<&'static str> {
 
 /// Why not, if a cell's only fault is that nobody left it alone: its numbers are there, but
 /// not to be compared with those of another session.
-pub(crate) const NEVER_CLEAN: &str = "all its windows are flagged";
+pub(crate) const NEVER_CLEAN: &str = "all windows are flagged";
 
 /// Cells that a front can be made of: those that can be chosen; if there are none, those
 /// whose only fault is that all their windows are flagged.
