@@ -4,8 +4,10 @@
 //! with the very code that runs on the board.
 
 pub mod answer;
+pub mod bench;
 pub mod encoder;
 pub mod hints;
+pub mod look;
 pub mod matcher;
 pub mod port;
 pub mod selftest;
@@ -17,6 +19,8 @@ pub mod watch;
 
 #[doc(hidden)]
 pub mod cli;
+
+mod wire;
 
 #[cfg(test)]
 mod test_data;

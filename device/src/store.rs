@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use eyas_shared::bundle::{Bundle, BundleError, BundleHeader};
 use eyas_shared::calibration::Calibration;
@@ -197,6 +198,17 @@ pub struct Store {
     encoder: Encoder,
     calibrations: Vec<Calibration>,
     gallery: MappedFile,
+    n_threads: usize,
+    opening: Opening,
+}
+
+/// What it took to open a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// To map and check both files.
+    pub files: Duration,
+    /// To build the student.
+    pub student: Duration,
 }
 
 impl Store {
@@ -205,10 +217,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] names the file that can not be used, or what does not fit together.
     pub fn open(bundle_path: &Path, gallery_path: &Path) -> Result<Self, StoreError> {
+        let began = Instant::now();
         let bundle_file = MappedFile::open(bundle_path)?;
         let gallery_file = MappedFile::open(gallery_path)?;
         let bundle = bundle_file.bundle()?;
         let gallery = gallery_file.verified_gallery()?;
+        let checked = Instant::now();
         let paths = || (bundle_path.to_owned(), gallery_path.to_owned());
         if bundle.header.space != gallery.header.space {
             let (bundle_path, gallery_path) = paths();
@@ -235,6 +249,24 @@ impl Store {
             encoder,
             calibrations: bundle.calibrations,
             gallery: gallery_file,
+            n_threads: 1,
+            opening: Opening {
+                files: checked - began,
+                student: checked.elapsed(),
+            },
+        })
+    }
+
+    /// Encodes and searches on so many threads; answers do not depend on their number.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
+        let encoder = self.encoder.with_threads(n_threads)?;
+        Ok(Self {
+            encoder,
+            n_threads: n_threads.max(1),
+            ..self
         })
     }
 
@@ -242,6 +274,12 @@ impl Store {
     #[must_use]
     pub fn header(&self) -> &BundleHeader {
         &self.header
+    }
+
+    /// What it took to open the pair.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        self.opening
     }
 
     /// The student.
@@ -269,7 +307,7 @@ impl Store {
     pub fn matcher(&self) -> Result<Matcher<'_>, StoreError> {
         // Opened again instead of kept, because a view beside the map that it borrows from
         // would need self-reference.
-        Ok(Matcher::new(self.gallery.gallery()?))
+        Ok(Matcher::new(self.gallery.gallery()?).with_threads(self.n_threads))
     }
 }
 

@@ -89,18 +89,53 @@ pub struct Answerer<'m, 'g> {
     standing: Standing,
 }
 
-impl<'m, 'g> Answerer<'m, 'g> {
+/// Which calibration holds for a gallery, to be found once.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its place among the bundle's.
+    calibration: Option<usize>,
+    standing: Standing,
+}
+
+impl Known {
     /// Looks for the calibration that holds for the matcher's gallery.
     ///
     /// Reads the id and label of every row if there are calibrations, and asks the witnesses
     /// if rows are stored otherwise than they were.
     #[must_use]
-    pub fn new(matcher: &'m Matcher<'g>, calibrations: &'m [Calibration]) -> Self {
+    pub fn of(matcher: &Matcher<'_>, calibrations: &[Calibration]) -> Self {
         let (calibration, standing) = standing::find(matcher, calibrations);
+        let calibration = calibration.filter(|_| standing.gives_verdicts());
+        let place = |found: &Calibration| {
+            let mut all = calibrations.iter();
+            all.position(|calibration| std::ptr::eq(calibration, found))
+        };
+        Self {
+            calibration: calibration.and_then(place),
+            standing,
+        }
+    }
+}
+
+impl<'m, 'g> Answerer<'m, 'g> {
+    /// With the calibration that holds for the matcher's gallery, as [`Known::of`] finds it.
+    #[must_use]
+    pub fn new(matcher: &'m Matcher<'g>, calibrations: &'m [Calibration]) -> Self {
+        Self::knowing(matcher, calibrations, &Known::of(matcher, calibrations))
+    }
+
+    /// With what is known of this gallery and these calibrations; takes no time.
+    #[must_use]
+    pub fn knowing(
+        matcher: &'m Matcher<'g>,
+        calibrations: &'m [Calibration],
+        known: &Known,
+    ) -> Self {
+        let calibration = known.calibration.and_then(|place| calibrations.get(place));
         Self {
             matcher,
-            calibration: calibration.filter(|_| standing.gives_verdicts()),
-            standing,
+            calibration,
+            standing: known.standing.clone(),
         }
     }
 

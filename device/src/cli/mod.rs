@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod bench;
 mod gallery;
 mod info;
 mod query;
@@ -42,6 +43,8 @@ enum Command {
     Gallery(gallery::Command),
     /// Check that this machine computes what the host verified.
     Selftest(selftest::Args),
+    /// Measure how quick a student is on this machine, with real images.
+    Bench(bench::Args),
     /// Answer a host over a serial line.
     Serve(serve::Args),
     /// Answer photographs that appear in a folder, or frames of a camera.
@@ -60,6 +63,8 @@ enum Command {
     Clean(store::CleanArgs),
     #[command(hide = true, name = crate::slots::trial::SUBCOMMAND)]
     TryPair(store::TryArgs),
+    #[command(hide = true, name = crate::bench::SUBCOMMAND)]
+    MeasurePair,
 }
 
 /// What a command found.
@@ -91,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => store::status(&args),
         Command::Clean(args) => store::clean(&args),
         Command::TryPair(args) => store::try_pair(&args),
+        Command::MeasurePair => bench::in_child(),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

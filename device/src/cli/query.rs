@@ -6,15 +6,15 @@ pub(super) mod show;
 mod thumbnails;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::preprocess::{Limits, decode, prepare};
+use eyas_shared::link::bench::Sample;
 
 use super::store::Folder;
 use super::{Answer, print, report_error};
 use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
+use crate::look::{self, Encoded};
 use crate::matcher::{Filter, Matcher};
 use crate::slots::Opened;
 use crate::store::Store;
@@ -75,6 +75,9 @@ pub(super) struct Args {
     /// Only find the image of this id, as `--json` prints it; as often as given.
     #[arg(long, value_name = "ID", value_parser = image_id)]
     only_id: Vec<ImageId>,
+    /// Threads that encode and search; answers do not depend on their number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
     /// Write the pictures of what was found to this folder, as ID.jpg.
     #[arg(long, value_name = "FOLDER")]
     save_thumbnails: Option<PathBuf>,
@@ -93,8 +96,15 @@ enum Held {
 impl Held {
     fn open(args: &Args) -> anyhow::Result<Self> {
         Ok(match (&args.bundle, &args.gallery) {
-            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
-            _ => Self::Slots(args.store.open()?.open_to_read()?),
+            (Some(bundle), Some(gallery)) => {
+                let store = Store::open(bundle, gallery)?;
+                Self::Files(store.with_threads(args.threads.into())?)
+            }
+            _ => {
+                let mut opened = args.store.open()?.open_to_read()?;
+                opened.store = opened.store.with_threads(args.threads.into())?;
+                Self::Slots(opened)
+            }
         })
     }
 
@@ -165,32 +175,6 @@ impl Args {
     }
 }
 
-/// What each stage of one query took.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Timing {
-    /// File bytes to samples.
-    decode: Duration,
-    /// Samples to the network's pixels.
-    preprocess: Duration,
-    /// Pixels to the embedding.
-    encode: Duration,
-    /// Embedding to matches and verdict.
-    pub(super) search: Duration,
-}
-
-impl Timing {
-    fn stages(&self) -> [(&'static str, Duration); 5] {
-        let total = self.decode + self.preprocess + self.encode + self.search;
-        [
-            ("decode", self.decode),
-            ("preprocess", self.preprocess),
-            ("encode", self.encode),
-            ("search", self.search),
-            ("total", total),
-        ]
-    }
-}
-
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let held = Held::open(args)?;
     let store = held.store();
@@ -209,7 +193,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         store,
         answerer,
         thumbnails,
-        timings: Vec::new(),
+        samples: Vec::new(),
         answer: Answer::Yes,
     };
     let mut faults = Vec::new();
@@ -236,17 +220,17 @@ struct Session<'s, 'm, 'g> {
     store: &'s Store,
     answerer: Answerer<'m, 'g>,
     thumbnails: Option<Thumbnails>,
-    timings: Vec<Timing>,
+    samples: Vec<Sample>,
     answer: Answer,
 }
 
 impl Session<'_, '_, '_> {
     /// Asks with one image, or several as one. What fails is reported, and the others go on.
     fn ask(&mut self, views: &[PathBuf], matcher: &Matcher<'_>) -> anyhow::Result<()> {
-        let mut timing = Timing::default();
+        let mut sample = Sample::default();
         let mut embeddings = Vec::new();
         for image in views {
-            match encode(self.store, image, &mut timing) {
+            match encode(self.store, image, &mut sample) {
                 Ok(embedding) => embeddings.push(embedding),
                 Err(err) => {
                     report_error(&err);
@@ -268,9 +252,8 @@ impl Session<'_, '_, '_> {
                 return Ok(());
             }
         };
-        let started = Instant::now();
-        let answer = self.answerer.answer(&asked, &self.args.request());
-        timing.search = started.elapsed();
+        let request = self.args.request();
+        let answer = look::answer(&self.answerer, &asked, &request, &mut sample);
         let shown = show::Shown {
             matcher,
             answerer: &self.answerer,
@@ -278,7 +261,7 @@ impl Session<'_, '_, '_> {
             answer: &answer,
         };
         let text = if self.args.json {
-            shown.json_line(self.store, &timing)
+            shown.json_line(self.store, &sample)
         } else {
             shown.lines()
         };
@@ -286,40 +269,26 @@ impl Session<'_, '_, '_> {
             thumbnails.save(matcher.gallery(), &answer)?;
         }
         print(&text)?;
-        self.timings.push(timing);
+        self.samples.push(sample);
         Ok(())
     }
 
     fn finish(self) -> anyhow::Result<Answer> {
-        if !self.args.json && !self.timings.is_empty() {
+        if !self.args.json && !self.samples.is_empty() {
             print(&show::basis_lines(&self.answerer))?;
-            print(&show::timing_lines(&self.timings))?;
+            print(&show::timing_lines(&self.samples))?;
         }
         Ok(self.answer)
     }
 }
 
 /// Encodes an image and adds what the stages took.
-fn encode(store: &Store, image: &Path, timing: &mut Timing) -> anyhow::Result<Vec<f32>> {
+fn encode(store: &Store, image: &Path, total: &mut Sample) -> anyhow::Result<Vec<f32>> {
     let bytes = images::read_image(image)?;
-    encode_bytes(store, &bytes, timing).with_context(|| format!("image `{}`", image.display()))
-}
-
-/// Encodes the bytes of an image file and adds what the stages took.
-pub(super) fn encode_bytes(
-    store: &Store,
-    bytes: &[u8],
-    timing: &mut Timing,
-) -> anyhow::Result<Vec<f32>> {
-    let encoder = store.encoder();
-    let started = Instant::now();
-    let samples = decode(bytes, &Limits::DEFAULT)?;
-    let decoded = Instant::now();
-    let pixels = prepare(&samples, encoder.preprocess());
-    let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels)?;
-    timing.decode += decoded - started;
-    timing.preprocess += prepared - decoded;
-    timing.encode += prepared.elapsed();
+    let Encoded { embedding, sample } = look::encode(store.encoder(), &bytes)
+        .with_context(|| format!("image `{}`", image.display()))?;
+    total.decode += sample.decode;
+    total.preprocess += sample.preprocess;
+    total.encode += sample.encode;
     Ok(embedding)
 }

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Answer;
 use super::store::Folder;
+use crate::bench::Edges;
 use crate::port::BASE_BAUD;
 use crate::serve::{Files, Source, Where, serve};
 
@@ -51,6 +52,29 @@ pub(super) struct Args {
     /// The gallery to go with --bundle.
     #[arg(long, value_name = "FILE", requires = "bundle")]
     gallery: Option<PathBuf>,
+    #[command(flatten)]
+    edges: EdgeArgs,
+}
+
+/// Whom to tell when a measurement begins and ends, such as a power meter.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Measuring energy")]
+pub(super) struct EdgeArgs {
+    /// File that gets `1` when a measured window begins and `0` when it ends: a pin's value.
+    #[arg(long, value_name = "FILE")]
+    edge_file: Option<PathBuf>,
+    /// Command of the shell that is run with `begin` and with `end`.
+    #[arg(long, value_name = "COMMAND")]
+    edge_command: Option<String>,
+}
+
+impl EdgeArgs {
+    pub(super) fn edges(&self) -> Edges {
+        Edges {
+            file: self.edge_file.clone(),
+            command: self.edge_command.clone(),
+        }
+    }
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
@@ -65,10 +89,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .context("could not listen for signals")?;
     }
+    let edges = args.edges.edges();
     let source = match (args.bundle, args.gallery) {
         (Some(bundle), Some(gallery)) => Source::Files(Files { bundle, gallery }),
         _ => Source::Store(args.store.open()?),
     };
-    serve(source, &place, &stop)?;
+    serve(source, &place, edges, &stop)?;
     Ok(Answer::Yes)
 }

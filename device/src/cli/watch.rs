@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use eyas_shared::files::{self, FileError};
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use super::query::images::{is_hidden, is_image_name};
 use super::query::show::Shown;
-use super::query::{Timing, encode_bytes};
 use super::store::Folder as StoreFolder;
 use super::{Answer, print, report_error};
-use crate::answer::{Answerer, Asked, Request, Rerank};
+use crate::answer::Answerer;
+use crate::look::{look, plain_request};
 use crate::slots::{Disk, Opened, Slots, SlotsError};
 use crate::store::Store;
 use crate::watch::folder::{Folder, MAX_FILES};
@@ -162,28 +162,16 @@ fn answer_with(
     let store = served.store();
     let matcher = store.matcher()?;
     let answerer = Answerer::new(&matcher, store.calibrations());
-    let request = Request {
-        k: args.top_k as usize,
-        by_label: false,
-        rerank: Rerank {
-            expansion: None,
-            votes: None,
-        },
-        exclude: None,
-    };
+    let request = plain_request(args.top_k as usize);
     let ask = |bytes: &[u8]| -> anyhow::Result<Value> {
-        let mut timing = Timing::default();
-        let embedding = encode_bytes(store, bytes, &mut timing)?;
-        let started = Instant::now();
-        let answer = answerer.answer(&Asked::single(embedding), &request);
-        timing.search = started.elapsed();
+        let looked = look(store.encoder(), &answerer, bytes, &request)?;
         let shown = Shown {
             matcher: &matcher,
             answerer: &answerer,
             views: &[],
-            answer: &answer,
+            answer: &looked.answer,
         };
-        Ok(shown.json(store, &timing))
+        Ok(shown.json(store, &looked.sample))
     };
     let mut is_on_trial = served.is_on_trial();
     loop {
@@ -375,19 +363,32 @@ fn read_frames(stream: &mut dyn Read, latest: &Latest) -> io::Result<()> {
     let max_bytes = usize::try_from(Limits::DEFAULT.max_bytes).unwrap_or(usize::MAX);
     let mut splitter = Splitter::new(max_bytes);
     let mut buffer = vec![0; PIECE_BYTES];
+    let (mut n_bytes, mut n_images) = (0, 0);
     loop {
         let n_read = match stream.read(&mut buffer) {
+            Ok(0) if n_images == 0 && n_bytes > 0 => return Err(no_image(&splitter, n_bytes)),
             Ok(0) => return Ok(()),
             Ok(n_read) => n_read,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
             Err(err) => return Err(err),
         };
+        n_bytes += n_read as u64;
         let mut whole = Vec::new();
         splitter.push(&buffer[..n_read], |image| whole.push(image));
+        n_images += whole.len();
         for image in whole {
             if !latest.put(image, splitter.n_damaged()) {
                 return Ok(());
             }
         }
     }
+}
+
+/// A stream that ended without a single image was meant to be something else.
+fn no_image(splitter: &Splitter, n_bytes: u64) -> io::Error {
+    let what = match splitter.n_begun() {
+        0 => format!("no JPEG image is in its {n_bytes} bytes"),
+        begun => format!("it ended within its first image, after {begun} bytes of it"),
+    };
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }

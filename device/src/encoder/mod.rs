@@ -5,10 +5,11 @@
 //! all that the bundle promises of it. Neither reads image files: pixels come from
 //! [`eyas_shared::preprocess`].
 //!
-//! One thread, no state between two runs: the same pixels give the same bits every time
-//! on one machine.
+//! No state between two runs, and threads share out rows, never sums: the same pixels give
+//! the same bits every time on one machine, whatever the number of threads.
 
 mod graph;
+mod profile;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,11 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::Cost;
 use tract_onnx::tract_core::ops::cnn::Conv;
 use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::tract_hir::infer::InferenceModelExt;
 use tract_onnx::tract_hir::internal::DimLike;
+
+pub use profile::OperatorTime;
 
 /// Largest ONNX file that is read.
 pub const MAX_ONNX_BYTES: usize = 256 << 20;
@@ -129,9 +133,11 @@ fn in_tract<T>(
 
 /// A network from one image of 3 x `side` x `side` to one vector, ready to run.
 ///
-/// Can be shared between threads; each [`run`](Self::run) uses one.
+/// Can be shared between threads; each [`run`](Self::run) uses one, or as many as
+/// [`with_threads`](Self::with_threads) says.
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
+    executor: Executor,
     side: u32,
     dim: usize,
     multiply_adds: u64,
@@ -178,6 +184,7 @@ impl Network {
         }
         Ok(Self {
             plan,
+            executor: Executor::SingleThread,
             side,
             dim,
             multiply_adds,
@@ -185,21 +192,43 @@ impl Network {
         })
     }
 
+    /// The same network on so many threads: those of one pool, which large products and
+    /// long maps are shared out to.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
+        let executor = match n_threads {
+            0 | 1 => Executor::SingleThread,
+            n => in_tract("run on several threads", || Ok(Executor::multithread(n)))?,
+        };
+        Ok(Self { executor, ..self })
+    }
+
     /// The network's output for one image, flattened; as it comes, not normalized.
     ///
     /// # Errors
     /// If the pixels have another size, or tract fails.
     pub fn run(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
+        let input = self.input(pixels)?;
+        in_tract("run", || {
+            let outputs = multithread_tract_scope(self.executor.clone(), || {
+                self.plan.run(tvec!(input.into_tvalue()))
+            })?;
+            let output = outputs[0].cast_to::<f32>()?;
+            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+        })
+    }
+
+    /// Pixels as tract takes them.
+    fn input(&self, pixels: &Pixels) -> Result<Tensor, EncodeError> {
         if pixels.side != self.side {
             let (expected, found) = (self.side, pixels.side);
             return Err(EncodeError::OtherSide { expected, found });
         }
+        let side = self.side as usize;
         in_tract("run", || {
-            let side = self.side as usize;
-            let input = Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)?;
-            let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
-            let output = outputs[0].cast_to::<f32>()?;
-            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+            Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)
         })
     }
 
@@ -247,7 +276,8 @@ fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
 
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.
 ///
-/// Can be shared between threads; each [`encode`](Self::encode) uses one.
+/// Can be shared between threads; each [`encode`](Self::encode) uses one, or as many as
+/// [`with_threads`](Self::with_threads) says.
 pub struct Encoder {
     network: Network,
     preprocess: PreprocessSpec,
@@ -271,6 +301,15 @@ impl Encoder {
             preprocess: bundle.header.preprocess.clone(),
             space: bundle.header.space,
         })
+    }
+
+    /// See [`Network::with_threads`].
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
+        let network = self.network.with_threads(n_threads)?;
+        Ok(Self { network, ..self })
     }
 
     /// The unit embedding of one image.

@@ -335,3 +335,36 @@ fn functions_of_a_file_are_refused() {
     model.functions.push(Default::default());
     assert!(message(&model.encode_to_vec()).contains("functions of its own"));
 }
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let one = Network::load(&onnx(5), SIDE, None).unwrap();
+    let three = Network::load(&onnx(5), SIDE, None).unwrap();
+    let three = three.with_threads(3).unwrap();
+    for seed in 0..4 {
+        let pixels = pixels(seed);
+        assert_eq!(one.run(&pixels).unwrap(), three.run(&pixels).unwrap());
+    }
+}
+
+#[test]
+fn a_profile_names_the_layers_of_the_file() {
+    let network = Network::load(&onnx(5), SIDE, None).unwrap();
+    let profile = network.profile(&pixels(1), 3).unwrap();
+    let of = |layer: &str| {
+        profile
+            .iter()
+            .filter(|it| it.node.starts_with(layer))
+            .count()
+    };
+    for layer in ["conv", "embedding"] {
+        assert!(of(layer) > 0, "{layer}: {profile:?}");
+    }
+    assert!(profile.iter().any(|it| it.nanos > 0));
+    assert_eq!(profile, {
+        let again = network.profile(&pixels(1), 1).unwrap();
+        let nanos = profile.iter().map(|it| it.nanos);
+        let with = |(it, nanos): (OperatorTime, u64)| OperatorTime { nanos, ..it };
+        again.into_iter().zip(nanos).map(with).collect::<Vec<_>>()
+    });
+}

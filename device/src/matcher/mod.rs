@@ -161,6 +161,17 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// Scans on so many threads, if it scans. Pays for galleries whose scan takes
+    /// milliseconds.
+    #[must_use]
+    pub fn with_threads(self, n_threads: usize) -> Self {
+        let method = match self.method {
+            Method::Scan(scan) => Method::Scan(scan.with_threads(n_threads)),
+            method => method,
+        };
+        Self { method, ..self }
+    }
+
     /// The gallery that is searched.
     #[must_use]
     pub fn gallery(&self) -> &Gallery<'a> {

@@ -9,11 +9,13 @@ use eyas_shared::link::message::{
     Activate, Ask, Code, FileId, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
 };
 
+use super::candidate::Candidates;
 use super::images::MAX_IMAGE_BYTES;
 use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
-use super::served::{LookError, Served, Source};
+use super::served::{AnswerError, Served, Source};
 use super::work::{Answers, Content, Outcome};
+use crate::bench::{self, Edge, Lookout};
 use crate::hints;
 use crate::slots::trial::InChild;
 use crate::slots::{Applied, Choice, Installed, Slots};
@@ -25,6 +27,7 @@ pub(super) struct Board<'s> {
     served: Option<Served>,
     receiver: Receiver<'s>,
     results: Results,
+    candidates: Candidates,
     hello: Hello,
     began: Instant,
 }
@@ -34,7 +37,12 @@ impl<'s> Board<'s> {
     ///
     /// # Errors
     /// If it can not be used.
-    pub(super) fn open(source: &'s Source, boot: u64, speeds: Vec<u32>) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        source: &'s Source,
+        boot: u64,
+        speeds: Vec<u32>,
+        candidates: Candidates,
+    ) -> anyhow::Result<Self> {
         let slots = match source {
             Source::Files(_) => None,
             Source::Store(slots) => Some(slots),
@@ -55,6 +63,7 @@ impl<'s> Board<'s> {
             served: open(source)?,
             receiver: Receiver::new(slots),
             results: Results::default(),
+            candidates,
             hello,
             began: Instant::now(),
         })
@@ -121,15 +130,16 @@ impl<'s> Board<'s> {
             let reason = "nothing is installed: push a bundle and a gallery first";
             failed(Code::NotServing, reason)
         })?;
-        let bytes = self.receiver.images.get(Fingerprint(image));
-        let bytes = bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))?;
+        let bytes = image_of(&self.receiver, image)?;
         match served.look(bytes, image, usize::from(top_k)) {
             Ok(answer) => {
                 let reply = Reply::Answer(self.results.keep(answer));
                 self.confirm();
                 Ok(reply)
             }
-            Err(LookError::Image(reason)) => Err(failed(Code::Image, reason)),
+            Err(AnswerError::Look(err)) if err.is_of_the_image() => {
+                Err(failed(Code::Image, hints::chain_of(&err)))
+            }
             Err(err) => {
                 let reason = hints::chain_of(&err);
                 self.give_up_trial(&format!("it could not answer: {reason}"));
@@ -175,6 +185,8 @@ impl<'s> Board<'s> {
         let settings = slots.settings().map_err(|err| refusal(&err))?;
         let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
+        let watch = self.candidates.watch();
+        let trial = trial.watched_by(move || watch.is_to_go_on());
         match slots.install(&choice, &trial) {
             Ok(Installed::OnTrial(..) | Installed::Already(_)) => {}
             Err(err) => return Err(refusal(&err)),
@@ -268,6 +280,27 @@ impl<'s> Board<'s> {
                 Reply::Done
             }
             Ask::Find { kind } => self.find(kind)?,
+            Ask::Facts => {
+                let now = bench::moment(Edge::After);
+                return Ok(vec![Reply::Facts(bench::facts()), Reply::Moment(now)]);
+            }
+            Ask::Prepare(candidate) => {
+                let slots = self.slots().ok();
+                let served = self.served.as_ref();
+                self.candidates.prepare(&candidate, slots, served)?
+            }
+            Ask::Try { image, top_k } => {
+                let image = image_of(&self.receiver, image)?;
+                return self.candidates.answer(image, top_k);
+            }
+            Ask::Measure(window) => {
+                return self.candidates.measure(&window, &self.receiver.images);
+            }
+            Ask::Profile { image, runs } => {
+                let image = image_of(&self.receiver, image)?;
+                return self.candidates.profile(image, runs);
+            }
+            Ask::Conclude => self.candidates.conclude()?,
             _ => {
                 return Err(failed(
                     Code::Unknown,
@@ -277,6 +310,11 @@ impl<'s> Board<'s> {
         };
         Ok(vec![reply])
     }
+}
+
+fn image_of<'r>(receiver: &'r Receiver<'_>, image: [u8; 32]) -> Refused<&'r [u8]> {
+    let bytes = receiver.images.get(Fingerprint(image));
+    bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))
 }
 
 fn open(source: &Source) -> anyhow::Result<Option<Served>> {
@@ -302,10 +340,12 @@ impl Answers for Board<'_> {
 
     fn begin_session(&mut self) {
         self.receiver.break_off();
+        self.candidates.drop_child();
     }
 
     fn recover(&mut self) -> anyhow::Result<()> {
         self.receiver = Receiver::new(self.slots().ok());
+        self.candidates.drop_child();
         self.give_up_trial("it failed at a request for no known reason");
         self.served = open(self.source)?;
         Ok(())

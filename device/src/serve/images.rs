@@ -3,10 +3,14 @@
 use std::collections::VecDeque;
 
 use eyas_shared::fingerprint::Fingerprint;
+use eyas_shared::link::bench::MAX_WINDOW_IMAGES;
 use eyas_shared::link::message::FileId;
 
-/// Whole images that are kept, so that one can be asked about again.
-const MAX_IMAGES: usize = 2;
+/// Whole images that are kept, so that they can be asked about again, as in measurements.
+const MAX_IMAGES: usize = MAX_WINDOW_IMAGES;
+
+/// Bytes of all of them together.
+const MAX_BYTES: usize = 32 << 20;
 
 /// Largest image that is taken over a link.
 pub(super) const MAX_IMAGE_BYTES: u64 = 16 << 20;
@@ -57,7 +61,11 @@ impl Images {
         };
         let is_right = Fingerprint::of_bytes(&bytes) == file.fingerprint();
         if is_right {
-            if self.whole.len() == MAX_IMAGES {
+            let has_room = |images: &VecDeque<(Fingerprint, Vec<u8>)>| {
+                let kept: usize = images.iter().map(|(_, bytes)| bytes.len()).sum();
+                images.len() < MAX_IMAGES && kept + bytes.len() <= MAX_BYTES
+            };
+            while !self.whole.is_empty() && !has_room(&self.whole) {
                 self.whole.pop_front();
             }
             self.whole.push_back((file.fingerprint(), bytes));
@@ -104,11 +112,25 @@ mod tests {
         images.begin(other);
         assert!(images.write(0, b"x"));
         assert!(!images.finish(other), "its hash is another");
-        for image in [b"a", b"b"] {
-            images.begin(id(image));
-            images.write(0, image);
-            assert!(images.finish(id(image)));
+        for number in 0..MAX_IMAGES as u64 {
+            let image = number.to_le_bytes();
+            images.begin(id(&image));
+            images.write(0, &image);
+            assert!(images.finish(id(&image)));
         }
         assert_eq!(images.get(file.fingerprint()), None);
+    }
+
+    #[test]
+    fn images_take_no_more_memory_than_is_meant_for_them() {
+        let mut images = Images::default();
+        for byte in 0..4 {
+            let image = vec![byte; 12 << 20];
+            images.begin(id(&image));
+            assert!(images.write(0, &image) && images.finish(id(&image)));
+            let kept: usize = images.whole.iter().map(|(_, bytes)| bytes.len()).sum();
+            assert!(kept <= MAX_BYTES);
+            assert!(images.get(id(&image).fingerprint()).is_some());
+        }
     }
 }

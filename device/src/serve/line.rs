@@ -24,7 +24,7 @@ const SPEED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the answer to a change of speed may take to arrive before the change is made.
 const SPEED_GRACE: Duration = Duration::from_millis(500);
 
-/// Answers that wait to be written to the stream.
+/// Answers that wait to be written to the stream before no more requests are taken.
 const MAX_QUEUED: usize = 128;
 
 /// A change of speed that was asked for.
@@ -118,7 +118,8 @@ impl Line {
     /// Requests to the worker. What it has no room for stays in the stream, whose window
     /// then holds the host back.
     fn take_requests(&mut self) -> bool {
-        loop {
+        // A host that asks and does not read waits; the board does not pile up answers.
+        while self.queue.len() < MAX_QUEUED {
             if let Some(job) = self.held.take() {
                 match self.jobs.try_send(job) {
                     Ok(()) => {}
@@ -140,6 +141,7 @@ impl Line {
                 }
             }
         }
+        true
     }
 
     fn take_request(&mut self, Request { op, ask }: Request) {
@@ -152,14 +154,11 @@ impl Line {
     }
 
     fn say(&mut self, op: u32, reply: Reply) {
-        // A host that asks and does not read loses answers, not the board its memory.
-        if self.queue.len() < MAX_QUEUED {
-            self.queue.push_back(Response { op, reply });
-        }
+        self.queue.push_back(Response { op, reply });
     }
 
     fn take_answers(&mut self) -> bool {
-        while self.sending.is_none() {
+        while self.sending.is_none() && self.queue.len() < MAX_QUEUED {
             let done = match self.done.try_recv() {
                 Ok(done) => done,
                 Err(TryRecvError::Empty) => return true,

@@ -7,6 +7,7 @@
 //! do. Results that nobody has read are kept, whatever becomes of the line.
 
 mod board;
+mod candidate;
 mod images;
 mod line;
 mod notify;
@@ -19,15 +20,17 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use eyas_shared::random::Random;
 
+use crate::bench::Edges;
 use crate::port::{Driver, Port, PortError, SPEEDS};
 use board::Board;
+use candidate::{Candidates, Watch};
 use line::Line;
 use notify::Notify;
 use work::Bench;
@@ -39,6 +42,9 @@ const MAX_JOBS: usize = 16;
 
 /// Between two tries to open a port that is gone.
 const REOPEN_PAUSE: Duration = Duration::from_millis(300);
+
+/// How often a wait for the worker is looked up from.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the work in progress may take once the program is told to end.
 const LAST_WORK: Duration = Duration::from_millis(600);
@@ -62,11 +68,17 @@ impl Where {
 }
 
 /// Serves until `stop` is set or the stream ends. A serial port that is lost is waited for.
+/// `edges` are told when what a host measures begins and ends.
 ///
 /// # Errors
 /// If what is to be served can not be used, the port can not be opened at the start, or the
 /// worker fails for good.
-pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn serve(
+    source: Source,
+    place: &Where,
+    edges: Edges,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let port = place.open()?;
     let speeds = port.baud().map_or_else(Vec::new, |_| SPEEDS.to_vec());
     let (jobs, jobs_out) = mpsc::sync_channel(MAX_JOBS);
@@ -85,18 +97,31 @@ pub fn serve(source: Source, place: &Where, stop: &Arc<AtomicBool>) -> anyhow::R
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
     };
+    let watch = Watch {
+        beats: Arc::clone(&beats),
+        stop: Arc::clone(stop),
+    };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            let mut board = Board::open(&source, boot_number(), speeds)?;
+            let candidates = Candidates::new(edges, watch);
+            let mut board = Board::open(&source, boot_number(), speeds, candidates)?;
             // Whoever waits for this is there, or the program ends.
             let _ = opened_in.send(());
             work::work(&mut board, &bench)
         })
         .context("could not start a thread")?;
-    // No word means that it has ended, with a reason.
-    if opened.recv().is_err() {
-        return worker.join().unwrap_or_else(|_| Err(stopped()));
+    loop {
+        match opened.recv_timeout(LOOK) {
+            Ok(()) => break,
+            // What opens files is left behind, and ends with the program.
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            // No word means that it has ended, with a reason.
+            Err(RecvTimeoutError::Disconnected) => {
+                return worker.join().unwrap_or_else(|_| Err(stopped()));
+            }
+        }
     }
     let line = Line::new(Driver::new(port), jobs, done, woken);
     let notify = Notify::from_environment();

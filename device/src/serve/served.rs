@@ -1,19 +1,15 @@
 //! What serves at the moment: a student with its gallery, from two files or from a store.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use eyas_shared::calibration;
 use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
-use eyas_shared::link::message::{
-    Answer, FileId, Found, GalleryInfo, MAX_LABEL_BYTES, MAX_NAME_BYTES, StudentInfo, Verdict, cut,
-};
-use eyas_shared::preprocess::{Limits, decode, prepare};
+use eyas_shared::link::message::{Answer, FileId, GalleryInfo, MAX_NAME_BYTES, StudentInfo, cut};
 
-use crate::answer::{Answerer, Asked, Request, Rerank};
-use crate::encoder::EncodeError;
+use crate::answer::{Answerer, Known};
+use crate::look::{LookError, look, plain_request};
 use crate::slots::{Opened, Slots, SlotsError};
 use crate::store::{MappedFile, Store, StoreError};
+use crate::wire;
 
 /// Two files that serve for as long as the program runs.
 #[derive(Clone, Debug)]
@@ -40,19 +36,18 @@ enum Held {
 /// A student and a gallery that serve.
 pub(super) struct Served {
     held: Held,
+    /// What the student's calibrations say of the gallery.
+    known: Known,
     pub(super) bundle: (FileId, PathBuf),
     pub(super) gallery: (FileId, PathBuf),
 }
 
 /// Why an image was not answered.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LookError {
-    /// The image can not be used.
-    #[error("{0}")]
-    Image(String),
-    /// The student can not be run: not the image's fault.
+pub(super) enum AnswerError {
+    /// It can not be encoded.
     #[error(transparent)]
-    Student(#[from] EncodeError),
+    Look(#[from] LookError),
     /// The gallery can not be searched.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -74,8 +69,10 @@ impl Served {
             };
             Ok((id, path.clone()))
         };
+        let store = Store::open(&files.bundle, &files.gallery)?;
         Ok(Self {
-            held: Held::Files(Store::open(&files.bundle, &files.gallery)?),
+            known: Known::of(&store.matcher()?, store.calibrations()),
+            held: Held::Files(store),
             bundle: id(&files.bundle)?,
             gallery: id(&files.gallery)?,
         })
@@ -98,7 +95,10 @@ impl Served {
             Ok((FileId { hash, bytes }, path))
         };
         let generation = &opened.serving.generation;
+        let matcher = opened.store.matcher()?;
+        let known = Known::of(&matcher, opened.store.calibrations());
         Ok(Some(Self {
+            known,
             bundle: id(generation.bundle)?,
             gallery: id(generation.gallery)?,
             held: Held::Slots(opened),
@@ -163,86 +163,18 @@ impl Served {
     /// Finds an image in the gallery.
     ///
     /// # Errors
-    /// [`LookError`] tells whose fault it is.
+    /// [`AnswerError`] tells whose fault it is.
     pub(super) fn look(
         &self,
         bytes: &[u8],
         image: [u8; 32],
         k: usize,
-    ) -> Result<Answer, LookError> {
+    ) -> Result<Answer, AnswerError> {
         let store = self.store();
         let matcher = store.matcher()?;
+        let answerer = Answerer::knowing(&matcher, store.calibrations(), &self.known);
         let encoder = store.encoder();
-        let started = Instant::now();
-        let samples =
-            decode(bytes, &Limits::DEFAULT).map_err(|err| LookError::Image(err.to_string()))?;
-        let decoded = Instant::now();
-        let pixels = prepare(&samples, encoder.preprocess());
-        let prepared = Instant::now();
-        let embedding = match encoder.encode(&pixels) {
-            // Some images have no content, and no direction.
-            Err(err @ EncodeError::NoDirection { .. }) => {
-                return Err(LookError::Image(err.to_string()));
-            }
-            outcome => outcome?,
-        };
-        let encoded = Instant::now();
-        let request = Request {
-            k,
-            by_label: false,
-            rerank: Rerank {
-                expansion: None,
-                votes: None,
-            },
-            exclude: None,
-        };
-        let answerer = Answerer::new(&matcher, store.calibrations());
-        let answer = answerer.answer(&Asked::single(embedding), &request);
-        let searched = Instant::now();
-        let mut texts = String::new();
-        let found = answer
-            .found
-            .iter()
-            .map(|found| {
-                let found = found.best;
-                let entry = matcher.gallery().entry(found.row);
-                let (label, name) = entry.map_or(("", ""), |entry| (entry.label, entry.name));
-                let (label, name) = (cut(label, MAX_LABEL_BYTES), cut(name, MAX_NAME_BYTES));
-                texts.push_str(label);
-                texts.push_str(name);
-                Found {
-                    id: found.id.0,
-                    score: found.score,
-                    label_bytes: label.len() as u16,
-                    name_bytes: name.len() as u16,
-                }
-            })
-            .collect();
-        Ok(Answer {
-            result: 0,
-            image,
-            space: encoder.space().0.0,
-            found,
-            texts,
-            verdict: answer
-                .judgement
-                .map(|judgement| on_the_wire(judgement.verdict)),
-            decode_micros: micros(decoded - started),
-            preprocess_micros: micros(prepared - decoded),
-            encode_micros: micros(encoded - prepared),
-            search_micros: micros(searched - encoded),
-        })
+        let looked = look(encoder, &answerer, bytes, &plain_request(k))?;
+        Ok(wire::answer(&matcher, &looked, image, encoder.space()))
     }
-}
-
-fn on_the_wire(verdict: calibration::Verdict) -> Verdict {
-    match verdict {
-        calibration::Verdict::Match => Verdict::Match,
-        calibration::Verdict::Uncertain => Verdict::Uncertain,
-        calibration::Verdict::Unknown => Verdict::Unknown,
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    time.as_micros() as u64
 }

@@ -102,6 +102,17 @@ impl<F: Fs> Slots<F> {
         Ok(Installed::OnTrial(generation, report))
     }
 
+    /// Where a file is that may be tried: one of this content whose signature holds, if
+    /// signatures are needed. Its counter does not matter, because it is not to serve.
+    ///
+    /// # Errors
+    /// [`SlotsError`] says why not.
+    pub fn admit(&self, role: Role, hash: Fingerprint) -> Result<std::path::PathBuf, SlotsError> {
+        let allow_downgrade = true;
+        self.verify(role, hash, &Pointer::default(), allow_downgrade)?;
+        self.find(role, hash)
+    }
+
     pub(super) fn find(
         &self,
         role: Role,

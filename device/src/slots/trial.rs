@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use eyas_shared::bundle::probe_image;
 use eyas_shared::preprocess::prepare;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,6 +34,9 @@ const MAX_SAID_BYTES: u64 = 64 << 10;
 /// Address space beside the student's memory and the mapped files: the program itself, its
 /// stacks and libraries.
 const PROGRAM_BYTES: u64 = 256 << 20;
+
+/// How often somebody who waits for a child looks up.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How long a child that has said all may take to end.
 const END: Duration = Duration::from_secs(2);
@@ -98,6 +102,9 @@ pub enum TrialFault {
         /// Exit status, and the last that it said.
         how: String,
     },
+    /// Whoever waited for it had to end.
+    #[error("it was not tried to the end: the program was told to end")]
+    Stopped,
     /// There is no process to try it in.
     #[error("no process could be started to try it: {source}")]
     NotStarted {
@@ -114,6 +121,11 @@ impl TrialFault {
             Self::Refused { blames, .. } => *blames,
             _ => None,
         }
+    }
+
+    /// Whether the pair is at fault, so that another trial would end alike.
+    pub(super) fn is_of_the_pair(&self) -> bool {
+        !matches!(self, Self::Stopped | Self::NotStarted { .. })
     }
 
     fn refused(blames: Option<Role>, reason: impl Into<String>) -> Self {
@@ -228,43 +240,55 @@ pub fn in_child(bundle: &Path, gallery: &Path, limits: Limits) -> String {
 
 /// From here on this process can not take more, nor write a file, nor leave its memory behind.
 fn take_limits(bundle: &Path, gallery: &Path, limits: Limits) -> std::io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let length = |path: &Path| std::fs::metadata(path).map(|facts| facts.len());
-    // Each file is mapped, the bundle twice.
-    let mapped = 2 * length(bundle)? + length(gallery)?;
-    let address_space = limits.memory_bytes + PROGRAM_BYTES + mapped;
-    for (resource, limit) in [
-        (Resource::Data, limits.memory_bytes),
-        (Resource::As, address_space),
-        (Resource::Cpu, limits.seconds),
-        (Resource::Fsize, 0),
-        (Resource::Core, 0),
-    ] {
-        let limit = Some(limit);
-        setrlimit(
-            resource,
-            Rlimit {
-                current: limit,
-                maximum: limit,
-            },
-        )?;
-    }
+    limit_memory(bundle, gallery, limits.memory_bytes)?;
+    limit(Resource::Cpu, limits.seconds)?;
+    limit(Resource::Fsize, 0)?;
     // What serves comes first.
     let _ = rustix::process::nice(10);
     Ok(())
+}
+
+/// From here on this process can not take more memory, nor leave it behind.
+///
+/// # Errors
+/// If the files are not there, or the system sets no limits.
+pub fn limit_memory(bundle: &Path, gallery: &Path, memory_bytes: u64) -> std::io::Result<()> {
+    let length = |path: &Path| std::fs::metadata(path).map(|facts| facts.len());
+    // Each file is mapped, the bundle twice.
+    let mapped = 2 * length(bundle)? + length(gallery)?;
+    limit(Resource::Data, memory_bytes)?;
+    limit(Resource::As, memory_bytes + PROGRAM_BYTES + mapped)?;
+    limit(Resource::Core, 0)
+}
+
+fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
+    let (current, maximum) = (Some(most), Some(most));
+    Ok(setrlimit(resource, Rlimit { current, maximum })?)
 }
 
 /// Tries a pair in a child process with limits.
 pub struct InChild {
     program: PathBuf,
     limits: Limits,
+    may_go_on: Box<dyn Fn() -> bool>,
 }
 
 impl InChild {
     /// Children are `program try-pair ...`: `eyas-device` itself.
     #[must_use]
     pub fn new(program: PathBuf, limits: Limits) -> Self {
-        Self { program, limits }
+        Self {
+            program,
+            limits,
+            may_go_on: Box::new(|| true),
+        }
+    }
+
+    /// Asks `may_go_on` a few times a second; false ends the trial.
+    #[must_use]
+    pub fn watched_by(mut self, may_go_on: impl Fn() -> bool + 'static) -> Self {
+        self.may_go_on = Box::new(may_go_on);
+        self
     }
 
     /// Children are the program that runs now.
@@ -317,8 +341,15 @@ impl Trial for InChild {
         let err = child.stderr.take().map(|pipe| read_on_a_thread(pipe, tell));
         // Both threads hang up when both pipes are closed.
         let left = || deadline.saturating_duration_since(Instant::now());
-        let in_time = told.recv_timeout(left()) != Err(mpsc::RecvTimeoutError::Timeout);
-        let status = match in_time {
+        let is_open = || {
+            let waited = told.recv_timeout(left().min(LOOK));
+            waited == Err(mpsc::RecvTimeoutError::Timeout)
+        };
+        let mut may_go_on = true;
+        while is_open() && !left().is_zero() && may_go_on {
+            may_go_on = (self.may_go_on)();
+        }
+        let status = match !left().is_zero() && may_go_on {
             true => wait_until(&mut child, Instant::now() + END.min(left() + END)),
             false => None,
         };
@@ -327,7 +358,10 @@ impl Trial for InChild {
             let _ = child.kill();
             child.wait().map_err(not_started)?;
             let seconds = self.limits.seconds;
-            return Err(TrialFault::OutOfTime { seconds });
+            return Err(match may_go_on {
+                true => TrialFault::OutOfTime { seconds },
+                false => TrialFault::Stopped,
+            });
         };
         let text = |thread: Option<std::thread::JoinHandle<Vec<u8>>>| {
             let bytes = thread

@@ -328,6 +328,9 @@ pub struct Agreement {
 pub struct QueryAnswer {
     /// Index into [`Results::queries`].
     pub query: usize,
+    /// Rows of the gallery with its label, its own image left out; a query without any
+    /// counts in no mean.
+    pub n_relevant: usize,
     /// Rank from 0 of the first match with its label; none if no match has it.
     pub first_right: Option<usize>,
     /// Best first; the query's own image is left out.

@@ -10,7 +10,7 @@ use eyas_shared::files::{self, FileError};
 use eyas_shared::preprocess::Limits;
 
 /// The images that the arguments name; folders are walked in the order of names.
-pub(super) fn list_images(
+pub(in crate::cli) fn list_images(
     arguments: &[PathBuf],
     failed: &mut impl FnMut(&anyhow::Error),
 ) -> Vec<PathBuf> {
@@ -102,7 +102,7 @@ pub(in crate::cli) fn is_image_name(path: &Path) -> bool {
     })
 }
 
-pub(super) fn read_image(image: &Path) -> anyhow::Result<Vec<u8>> {
+pub(in crate::cli) fn read_image(image: &Path) -> anyhow::Result<Vec<u8>> {
     let max_bytes = Limits::DEFAULT.max_bytes;
     if image != Path::new("-") {
         return Ok(files::read(image, max_bytes)?);

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use eyas_shared::calibration::Calibration;
+use eyas_shared::link::bench::Sample;
+use eyas_shared::timing::{Figures, Stage};
 use serde_json::{Value, json};
 
-use super::Timing;
 use crate::answer::{Answer, Answerer, Found, Judgement, Standing};
 use crate::matcher::Matcher;
 use crate::store::Store;
@@ -57,9 +57,9 @@ impl Shown<'_, '_, '_> {
         text
     }
 
-    pub(super) fn json_line(&self, store: &Store, timing: &Timing) -> String {
+    pub(super) fn json_line(&self, store: &Store, sample: &Sample) -> String {
         let names = self.names();
-        let mut object = self.json(store, timing);
+        let mut object = self.json(store, sample);
         object["schema"] = "eyas.query/1".into();
         object["image"] = names.first().map(String::as_str).into();
         if names.len() > 1 {
@@ -69,7 +69,7 @@ impl Shown<'_, '_, '_> {
     }
 
     /// The answer itself, without a word on what was asked.
-    pub(in crate::cli) fn json(&self, store: &Store, timing: &Timing) -> Value {
+    pub(in crate::cli) fn json(&self, store: &Store, sample: &Sample) -> Value {
         let matches: Vec<_> = (1_u32..)
             .zip(&self.answer.found)
             .map(|(rank, found)| {
@@ -88,10 +88,10 @@ impl Shown<'_, '_, '_> {
                 object
             })
             .collect();
-        let stages: serde_json::Map<_, _> = timing
-            .stages()
+        let micros = |stage| (sample.nanos(stage) / 1000).into();
+        let stages: serde_json::Map<_, _> = Stage::ALL
             .iter()
-            .map(|(stage, time)| ((*stage).to_owned(), (time.as_micros() as u64).into()))
+            .map(|stage| (stage.name().to_owned(), micros(*stage)))
             .collect();
         let judgement = self.answer.judgement.as_ref();
         json!({
@@ -167,20 +167,15 @@ pub(super) fn basis_lines(answerer: &Answerer<'_, '_>) -> String {
 }
 
 /// Time by stage: of the one query, or the median over several.
-pub(super) fn timing_lines(timings: &[Timing]) -> String {
-    let mut text = match timings.len() {
+pub(super) fn timing_lines(samples: &[Sample]) -> String {
+    let mut text = match samples.len() {
         1 => "time\n".to_owned(),
         n => format!("time, median of {n} queries\n"),
     };
-    for stage_idx in 0..5 {
-        let mut times: Vec<Duration> = timings
-            .iter()
-            .map(|timing| timing.stages()[stage_idx].1)
-            .collect();
-        times.sort_unstable();
-        let name = timings[0].stages()[stage_idx].0;
-        let median = times[times.len() / 2];
-        let _ = writeln!(text, "{name:>12}  {:8.3} ms", median.as_secs_f64() * 1e3);
+    for stage in Stage::ALL {
+        let times: Vec<u64> = samples.iter().map(|sample| sample.nanos(stage)).collect();
+        let median = Figures::of(&times).map_or(0.0, |figures| figures.median_ms);
+        let _ = writeln!(text, "{:>12}  {median:8.3} ms", stage.name());
     }
     text
 }
