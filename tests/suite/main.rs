@@ -24,6 +24,7 @@ mod link;
 mod losses;
 mod resume;
 mod runs;
+mod service;
 mod sweep;
 mod teachers;
 mod tidy;

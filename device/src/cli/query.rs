@@ -96,8 +96,15 @@ enum Held {
 impl Held {
     fn open(args: &Args) -> anyhow::Result<Self> {
         Ok(match (&args.bundle, &args.gallery) {
-            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
-            _ => Self::Slots(args.store.open()?.open_to_read()?),
+            (Some(bundle), Some(gallery)) => {
+                let store = Store::open(bundle, gallery)?;
+                Self::Files(store.with_threads(args.threads.into())?)
+            }
+            _ => {
+                let mut opened = args.store.open()?.open_to_read()?;
+                opened.store = opened.store.with_threads(args.threads.into())?;
+                Self::Slots(opened)
+            }
         })
     }
 

@@ -15,7 +15,7 @@ use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
 use super::served::{AnswerError, Served, Source};
 use super::work::{Answers, Content, Outcome};
-use crate::bench::{self, Edge};
+use crate::bench::{self, Edge, Lookout};
 use crate::hints;
 use crate::slots::trial::InChild;
 use crate::slots::{Applied, Choice, Installed, Slots};
@@ -188,6 +188,8 @@ impl<'s> Board<'s> {
         let settings = slots.settings().map_err(|err| refusal(&err))?;
         let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
+        let watch = self.candidates.watch();
+        let trial = trial.watched_by(move || watch.is_to_go_on());
         match slots.install(&choice, &trial) {
             Ok(Installed::OnTrial(..) | Installed::Already(_)) => {}
             Err(err) => return Err(refusal(&err)),

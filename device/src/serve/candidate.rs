@@ -59,6 +59,11 @@ impl Candidates {
         }
     }
 
+    /// What to tell of a wait, whoever waits.
+    pub(super) fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
     /// Whoever measured has gone.
     pub(super) fn drop_child(&mut self) {
         self.child = None;
