@@ -12,6 +12,7 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+mod browser;
 mod end_to_end;
 mod gallery;
 mod golden;
