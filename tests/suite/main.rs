@@ -12,7 +12,12 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+#[allow(dead_code, reason = "the tests of the host use the rest")]
+#[path = "../../host/src/bench/test_session.rs"]
+mod test_session;
+
 mod browser;
+mod compare;
 mod end_to_end;
 mod gallery;
 mod golden;

@@ -5,3 +5,6 @@
 
 pub mod measures;
 pub mod results;
+
+#[cfg(test)]
+pub(crate) mod test_session;
