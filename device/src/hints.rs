@@ -15,6 +15,7 @@ use crate::encoder::EncodeError;
 use crate::slots::SlotsError;
 use crate::slots::trial::TrialFault;
 use crate::store::StoreError;
+use crate::update::UpdateError;
 
 const COPY_AGAIN: &str = "copy the file again from the host, or build it anew there";
 
@@ -109,6 +110,7 @@ fn slots_hint(err: &SlotsError) -> Option<&'static str> {
         }
         SlotsError::Empty { .. } => Some("`eyas-device install` puts a bundle and a gallery there"),
         SlotsError::Open(err) => store_hint(err),
+        SlotsError::Update(UpdateError::Store(err)) => store_hint(err),
         // Its causes tell more, or nothing helps.
         _ => None,
     }

@@ -12,7 +12,8 @@ use eyas_device::matcher::Matcher;
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::Bundle;
 use eyas_shared::calibration::{Verdict, Witness};
-use eyas_shared::gallery::{Codes, Gallery};
+use eyas_shared::fingerprint::{Fingerprint, ImageId};
+use eyas_shared::gallery::{Codes, Entry, Fresh, Gallery, GallerySource, Plan};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -109,6 +110,71 @@ fn a_query_prints_ranked_matches_and_times() {
         assert!(line.contains(stage) && line.ends_with(" ms"), "{line}");
     }
     assert_eq!(stderr, "");
+}
+
+#[test]
+fn a_store_answers_as_the_files_that_were_installed() {
+    let board = Board::new();
+    let query = "query photos/good.png --json";
+    let matches = |stdout: &str| {
+        let answer: Value = serde_json::from_str(stdout).unwrap();
+        assert!(!answer["matches"].as_array().unwrap().is_empty());
+        answer["matches"].clone()
+    };
+    board.run("init --store s --unsigned", 0);
+    let (_, stderr) = board.run(&format!("{query} --store s"), 2);
+    assert!(stderr.contains("nothing is installed in `s`"), "{stderr}");
+    // Also while it is on trial.
+    board.run("install --store s b g", 0);
+    let (from_store, _) = board.run(&format!("{query} --store s"), 0);
+    let (from_files, _) = board.run(&format!("{query} --bundle b --gallery g"), 0);
+    assert_eq!(matches(&from_store), matches(&from_files));
+    for either in ["--store s --bundle b --gallery g", "--bundle b"] {
+        board.run(&format!("{query} {either}"), 2);
+    }
+    let (_, stderr) = board.run(&format!("{query} --store absent"), 2);
+    assert!(stderr.contains("`absent` is not set up"), "{stderr}");
+}
+
+#[test]
+fn pictures_of_what_was_found_are_written_where_there_are_some() {
+    let board = Board::new();
+    let query = "query photos/good.png --bundle b --top-k 2 --json --save-thumbnails found";
+    let (_, stderr) = board.run(&format!("{query} --gallery g"), 2);
+    assert!(stderr.contains("has no thumbnails"), "{stderr}");
+    assert!(!board.at("found").exists());
+    let pictures: Vec<Vec<u8>> = (0..5)
+        .map(|i| format!("picture {i}").into_bytes())
+        .collect();
+    let rows = embeddings(5, DIM as usize, 2);
+    let ids: [ImageId; 5] = std::array::from_fn(|i| ImageId([i as u8; 16]));
+    let entry = |id| Entry {
+        id,
+        label: "tea",
+        name: "tea.jpg",
+    };
+    let records = Fresh {
+        rows: &rows,
+        entries: &ids.map(entry),
+        thumbnails: &pictures,
+    };
+    let source = GallerySource {
+        space: space(7),
+        teacher: "teacher".to_owned(),
+        manifest: Fingerprint([1; 32]),
+        codes: Codes::F16,
+    };
+    let shown = Plan::new(&source, &records).unwrap().to_bytes();
+    fs::write(board.at("shown"), shown).unwrap();
+    let (stdout, _) = board.run(&format!("{query} --gallery shown"), 0);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    for found in answer["matches"].as_array().unwrap() {
+        let id = found["id"].as_str().unwrap();
+        let written = fs::read(board.at(&format!("found/{id}.jpg"))).unwrap();
+        let row: usize = id[..2].parse().unwrap();
+        assert_eq!(written, pictures[row]);
+    }
+    assert_eq!(fs::read_dir(board.at("found")).unwrap().count(), 2);
 }
 
 #[test]

@@ -144,6 +144,21 @@ pub fn replace_with(
     outcome.map_err(FileError::because("write", path))
 }
 
+/// Gives a file that was written piece by piece, over several runs of a program, its name;
+/// both lie in the same folder.
+///
+/// # Errors
+/// If any step fails; `path` then holds what it held before (or, if only the folder could
+/// not be synced, already the new content).
+pub fn adopt(written: &Path, path: &Path) -> Result<(), FileError> {
+    let adopted = (|| {
+        File::open(written)?.sync_all()?;
+        fs::rename(written, path)?;
+        File::open(folder_of(path))?.sync_all()
+    })();
+    adopted.map_err(FileError::because("write", path))
+}
+
 /// Reads a whole file of at most `max_bytes`.
 ///
 /// # Errors

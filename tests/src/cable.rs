@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,9 +25,15 @@ struct Control {
     cut: AtomicBool,
     /// One byte of so many is damaged; 0 damages none.
     damage_every: AtomicU64,
-    /// Bytes that were carried to the board.
-    passed: Mutex<u64>,
+    /// Bytes that were carried to the board, and to the host.
+    passed: Mutex<[u64; 2]>,
     news: Condvar,
+}
+
+impl Control {
+    fn passed(&self) -> MutexGuard<'_, [u64; 2]> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A cable. Dropping it pulls both plugs.
@@ -90,13 +96,8 @@ fn carry(from: &OwnedFd, to: &OwnedFd, control: &Control, is_to_board: bool) {
         if !control.cut.load(Ordering::Relaxed) {
             hand_over(to, bytes, control);
         }
-        if is_to_board {
-            *control
-                .passed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) += bytes.len() as u64;
-            control.news.notify_all();
-        }
+        control.passed()[usize::from(!is_to_board)] += bytes.len() as u64;
+        control.news.notify_all();
     }
 }
 
@@ -155,26 +156,32 @@ impl Cable {
     /// Bytes that went to the board.
     #[must_use]
     pub fn bytes_to_board(&self) -> u64 {
-        *self
-            .control
-            .passed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.control.passed()[0]
+    }
+
+    /// Bytes that went to the host.
+    #[must_use]
+    pub fn bytes_to_host(&self) -> u64 {
+        self.control.passed()[1]
     }
 
     /// Waits until so many bytes went to the board in all; false after a minute without.
     #[must_use]
     pub fn wait_for_bytes(&self, n_bytes: u64) -> bool {
-        let passed = self
-            .control
-            .passed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        self.wait(0, n_bytes)
+    }
+
+    /// Waits until so many bytes went to the host in all; false after a minute without.
+    #[must_use]
+    pub fn wait_for_bytes_to_host(&self, n_bytes: u64) -> bool {
+        self.wait(1, n_bytes)
+    }
+
+    fn wait(&self, direction: usize, n_bytes: u64) -> bool {
         let limit = Duration::from_secs(60);
-        let waited = self
-            .control
-            .news
-            .wait_timeout_while(passed, limit, |passed| *passed < n_bytes);
+        let is_short = |passed: &mut [u64; 2]| passed[direction] < n_bytes;
+        let waited =
+            { &self.control.news }.wait_timeout_while(self.control.passed(), limit, is_short);
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 }

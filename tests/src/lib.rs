@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod cable;
+pub mod other_host;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

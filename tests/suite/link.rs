@@ -2,178 +2,19 @@
 //! board itself, whatever becomes of the cable or of one of the two.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 use eyas_shared::gallery::RowEncoding;
 use eyas_shared::random::Random;
 use eyas_tests::cable::Cable;
-use eyas_tests::{Said, beside, program, root, run, run_ok};
+use eyas_tests::{Said, program, run};
 use serde_json::Value;
 
-use crate::test_data::{bundle, embeddings, gallery_of};
-
-const DIM: u32 = 6;
-
-/// Components of the embeddings of [`Desk::large`], whose gallery takes a while to send.
-const LARGE_DIM: u32 = 1024;
+use crate::desk::{DIM, Desk, eyas, matches, photograph};
+use crate::test_data::embeddings;
 
 /// What may be on its way when a link breaks: the window, and what the board has not
 /// written down yet.
 const WINDOW_AND_CHECKPOINT: u64 = (32 << 10) + (64 << 10);
-
-/// A folder with a bundle, a gallery and an image.
-struct Desk {
-    folder: tempfile::TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let desk = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        let rows = embeddings(5, DIM as usize, 2);
-        fs::write(desk.path("b"), bundle(DIM)).unwrap();
-        let gallery = gallery_of(&rows, &[0, 1, 2, 3, 4], RowEncoding::F16.into());
-        fs::write(desk.path("g"), gallery).unwrap();
-        desk
-    }
-
-    /// A gallery of a megabyte, and a store without keys.
-    fn large() -> Self {
-        let desk = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        let rows = embeddings(255, LARGE_DIM as usize, 2);
-        let ids: Vec<u8> = (0..255).collect();
-        fs::write(desk.path("b"), bundle(LARGE_DIM)).unwrap();
-        fs::write(
-            desk.path("g"),
-            gallery_of(&rows, &ids, RowEncoding::F32.into()),
-        )
-        .unwrap();
-        desk.init_store();
-        desk
-    }
-
-    fn init_store(&self) {
-        let store = self.at("store");
-        run_ok("eyas-device", ["init", "--store", &store, "--unsigned"]);
-    }
-
-    fn serve_store(&self, cable: &Cable) -> Board {
-        let mut command = program("eyas-device");
-        command.arg("serve").arg("--port").arg(&cable.board);
-        command.args(["--store", &self.at("store")]);
-        Board::start(command)
-    }
-
-    /// `eyas push` of both files, running.
-    fn push(&self, cable: &Cable) -> Child {
-        let mut command = program("eyas");
-        command.args(["push", &self.at("b"), &self.at("g"), "--json", "--port"]);
-        command.arg(&cable.host);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().unwrap()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    /// What the board itself answers.
-    fn local_matches(&self, image: &Path) -> Value {
-        let image = image.display().to_string();
-        let (bundle, gallery) = (self.at("b"), self.at("g"));
-        let words = ["query", &image, "--bundle", &bundle, "--gallery", &gallery];
-        let said = run("eyas-device", [&words[..], &["--json"]].concat());
-        matches(&said)
-    }
-
-    fn serve_words(&self) -> [String; 4] {
-        ["--bundle", &self.at("b"), "--gallery", &self.at("g")].map(str::to_owned)
-    }
-
-    fn serve(&self, cable: &Cable) -> Board {
-        let mut command = program("eyas-device");
-        command.arg("serve").arg("--port").arg(&cable.board);
-        command.args(self.serve_words());
-        Board::start(command)
-    }
-}
-
-/// A board's program; killed at the end.
-struct Board(Child);
-
-impl Board {
-    fn start(mut command: std::process::Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// Asks the program to end, as a supervisor does.
-    fn terminate(mut self) -> Option<i32> {
-        let pid = self.0.id().to_string();
-        let kill = std::process::Command::new("kill")
-            .args(["-TERM", &pid])
-            .status();
-        assert!(kill.unwrap().success());
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[track_caller]
-fn matches(said: &Said) -> Value {
-    assert_eq!(said.code, Some(0), "{said:#?}");
-    let object: Value = serde_json::from_str(&said.out).unwrap();
-    assert!(!object["matches"].as_array().unwrap().is_empty());
-    object["matches"].clone()
-}
-
-/// `eyas COMMAND ... --port` of the cable.
-fn eyas(cable: &Cable, words: &[&str]) -> Said {
-    let port = cable.host.display().to_string();
-    run("eyas", [words, &["--port", &port]].concat())
-}
-
-/// A photograph if there is one beside the checkout, else one of the small images.
-fn photograph() -> PathBuf {
-    beside("data/grocery")
-        .and_then(|folder| first_photograph(&folder, 5))
-        .unwrap_or_else(|| root().join("tests/golden/pixels/rgb.jpg"))
-}
-
-fn first_photograph(folder: &Path, depth: usize) -> Option<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    paths.sort();
-    let is_photograph = |path: &&PathBuf| path.extension().is_some_and(|name| name == "jpg");
-    let deeper = || {
-        let folders = paths.iter().filter(|path| path.is_dir() && depth > 0);
-        folders
-            .filter_map(|folder| first_photograph(folder, depth - 1))
-            .next()
-    };
-    paths.iter().find(is_photograph).cloned().or_else(deeper)
-}
 
 #[test]
 fn a_photograph_over_the_cable_is_answered_as_on_the_board() {

@@ -16,8 +16,12 @@ mod test_data;
 #[path = "../../host/src/bench/test_session.rs"]
 mod test_session;
 
+mod bench;
+mod board;
 mod browser;
 mod compare;
+mod deltas;
+mod desk;
 mod end_to_end;
 mod gallery;
 mod golden;

@@ -3,23 +3,31 @@
 pub(super) mod images;
 pub(super) mod show;
 
+mod thumbnails;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use eyas_shared::fingerprint::ImageId;
 use eyas_shared::link::bench::Sample;
 
+use super::store::Folder;
 use super::{Answer, print, report_error};
 use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
 use crate::look::{self, Encoded};
 use crate::matcher::{Filter, Matcher};
+use crate::slots::Opened;
 use crate::store::Store;
+use thumbnails::Thumbnails;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas-device query photos/ --bundle student.bundle --gallery shop.gallery --top-k 3
   eyas-device query left.jpg right.jpg --as-one --group-by label --bundle student.bundle \\
       --gallery shop.gallery
+  eyas-device query shelf.jpg --store /var/lib/eyas --save-thumbnails found/
+
+Without --bundle and --gallery the board's store answers, with what it serves.
 
 A bundle that `eyas calibrate` has seen answers each query with a verdict: match, uncertain or
 unknown. It rests on the query's own scores, whatever the order of what is shown. A query of some
@@ -29,11 +37,18 @@ pub(super) struct Args {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// The student's bundle.
-    #[arg(long, value_name = "FILE")]
-    bundle: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "gallery",
+        conflicts_with = "store"
+    )]
+    bundle: Option<PathBuf>,
     /// The gallery that is searched.
-    #[arg(long, value_name = "FILE")]
-    gallery: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    gallery: Option<PathBuf>,
+    #[command(flatten)]
+    store: Folder,
     /// Matches per image.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
@@ -63,9 +78,44 @@ pub(super) struct Args {
     /// Threads that encode and search; answers do not depend on their number.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
+    /// Write the pictures of what was found to this folder, as ID.jpg.
+    #[arg(long, value_name = "FOLDER")]
+    save_thumbnails: Option<PathBuf>,
     /// Print one JSON object per query and line.
     #[arg(long)]
     json: bool,
+}
+
+/// What answers.
+enum Held {
+    Files(Store),
+    /// Nobody removes its files meanwhile.
+    Slots(Opened),
+}
+
+impl Held {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        Ok(match (&args.bundle, &args.gallery) {
+            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
+            _ => Self::Slots(args.store.open()?.open_to_read()?),
+        })
+    }
+
+    fn store(&self) -> &Store {
+        match self {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &opened.store,
+        }
+    }
+}
+
+impl Held {
+    fn store_mut(&mut self) -> &mut Store {
+        match self {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &mut opened.store,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -86,7 +136,7 @@ fn alpha(text: &str) -> Result<f32, String> {
 
 impl Args {
     /// What may be found; `None` if that is everything.
-    fn filter(&self, matcher: &Matcher<'_>) -> anyhow::Result<Option<Filter>> {
+    fn filter(&self, matcher: &Matcher<'_>, path: &Path) -> anyhow::Result<Option<Filter>> {
         let gallery = matcher.gallery();
         let mut filter = Filter::default();
         if !self.only_label.is_empty() {
@@ -96,7 +146,7 @@ impl Args {
             if let Some(label) = self.only_label.iter().find(|label| !known(label)) {
                 anyhow::bail!(
                     "no image of the gallery `{}` has the label `{label}`; `eyas gallery inspect` lists its labels",
-                    self.gallery.display()
+                    path.display()
                 );
             }
             filter = filter.labels(gallery, self.only_label.iter().map(String::as_str));
@@ -104,7 +154,7 @@ impl Args {
         if !self.only_id.is_empty() {
             let known = |id: &&ImageId| (0..gallery.n_rows()).any(|row| gallery.id(row) == **id);
             if let Some(id) = self.only_id.iter().find(|id| !known(id)) {
-                anyhow::bail!("the gallery `{}` has no image {id}", self.gallery.display());
+                anyhow::bail!("the gallery `{}` has no image {id}", path.display());
             }
             filter = filter.ids(self.only_id.iter().copied());
         }
@@ -128,18 +178,25 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let store = Store::open(&args.bundle, &args.gallery)?.with_threads(args.threads.into())?;
+    let mut held = Held::open(args)?;
+    held.store_mut().set_threads(args.threads.into())?;
+    let store = held.store();
     let matcher = store.matcher()?;
-    let (matcher, calibrations) = match args.filter(&matcher)? {
+    let thumbnails = match &args.save_thumbnails {
+        Some(folder) => Some(Thumbnails::into_folder(folder, store)?),
+        None => None,
+    };
+    let (matcher, calibrations) = match args.filter(&matcher, store.gallery_path())? {
         None => (matcher, store.calibrations()),
         Some(filter) => (matcher.with_filter(filter), &[][..]),
     };
     let answerer = Answerer::new(&matcher, calibrations);
     let mut session = Session {
         args,
-        store: &store,
+        store,
         answerer,
         samples: Vec::new(),
+        thumbnails,
         answer: Answer::Yes,
     };
     let mut faults = Vec::new();
@@ -166,6 +223,7 @@ struct Session<'s, 'm, 'g> {
     store: &'s Store,
     answerer: Answerer<'m, 'g>,
     samples: Vec<Sample>,
+    thumbnails: Option<Thumbnails>,
     answer: Answer,
 }
 
@@ -210,6 +268,9 @@ impl Session<'_, '_, '_> {
         } else {
             shown.lines()
         };
+        if let Some(thumbnails) = &mut self.thumbnails {
+            thumbnails.save(matcher.gallery(), &answer)?;
+        }
         print(&text)?;
         self.samples.push(sample);
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Instant;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::link::message::{
-    Activate, Ask, Code, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
+    Activate, Ask, Code, FileId, FileKind, Hello, Info, MAX_MATCHES, MAX_REASON_BYTES, Reply, cut,
 };
 
 use super::candidate::Candidates;
@@ -18,7 +18,7 @@ use super::work::{Answers, Content, Outcome};
 use crate::bench::{self, Edge};
 use crate::hints;
 use crate::slots::trial::InChild;
-use crate::slots::{Choice, Installed, Slots};
+use crate::slots::{Applied, Choice, Installed, Slots};
 
 /// A board at work.
 pub(super) struct Board<'s> {
@@ -27,6 +27,7 @@ pub(super) struct Board<'s> {
     served: Option<Served>,
     receiver: Receiver<'s>,
     results: Results,
+    n_threads: usize,
     candidates: Candidates,
     hello: Hello,
     began: Instant,
@@ -41,6 +42,7 @@ impl<'s> Board<'s> {
         source: &'s Source,
         boot: u64,
         speeds: Vec<u32>,
+        n_threads: usize,
         candidates: Candidates,
     ) -> anyhow::Result<Self> {
         let slots = match source {
@@ -60,7 +62,8 @@ impl<'s> Board<'s> {
         };
         Ok(Self {
             source,
-            served: open(source)?,
+            served: open(source, n_threads)?,
+            n_threads,
             receiver: Receiver::new(slots),
             results: Results::default(),
             candidates,
@@ -90,7 +93,7 @@ impl<'s> Board<'s> {
         let on_trial = pointer.trial.map(|trial| trial.generation);
         let named = on_trial.or(pointer.confirmed).map(|known| known.number);
         if named != self.served.as_ref().map(Served::generation) {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         Ok(())
     }
@@ -165,7 +168,7 @@ impl<'s> Board<'s> {
         if let Source::Store(slots) = self.source
             && is_on_trial
             && slots.rollback(reason).is_ok()
-            && let Ok(served) = Served::of_store(slots)
+            && let Ok(served) = Served::of_store(slots, self.n_threads)
         {
             self.served = served;
         }
@@ -192,6 +195,20 @@ impl<'s> Board<'s> {
         self.serving(slots)
     }
 
+    /// The gallery that a delta leads to from the one that serves.
+    fn apply(&mut self, delta: [u8; 32]) -> Refused<Reply> {
+        let slots = self.slots()?;
+        self.follow_store()?;
+        let nothing = "a delta needs a gallery, and none is installed";
+        let served = self.served.as_ref();
+        let served = served.ok_or_else(|| failed(Code::NotServing, nothing))?;
+        let base = served.gallery.0.fingerprint();
+        let applied = slots.apply_delta(Fingerprint(delta), base);
+        let Applied { gallery, bytes } = applied.map_err(|err| refusal(&err))?;
+        let hash = gallery.0;
+        Ok(Reply::File(FileId { hash, bytes }))
+    }
+
     fn rollback(&mut self, from: u64) -> Refused<Reply> {
         let slots = self.slots()?;
         self.follow_store()?;
@@ -210,7 +227,7 @@ impl<'s> Board<'s> {
     fn serving(&mut self, slots: &Slots) -> Refused<Reply> {
         self.follow_store()?;
         if self.served.is_none() {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         let served = self.served.as_ref();
         Ok(Reply::Serving {
@@ -225,7 +242,7 @@ impl<'s> Board<'s> {
         match kind {
             FileKind::Bundle => Ok(Reply::File(served.bundle.0)),
             FileKind::Gallery => Ok(Reply::File(served.gallery.0)),
-            FileKind::Image | FileKind::Signature => {
+            FileKind::Image | FileKind::Signature | FileKind::Delta => {
                 Err(failed(Code::Request, "bundles and galleries can be pulled"))
             }
         }
@@ -253,6 +270,7 @@ impl<'s> Board<'s> {
             Ask::Chunk { offset, data } => return self.receiver.chunk(offset, &data),
             Ask::Activate(activate) => self.activate(&activate)?,
             Ask::Rollback { from } => self.rollback(from)?,
+            Ask::Apply { delta } => self.apply(delta)?,
             Ask::Query { image, top_k } => self.query(image, top_k)?,
             Ask::Results => {
                 let answers = self.results.unread().cloned().map(Reply::Answer);
@@ -300,10 +318,10 @@ fn image_of<'r>(receiver: &'r Receiver<'_>, image: [u8; 32]) -> Refused<&'r [u8]
     bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))
 }
 
-fn open(source: &Source) -> anyhow::Result<Option<Served>> {
+fn open(source: &Source, n_threads: usize) -> anyhow::Result<Option<Served>> {
     Ok(match source {
-        Source::Files(files) => Some(Served::open(files)?),
-        Source::Store(slots) => Served::of_store(slots)?,
+        Source::Files(files) => Some(Served::open(files, n_threads)?),
+        Source::Store(slots) => Served::of_store(slots, n_threads)?,
     })
 }
 
@@ -330,7 +348,7 @@ impl Answers for Board<'_> {
         self.receiver = Receiver::new(self.slots().ok());
         self.candidates.drop_child();
         self.give_up_trial("it failed at a request for no known reason");
-        self.served = open(self.source)?;
+        self.served = open(self.source, self.n_threads)?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use eyas_shared::signature::MAX_TEXT_BYTES;
 use super::images::{Images, MAX_IMAGE_BYTES};
 use crate::hints;
 use crate::slots::{Disk, Slots, SlotsError, Staging};
+use crate::update::UpdateError;
 
 /// Why something can not be.
 #[derive(Debug)]
@@ -44,7 +45,15 @@ pub(super) fn refusal(err: &SlotsError) -> Refusal {
         }
         _ => Code::Refused,
     };
-    failed(code, hints::chain_of(err))
+    let reason = match err {
+        // Nobody over there knows the files of this store by their paths.
+        SlotsError::Update(UpdateError::Delta { source, .. }) => match hints::of_cause(source) {
+            Some(hint) => format!("{source}; {hint}"),
+            None => source.to_string(),
+        },
+        err => hints::chain_of(err),
+    };
+    failed(code, reason)
 }
 
 /// Where the bytes of the file in progress go.

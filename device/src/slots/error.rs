@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::trial::TrialFault;
 use crate::store::StoreError;
+use crate::update::UpdateError;
 
 /// What a file is to a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Role {
     Bundle,
     /// What it searches.
     Gallery,
+    /// What turns one gallery into another.
+    Delta,
 }
 
 impl std::fmt::Display for Role {
@@ -24,6 +27,7 @@ impl std::fmt::Display for Role {
         f.write_str(match self {
             Self::Bundle => "bundle",
             Self::Gallery => "gallery",
+            Self::Delta => "delta",
         })
     }
 }
@@ -167,6 +171,9 @@ pub enum SlotsError {
     /// A pair that can not be opened for serving.
     #[error(transparent)]
     Open(#[from] StoreError),
+    /// A delta that does not lead to a gallery.
+    #[error(transparent)]
+    Update(UpdateError),
     /// There is nothing to serve.
     #[error("nothing is installed in `{}`", path.display())]
     Empty {

@@ -113,12 +113,16 @@ impl<F: Fs> Slots<F> {
         self.find(role, hash)
     }
 
-    fn find(&self, role: Role, hash: Fingerprint) -> Result<std::path::PathBuf, SlotsError> {
+    pub(super) fn find(
+        &self,
+        role: Role,
+        hash: Fingerprint,
+    ) -> Result<std::path::PathBuf, SlotsError> {
         self.locate(hash)?.ok_or(SlotsError::Absent { role, hash })
     }
 
     /// Hash, signature and counter of a file; returns the counter.
-    fn verify(
+    pub(super) fn verify(
         &self,
         role: Role,
         hash: Fingerprint,
@@ -156,7 +160,7 @@ impl<F: Fs> Slots<F> {
         let counter = check.finish().map_err(untrusted)?.counter;
         let floor = match role {
             Role::Bundle => pointer.bundle_floor,
-            Role::Gallery => pointer.gallery_floor,
+            Role::Gallery | Role::Delta => pointer.gallery_floor,
         };
         if counter < floor && !allow_downgrade {
             let found = counter;
@@ -166,7 +170,7 @@ impl<F: Fs> Slots<F> {
     }
 
     /// Reads a file once; gives its hash, and its bytes to the check of its signature.
-    fn read_through(
+    pub(super) fn read_through(
         &self,
         path: &std::path::Path,
         mut check: Option<&mut Check<'_>>,
@@ -194,7 +198,7 @@ impl<F: Fs> Slots<F> {
         let hash = match blamed {
             Some(Role::Bundle) => choice.bundle,
             Some(Role::Gallery) => choice.gallery,
-            None => None,
+            Some(Role::Delta) | None => None,
         };
         if let Some(hash) = hash {
             // It takes room, no more.

@@ -21,13 +21,14 @@
 //! generations/N      what was confirmed, for the case that both pointers are lost
 //! files/HASH         bundles and galleries of generations
 //! signatures/HASH    who vouches for them
-//! staged/HASH...     files on their way
+//! staged/HASH...     files on their way, and what deltas led to
 //! lock               held by whoever changes the pointer
 //! ```
 //!
 //! Every operation on the disk goes through [`fs::Fs`], so that tests can cut the power
 //! between any two of them. Nothing here knows how files arrive.
 
+pub mod delta;
 pub mod fs;
 pub mod install;
 pub mod pointer;
@@ -49,6 +50,7 @@ use std::path::{Path, PathBuf};
 use eyas_shared::fingerprint::Fingerprint;
 use eyas_shared::signature::{Detached, MAX_TEXT_BYTES};
 
+pub use delta::Applied;
 pub use error::{Role, SlotsError};
 pub use fs::{Disk, Fs};
 pub use install::{Choice, Installed};

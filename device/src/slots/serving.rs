@@ -7,6 +7,7 @@ use std::path::Path;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::Fingerprint;
 
+use super::delta::is_leftover;
 use super::fs::{self, Disk, Fs};
 use super::pointer::{GENERATIONS, Generation, Pointer, keep_confirmed, record_name};
 use super::staging::{Names, STAGED};
@@ -217,10 +218,15 @@ impl<F: Fs> Slots<F> {
         let folder = self.root.join(STAGED);
         let names = self.fs.list(&folder);
         let names = names.map_err(SlotsError::because("read", &folder))?;
+        let mut n_removed = 0;
+        // Whoever applies a delta has the lock that this is called with.
+        for name in names.iter().filter(|name| is_leftover(name)) {
+            self.remove_if_there(&folder.join(name))?;
+            n_removed += 1;
+        }
         let hash_of = |name: &String| Fingerprint::from_hex(name.split('.').next()?);
         let mut hashes: Vec<Fingerprint> = names.iter().filter_map(hash_of).collect();
         hashes.dedup();
-        let mut n_removed = 0;
         for hash in hashes {
             let at = Names::of(&self.root, hash);
             let mut leftovers = Vec::new();

@@ -189,7 +189,7 @@ impl<F: Fs> Slots<F> {
         lock.ok_or(SlotsError::Busy { doing, path })
     }
 
-    fn check_space(&self, missing: u64) -> Result<(), SlotsError> {
+    pub(super) fn check_space(&self, missing: u64) -> Result<(), SlotsError> {
         let free = self.fs.free_bytes(&self.root);
         let free = free.map_err(SlotsError::because("measure", &self.root))?;
         let needed = missing.saturating_add(RESERVE_BYTES);

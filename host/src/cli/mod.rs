@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod bench;
 mod bench_training;
 mod board;
 mod calibrate;
@@ -108,10 +109,14 @@ enum Command {
     Push(board::push::Args),
     /// Fetch what a board serves, or results that nobody has read.
     Pull(board::pull::Args),
+    /// Let a board serve again what it served before.
+    Rollback(board::rollback::Args),
     /// Ask a board what an image shows.
     Query(board::query::Args),
     /// Find out what is wrong between this machine and a board.
     Doctor(board::doctor::Args),
+    /// Measure students on a board: how quick, how often right, how much memory.
+    Bench(bench::Args),
 }
 
 /// What a command found.
@@ -150,8 +155,10 @@ pub fn main() -> ExitCode {
         Command::Info(args) => board::info::run(&args),
         Command::Push(args) => board::push::run(&args),
         Command::Pull(args) => board::pull::run(&args),
+        Command::Rollback(args) => board::rollback::run(&args),
         Command::Query(args) => board::query::run(&args),
         Command::Doctor(args) => board::doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         // Already reported: the answer did not arrive whole.
@@ -208,6 +215,11 @@ fn say_raw(text: &str) {
             "error: could not write to standard output: {err}; the work goes on"
         ));
     }
+}
+
+/// Whether something that was printed did not arrive, for whatever reason.
+fn is_output_lost() -> bool {
+    OUTPUT_ENDED.load(Ordering::Relaxed)
 }
 
 /// Tells of something beside a command's result; whether anybody reads it changes nothing.

@@ -1,14 +1,15 @@
 //! The host's end of the link to a board.
 //!
-//! [`Address`] says where a board is, [`Client`] asks it, [`push`] sends it files and goes on
-//! where a broken link left off, [`recording`] keeps what went over the line. What a fault of
-//! a line means and what helps is [`diagnosis`].
+//! [`Address`] says where a board is, [`Client`] asks it, [`push`] sends it files, [`mod@pull`]
+//! fetches them, and both go on where a broken link left off, [`recording`] keeps what went
+//! over the line. What a fault of a line means and what helps is [`diagnosis`].
 //!
 //! Bytes and their meaning are in `eyas_shared::link`, ports in `eyas_device::port`.
 
 pub mod address;
 pub mod client;
 pub mod diagnosis;
+pub mod pull;
 pub mod push;
 pub mod recording;
 
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use eyas_device::port::PortError;
 use eyas_shared::files::FileError;
 use eyas_shared::link::LinkError;
-use eyas_shared::link::message::{Code, MessageError};
+use eyas_shared::link::message::{Code, FileId, MessageError};
 use eyas_shared::link::upload::UploadError;
 use thiserror::Error;
 
@@ -65,6 +66,12 @@ pub enum ClientError {
         /// Why, for people.
         reason: String,
     },
+    /// A file that came whole, and is another one.
+    #[error("the board sent another file than it named: {} was expected", file.fingerprint())]
+    Content {
+        /// Which was asked for.
+        file: FileId,
+    },
     /// A program that should lead to the board can not be started.
     #[error("could not start `{command}`")]
     Command {
@@ -85,8 +92,8 @@ pub enum ClientError {
     /// A file of this machine.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is neither a bundle nor a gallery.
-    #[error("`{}` is {what}; a board takes bundles and galleries", path.display())]
+    /// The file is nothing for a board.
+    #[error("`{}` is {what}; a board takes bundles, galleries and gallery deltas", path.display())]
     OtherFile {
         /// Where.
         path: PathBuf,

@@ -4,6 +4,7 @@
 //! this side, so it does not matter which side was restarted, or that another host begins
 //! where this one ended.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ use super::{Address, Client, ClientError, Options};
 pub const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// Pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes that are hashed at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -40,7 +41,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens and hashes a bundle or gallery.
+    /// Opens and hashes a bundle, a gallery or a delta.
     ///
     /// # Errors
     /// If it can not be read, or is something else.
@@ -61,6 +62,7 @@ impl Source {
         let kind = match kind {
             Kind::Bundle => FileKind::Bundle,
             Kind::Gallery => FileKind::Gallery,
+            Kind::Delta => FileKind::Delta,
             other => {
                 let (path, what) = (path.to_owned(), format!("a {other}"));
                 return Err(ClientError::OtherFile { path, what });
@@ -152,39 +154,60 @@ impl Pusher {
     /// Sends a file. `progress` is told the bytes that the board has; `noted` what broke.
     ///
     /// # Errors
-    /// If the board refuses it, or the link can not be brought back for [`RETRY_FOR`]
-    /// without anything arriving in between.
+    /// If the board refuses it, or as [`persist`](Self::persist).
     pub fn push(
         &mut self,
         source: &Source,
         mut progress: impl FnMut(u64),
-        mut noted: impl FnMut(&ClientError),
+        noted: impl FnMut(&ClientError),
     ) -> Result<Pushed, ClientError> {
-        let mut pushed = Pushed::default();
-        let mut is_first = true;
-        let (mut best, mut moved_at) = (0, Instant::now());
+        let reached = Cell::new(0);
+        let mut had_at_first = None;
+        let upload = |client: &mut Client| {
+            client.upload(
+                source.offer,
+                |offset, buffer| source.read(offset, buffer),
+                |there, had| {
+                    if there > 0 {
+                        had_at_first.get_or_insert(had);
+                    }
+                    reached.set(there.max(reached.get()));
+                    progress(there);
+                },
+            )
+        };
+        let ((), n_breaks) = self.persist(upload, &reached, noted)?;
+        Ok(Pushed {
+            had: had_at_first.unwrap_or(0),
+            n_breaks,
+        })
+    }
+
+    /// Does something over as many sessions as it takes; how many broke. `attempt` begins
+    /// where the one before ended, and writes to `reached` how far it is; `noted` is told
+    /// what broke.
+    ///
+    /// # Errors
+    /// What `attempt` fails with, if the link is not at fault, or can not be brought back
+    /// for [`RETRY_FOR`] without `reached` growing in between.
+    pub fn persist<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Client) -> Result<T, ClientError>,
+        reached: &Cell<u64>,
+        mut noted: impl FnMut(&ClientError),
+    ) -> Result<(T, u32), ClientError> {
+        let mut n_breaks = 0;
+        let (mut best, mut moved_at) = (reached.get(), Instant::now());
         loop {
-            let outcome = self.connected().and_then(|client| {
-                client.upload(
-                    source.offer,
-                    |offset, buffer| source.read(offset, buffer),
-                    |there, had| {
-                        if is_first && there > 0 {
-                            pushed.had = had;
-                            is_first = false;
-                        }
-                        if there > best {
-                            (best, moved_at) = (there, Instant::now());
-                        }
-                        progress(there);
-                    },
-                )
-            });
+            let outcome = self.connected().and_then(&mut attempt);
+            if reached.get() > best {
+                (best, moved_at) = (reached.get(), Instant::now());
+            }
             match outcome {
-                Ok(()) => return Ok(pushed),
+                Ok(done) => return Ok((done, n_breaks)),
                 Err(err) if may_come_back(&err) && moved_at.elapsed() < RETRY_FOR => {
                     if self.client.take().is_some() {
-                        pushed.n_breaks += 1;
+                        n_breaks += 1;
                         noted(&err);
                     }
                     std::thread::sleep(RETRY_PAUSE);
@@ -213,6 +236,11 @@ impl Pusher {
         Ok(self.client.insert(client))
     }
 
+    /// The session is lost: the next use begins another.
+    pub fn lose(&mut self) {
+        self.client = None;
+    }
+
     /// Takes leave.
     ///
     /// # Errors
@@ -223,7 +251,7 @@ impl Pusher {
 }
 
 /// Whether a link may come back by itself: also its port may be gone for a while.
-fn may_come_back(err: &ClientError) -> bool {
+pub(crate) fn may_come_back(err: &ClientError) -> bool {
     use eyas_device::port::PortError;
     err.is_loss()
         || matches!(

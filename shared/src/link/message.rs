@@ -43,6 +43,8 @@ pub enum FileKind {
     Image,
     /// Who vouches for a bundle or gallery; names the file by [`Offer::about`].
     Signature,
+    /// What turns the gallery that serves into another.
+    Delta,
 }
 
 /// A file by its content.
@@ -173,6 +175,12 @@ pub enum Ask {
     },
     /// Ends the candidate's process. Answered by [`Reply::Used`].
     Conclude,
+    /// Makes a gallery of the one that serves and a delta that was sent, to be activated.
+    /// Answered by [`Reply::File`], with the gallery that serves if the delta leads there.
+    Apply {
+        /// Hash of the delta.
+        delta: [u8; 32],
+    },
 }
 
 /// A request.

@@ -23,18 +23,25 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Verify a bundle, a gallery or both, try them, and put them on trial.
 ///
+/// A delta of `eyas gallery diff` stands for the gallery that it leads to from the one that is
+/// confirmed; where files need signatures, it has one, and so has that gallery.
+///
 /// Signatures are read from FILE.minisig beside each file. What is on trial is confirmed by
 /// the first answer of `eyas-device serve` or `watch`, by `confirm`, or by --confirm.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas-device install student.bundle shop.gallery
-  eyas-device install /media/card/shop.gallery --confirm --json")]
+  eyas-device install /media/card/shop.gallery --confirm --json
+  eyas-device install week-47.delta --result-signature shop-47.gallery.minisig")]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
     folder: Folder,
-    /// A bundle, a gallery, or one of each; what is not named stays as it is.
+    /// A bundle, a gallery or a delta to it, or one of each; what is not named stays as it is.
     #[arg(required = true, num_args = 1..=2, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Signature of the gallery that the delta leads to.
+    #[arg(long, value_name = "FILE")]
+    result_signature: Option<PathBuf>,
     /// Keep it for good once the trial in a child process is passed.
     #[arg(long)]
     confirm: bool,
@@ -48,6 +55,9 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
     let slots = args.folder.open()?;
+    if args.result_signature.is_some() && !args.files.iter().any(|path| is_delta(path)) {
+        bail!("--result-signature goes with a delta, and none is named");
+    }
     let mut choice = Choice {
         allow_downgrade: args.allow_downgrade,
         ..Choice::default()
@@ -59,9 +69,13 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
             _ => &mut choice.gallery,
         };
         if half.is_some() {
-            bail!("two {kind} files are named; one is installed at a time");
+            bail!("two files are named that are a gallery or lead to one, or two bundles");
         }
-        *half = Some(stage(&slots, path)?);
+        let hash = stage(&slots, path)?;
+        *half = Some(match kind {
+            Kind::Delta => apply(&slots, args, hash)?,
+            _ => hash,
+        });
     }
     let trial = InChild::of_this_program(slots.settings()?.trial);
     let trial = trial.context("could not find this program")?;
@@ -125,13 +139,28 @@ fn kind_of(path: &Path) -> anyhow::Result<Kind> {
         }
         _ => Kind::Bundle,
     };
-    if !matches!(kind, Kind::Bundle | Kind::Gallery) {
+    if !matches!(kind, Kind::Bundle | Kind::Gallery | Kind::Delta) {
         bail!(
-            "`{}` is a {kind}; a board takes bundles and galleries",
+            "`{}` is a {kind}; a board takes bundles, galleries and gallery deltas",
             path.display()
         );
     }
     Ok(kind)
+}
+
+fn is_delta(path: &Path) -> bool {
+    matches!(kind_of(path), Ok(Kind::Delta))
+}
+
+/// Makes a gallery of the one that is confirmed and a delta; its hash.
+fn apply(slots: &Slots, args: &Args, delta: Fingerprint) -> anyhow::Result<Fingerprint> {
+    let confirmed = slots.pointer()?.confirmed;
+    let base = confirmed.context("a delta needs a gallery, and none is confirmed")?;
+    let applied = slots.apply_delta(delta, base.gallery)?;
+    if let Some(signature) = &args.result_signature {
+        keep_signature(slots, applied.gallery, signature)?;
+    }
+    Ok(applied.gallery)
 }
 
 /// Copies a file and its signature into the store.
@@ -151,11 +180,15 @@ fn stage(slots: &Slots, path: &Path) -> anyhow::Result<Fingerprint> {
     signature.push(format!(".{EXTENSION}"));
     let signature = PathBuf::from(signature);
     if signature.exists() {
-        let text = files::read(&signature, MAX_TEXT_BYTES as u64)?;
-        let kept = slots.put_signature(hash, &String::from_utf8_lossy(&text));
-        kept.with_context(|| format!("can not use the signature `{}`", signature.display()))?;
+        keep_signature(slots, hash, &signature)?;
     }
     Ok(hash)
+}
+
+fn keep_signature(slots: &Slots, hash: Fingerprint, path: &Path) -> anyhow::Result<()> {
+    let text = files::read(path, MAX_TEXT_BYTES as u64)?;
+    let kept = slots.put_signature(hash, &String::from_utf8_lossy(&text));
+    kept.with_context(|| format!("can not use the signature `{}`", path.display()))
 }
 
 /// Reads a file in pieces; gives its length.

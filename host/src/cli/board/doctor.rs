@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use eyas_shared::link::message::{Ask, Reply};
 use eyas_shared::link::simulate::{Cable, Faults};
 use eyas_shared::link::{DEFAULT_TERMS, Endpoint, State};
 use serde_json::json;
 
-use super::{BoardArgs, human_bytes, leave};
+use super::{BoardArgs, ask_info, human_bytes, leave};
 use crate::cli::{Answer, say};
 use crate::link::{Client, ClientError, diagnosis, recording};
 
@@ -133,10 +132,7 @@ fn examine(args: &Args) -> Result<Findings, ClientError> {
     let mut at_board = (0, 0);
     for _ in 0..N_TRIPS {
         let began = Instant::now();
-        let asked = "what it serves";
-        let Reply::Info(info) = client.ask(asked, Ask::Info)? else {
-            return Err(ClientError::Answer { asked });
-        };
+        let info = ask_info(&mut client)?;
         trips.push(began.elapsed());
         at_board = (info.frames, info.damaged);
     }

@@ -1,12 +1,12 @@
 //! `eyas info`: what a board is and serves.
 
 use eyas_shared::fingerprint::Fingerprint;
-use eyas_shared::link::message::{Ask, Info, Reply};
+use eyas_shared::link::message::Info;
 use serde_json::json;
 
-use super::{BoardArgs, human_bytes, leave};
+use super::{BoardArgs, ask_info, gallery_line, leave, student_line};
 use crate::cli::{Answer, say};
-use crate::link::{Client, ClientError};
+use crate::link::Client;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  eyas info --port /dev/ttyUSB0")]
@@ -20,12 +20,7 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
     let mut client = args.board.connect()?;
-    let Reply::Info(info) = client.ask("what it serves", Ask::Info)? else {
-        return Err(ClientError::Answer {
-            asked: "what it serves",
-        }
-        .into());
-    };
+    let info = ask_info(&mut client)?;
     if args.json {
         say(&as_json(&client, &info).to_string());
     } else {
@@ -89,29 +84,7 @@ fn as_json(client: &Client, info: &Info) -> serde_json::Value {
 }
 
 fn as_text(client: &Client, info: &Info) -> Vec<(&'static str, String)> {
-    let short = |hash: [u8; 32]| Fingerprint(hash).short();
     let hello = client.hello();
-    let none = || "none".to_owned();
-    let student = info.student.as_ref().map_or_else(none, |student| {
-        format!(
-            "{} ({}, {} components, {}, {})",
-            student.name,
-            student.precision,
-            student.dim,
-            human_bytes(student.file.bytes),
-            short(student.file.hash)
-        )
-    });
-    let gallery = info.gallery.as_ref().map_or_else(none, |gallery| {
-        format!(
-            "{} rows, {} labels, by {} ({}, {})",
-            gallery.n_rows,
-            gallery.n_labels,
-            gallery.teacher,
-            human_bytes(gallery.file.bytes),
-            short(gallery.file.hash)
-        )
-    });
     let files = match (hello.takes_files, hello.needs_signatures) {
         (false, _) => "fixed: nothing can be pushed",
         (true, false) => "takes files, also unsigned ones",
@@ -123,8 +96,8 @@ fn as_text(client: &Client, info: &Info) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("board", hello.program.clone()),
         ("place", client.address().to_string()),
-        ("student", student),
-        ("gallery", gallery),
+        ("student", student_line(info)),
+        ("gallery", gallery_line(info)),
         (
             "store",
             format!("{files}; generation {}{on_trial}", info.generation),

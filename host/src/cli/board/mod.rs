@@ -6,12 +6,14 @@ pub(super) mod ports;
 pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod query;
+pub(super) mod rollback;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use eyas_device::hints::human_bytes;
 use eyas_device::port::BASE_BAUD;
+use eyas_shared::link::message::{Ask, Info, Reply};
 
 use crate::link::{Address, Client, ClientError, Options};
 
@@ -40,6 +42,25 @@ pub(super) struct BoardArgs {
 }
 
 impl BoardArgs {
+    /// Where the board is and how to begin, or what a file says where nothing is named here.
+    ///
+    /// # Errors
+    /// As `address` of the file.
+    pub(super) fn or(
+        &self,
+        address: impl FnOnce() -> Result<Address, ClientError>,
+        options: Options,
+    ) -> Result<(Address, Options), ClientError> {
+        let named = self.stdio_command.is_some() || self.port.is_some();
+        let address = if named { self.address()? } else { address()? };
+        let raise_to = self.fast_baud.or(options.raise_to);
+        let options = Options {
+            raise_to,
+            ..self.options()
+        };
+        Ok((address, options))
+    }
+
     fn address(&self) -> Result<Address, ClientError> {
         match (&self.stdio_command, &self.port) {
             (Some(command), _) => Ok(Address::Command(command.clone())),
@@ -64,4 +85,44 @@ impl BoardArgs {
 /// Ends a session. What was asked is answered: a farewell that is lost changes nothing.
 fn leave(client: Client) {
     let _ = client.leave();
+}
+
+fn ask_info(client: &mut Client) -> Result<Info, ClientError> {
+    let asked = "what it serves";
+    match client.ask(asked, Ask::Info)? {
+        Reply::Info(info) => Ok(info),
+        _ => Err(ClientError::Answer { asked }),
+    }
+}
+
+/// The student that serves, in one line.
+fn student_line(info: &Info) -> String {
+    info.student.as_ref().map_or_else(none, |student| {
+        format!(
+            "{} ({}, {} components, {}, {})",
+            student.name,
+            student.precision,
+            student.dim,
+            human_bytes(student.file.bytes),
+            student.file.fingerprint().short()
+        )
+    })
+}
+
+/// The gallery that serves, in one line.
+fn gallery_line(info: &Info) -> String {
+    info.gallery.as_ref().map_or_else(none, |gallery| {
+        format!(
+            "{} rows, {} labels, by {} ({}, {})",
+            gallery.n_rows,
+            gallery.n_labels,
+            gallery.teacher,
+            human_bytes(gallery.file.bytes),
+            gallery.file.fingerprint().short()
+        )
+    })
+}
+
+fn none() -> String {
+    "none".to_owned()
 }
