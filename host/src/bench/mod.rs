@@ -16,13 +16,10 @@ mod pictures;
 pub mod plan;
 mod reach;
 pub mod results;
-<<<<<<< HEAD
-
-#[cfg(test)]
-pub(crate) mod test_session;
-=======
 pub mod run;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod test_session;
 pub mod visit;
 
 /// Name, version and, where it was built with one, commit of this program.
@@ -34,4 +31,3 @@ pub fn program() -> String {
         None => format!("eyas {version}"),
     }
 }
->>>>>>> main
