@@ -28,6 +28,7 @@ pub mod student;
 pub mod export;
 
 pub mod bench;
+pub mod compare;
 pub mod link;
 
 pub mod calibrate;

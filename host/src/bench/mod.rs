@@ -18,6 +18,8 @@ mod reach;
 pub mod results;
 pub mod run;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod test_session;
 pub mod visit;
 
 /// Name, version and, where it was built with one, commit of this program.

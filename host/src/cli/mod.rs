@@ -6,6 +6,7 @@ mod bench;
 mod bench_training;
 mod board;
 mod calibrate;
+mod compare;
 mod data;
 mod demo;
 mod embed;
@@ -94,6 +95,8 @@ enum Command {
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
+    /// Compare two measurements of `eyas bench`, and fail where one must not be worse.
+    Compare(compare::Args),
     /// Train, export and score students x losses x seeds of a file.
     Sweep(sweep::Args),
     /// Run the whole flow on rendered shelves and write a report.
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Sign(args) => sign::run(&args),
         Command::Upgrade(command) => upgrade::run(command),
         Command::Runs(command) => runs::run(command),
+        Command::Compare(args) => compare::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ports(args) => board::ports::run(&args),
