@@ -142,10 +142,9 @@ impl Measure {
     /// The known name that an unknown one is probably meant to be.
     #[must_use]
     pub fn suggestion(unknown: &str) -> Option<&'static str> {
-        /// Below it, names share little more than their ending.
-        const SIMILAR: f64 = 0.5;
-        let similarity =
-            |measure: &Self| strsim::normalized_damerau_levenshtein(unknown, measure.name);
+        /// Below it, names share little more than a few letters.
+        const SIMILAR: f64 = 0.75;
+        let similarity = |measure: &Self| strsim::jaro_winkler(unknown, measure.name);
         Self::ALL
             .iter()
             .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))

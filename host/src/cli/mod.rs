@@ -15,6 +15,7 @@ mod export;
 mod gallery;
 mod keys;
 mod losses;
+mod report;
 mod runs;
 mod sign;
 mod sweep;
@@ -43,6 +44,7 @@ use signal_hook::iterator::Signals;
 use crate::data::DataError;
 use crate::embeddings::cache::EmbedError;
 use crate::recipe::RecipeError;
+use crate::report::select::LimitError;
 use crate::sweep::SweepError;
 use crate::teacher::TeacherError;
 use crate::weights::WeightsError;
@@ -99,6 +101,8 @@ enum Command {
     Compare(compare::Args),
     /// Train, export and score students x losses x seeds of a file.
     Sweep(sweep::Args),
+    /// Write a report of bench sessions, training runs and sweeps.
+    Report(report::Args),
     /// Run the whole flow on rendered shelves and write a report.
     Demo(demo::Args),
     /// List serial ports, and why one can not be used.
@@ -150,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => runs::run(command),
         Command::Compare(args) => compare::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ports(args) => board::ports::run(&args),
         Command::Info(args) => board::info::run(&args),
@@ -246,6 +251,12 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'stati
     };
     if let Some(name) = suggestion {
         return Some(format!("did you mean `{name}`?").into());
+    }
+    if let Some(LimitError::Name { suggestion, .. }) = cause.downcast_ref() {
+        return Some(match suggestion {
+            Some(name) => format!("did you mean `{name}`?").into(),
+            None => "`eyas report --help` lists the measures".into(),
+        });
     }
     if let Some(found) = cause
         .downcast_ref()

@@ -1,13 +1,24 @@
 //! The page: structure here, looks in `style.css`.
 
-use super::{Cell, MatchPicture, QueryPicture, Report, Table, worst_first};
+use super::plot::Figure;
+use super::{
+    Block, Cell, Chapter, MatchPicture, Pictures, QueryPicture, Report, Section, Table, Thumbnail,
+    worst_first,
+};
 
 const STYLE: &str = include_str!("style.css");
 
 /// Says to browsers what the page needs: nothing but itself.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
+/// Sections from which on a page has a list of them.
+const MANY_SECTIONS: usize = 4;
+
+/// Columns from which on a table scrolls in a narrow place instead of becoming a list.
+const MANY_COLUMNS: usize = 7;
+
 pub(super) fn page(report: &Report) -> String {
+    let title = escape(&report.title);
     let mut page = format!(
         r#"<!DOCTYPE html>
 <html lang="en">
@@ -23,54 +34,193 @@ pub(super) fn page(report: &Report) -> String {
 <body>
 <header>
 <h1>{title}</h1>
-<p class="summary">{summary}</p>
-</header>
-<main>
-"#,
-        title = escape(&report.title),
-        summary = escape(&report.summary),
+"#
     );
-    for table in &report.tables {
-        page += &section_of_table(table);
+    for paragraph in &report.summary {
+        page += &format!("<p class=\"summary\">{}</p>\n", escape(paragraph));
     }
-    page += &section_of_queries(report);
-    page += &section_of_facts(&report.facts);
+    for warning in &report.warnings {
+        page += &paragraph_of_warning(warning);
+    }
+    page += &contents(&report.chapters);
+    page += "</header>\n<main>\n";
+    for (idx, chapter) in report.chapters.iter().enumerate() {
+        page += &html_of_chapter(idx, chapter);
+    }
     page + "</main>\n</body>\n</html>\n"
 }
 
-fn section_of_table(table: &Table) -> String {
-    let title = escape(&table.title);
-    let mut html = format!("<section>\n<h2>{title}</h2>\n<table>\n<thead><tr>");
-    for column in &table.columns {
-        html += &format!(r#"<th scope="col">{}</th>"#, escape(column));
+/// Name of a section's place in the page.
+fn anchor(chapter_idx: usize, section_idx: usize) -> String {
+    format!("s{}-{}", chapter_idx + 1, section_idx + 1)
+}
+
+fn contents(chapters: &[Chapter]) -> String {
+    let n_sections: usize = chapters.iter().map(|chapter| chapter.sections.len()).sum();
+    if n_sections < MANY_SECTIONS {
+        return String::new();
+    }
+    let mut html = "<nav aria-label=\"Contents\">\n".to_owned();
+    for (chapter_idx, chapter) in chapters.iter().enumerate() {
+        html += "<p>";
+        if !chapter.title.is_empty() {
+            html += &format!("<strong>{}</strong> ", escape(&chapter.title));
+        }
+        for (section_idx, section) in chapter.sections.iter().enumerate() {
+            let (anchor, title) = (anchor(chapter_idx, section_idx), escape(&section.title));
+            html += &format!("<a href=\"#{anchor}\">{title}</a> ");
+        }
+        html += "</p>\n";
+    }
+    html + "</nav>\n"
+}
+
+fn html_of_chapter(chapter_idx: usize, chapter: &Chapter) -> String {
+    let mut html = String::new();
+    let level = if chapter.title.is_empty() { 2 } else { 3 };
+    if !chapter.title.is_empty() {
+        html += &format!("<h2 class=\"chapter\">{}</h2>\n", escape(&chapter.title));
+    }
+    for paragraph in &chapter.summary {
+        html += &format!("<p>{}</p>\n", escape(paragraph));
+    }
+    for (section_idx, section) in chapter.sections.iter().enumerate() {
+        let anchor = anchor(chapter_idx, section_idx);
+        html += &html_of_section(&anchor, level, section);
+    }
+    html
+}
+
+fn html_of_section(anchor: &str, level: usize, section: &Section) -> String {
+    let title = escape(&section.title);
+    let blocks: String = section.blocks.iter().map(html_of_block).collect();
+    format!("<section id=\"{anchor}\">\n<h{level}>{title}</h{level}>\n{blocks}</section>\n")
+}
+
+fn html_of_block(block: &Block) -> String {
+    match block {
+        Block::Text(text) => format!("<p>{}</p>\n", escape(text)),
+        Block::Warning(text) => paragraph_of_warning(text),
+        Block::Table(table) => html_of_table(table),
+        Block::Figures(figures) => html_of_figures(figures),
+        Block::Pictures(pictures) => html_of_pictures(pictures),
+        Block::Facts(facts) => html_of_facts(facts),
+        Block::Folded(title, blocks) => {
+            let blocks: String = blocks.iter().map(html_of_block).collect();
+            let title = escape(title);
+            format!("<details>\n<summary>{title}</summary>\n{blocks}</details>\n")
+        }
+    }
+}
+
+fn paragraph_of_warning(text: &str) -> String {
+    let text = escape(text);
+    format!("<p class=\"warning\"><strong>Note</strong> {text}</p>\n")
+}
+
+fn html_of_figures(figures: &[Figure]) -> String {
+    let class = match figures {
+        [_] => "figures one",
+        _ => "figures",
+    };
+    let is_alone = figures.len() == 1;
+    let figures = figures
+        .iter()
+        .map(|figure| html_of_figure(figure, is_alone));
+    let figures: String = figures.collect();
+    format!("<div class=\"{class}\">\n{figures}</div>\n")
+}
+
+/// A wide drawing is for a figure that has the page's width for itself.
+fn html_of_figure(figure: &Figure, is_alone: bool) -> String {
+    let wide = figure.wide.as_ref().filter(|_| is_alone);
+    let mut html = "<figure class=\"figure\">\n".to_owned();
+    if !figure.title.is_empty() {
+        html += &format!("<p class=\"caption\">{}</p>\n", escape(&figure.title));
+    }
+    let narrow = if wide.is_some() { "narrow" } else { "only" };
+    html += &format!(
+        "<div class=\"drawing {narrow}\">\n{}</div>\n",
+        figure.narrow
+    );
+    if let Some(wide) = wide {
+        html += &format!("<div class=\"drawing wide\">\n{wide}</div>\n");
+    }
+    if !figure.key.is_empty() {
+        html += "<ul class=\"key\">\n";
+        for entry in &figure.key {
+            html += &format!("<li>{} {}</li>\n", entry.swatch(), escape(&entry.meaning));
+        }
+        html += "</ul>\n";
+    }
+    if !figure.note.is_empty() {
+        html += &format!("<figcaption>{}</figcaption>\n", escape(&figure.note));
+    }
+    if let Some(table) = &figure.table {
+        let table = html_of_table(table);
+        html += &format!("<details>\n<summary>The numbers</summary>\n{table}</details>\n");
+    }
+    html + "</figure>\n"
+}
+
+fn html_of_table(table: &Table) -> String {
+    let is_wide = table.columns.len() >= MANY_COLUMNS;
+    let class = if is_wide { "many" } else { "few" };
+    let mut html = format!("<div class=\"table {class}\">\n<table>\n");
+    if !table.title.is_empty() {
+        html += &format!("<caption>{}</caption>\n", escape(&table.title));
+    }
+    html += "<thead><tr>";
+    for (column_idx, column) in table.columns.iter().enumerate() {
+        let is_words = |row: &Vec<Cell>| matches!(row.get(column_idx), Some(Cell::Words(_)));
+        let class = if table.rows.iter().any(is_words) {
+            " class=\"words\""
+        } else {
+            ""
+        };
+        // Names of metrics may be broken where people would.
+        let column = escape(column).replace('_', "_<wbr>");
+        html += &format!("<th scope=\"col\"{class}>{column}</th>");
     }
     html += "</tr></thead>\n<tbody>\n";
     for row in &table.rows {
         html += "<tr>";
         for (column_idx, cell) in row.iter().enumerate() {
             let column = table.columns.get(column_idx).map_or("", String::as_str);
-            html += &cell_of(cell, column_idx, &escape(column));
+            html += &html_of_cell(cell, column_idx, &escape(column));
         }
         html += "</tr>\n";
     }
-    html += "</tbody>\n</table>\n<dl class=\"origin\">\n";
-    let origin = [
-        ("convention", escape(&table.convention)),
-        ("n", escape(&table.n)),
-        ("origin", format!("<code>{}</code>", escape(&table.origin))),
-    ];
-    for (name, value) in origin {
-        html += &format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n");
-    }
-    html + "</dl>\n</section>\n"
+    html += "</tbody>\n</table>\n</div>\n";
+    html + &html_of_origin(table)
 }
 
-fn cell_of(cell: &Cell, column_idx: usize, column: &str) -> String {
+fn html_of_origin(table: &Table) -> String {
+    let parts = [
+        ("convention", &table.convention),
+        ("n", &table.n),
+        ("origin", &table.origin),
+    ];
+    let mut html = String::new();
+    for (name, value) in parts.iter().filter(|(_, value)| !value.is_empty()) {
+        html += &format!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(value));
+    }
+    if html.is_empty() {
+        return html;
+    }
+    format!("<dl class=\"origin\">\n{html}</dl>\n")
+}
+
+fn html_of_cell(cell: &Cell, column_idx: usize, column: &str) -> String {
     match cell {
-        Cell::Text(text) if column_idx == 0 => {
+        Cell::Text(text) | Cell::Words(text) if column_idx == 0 => {
             format!(r#"<th scope="row">{}</th>"#, escape(text))
         }
         Cell::Text(text) => format!(r#"<td data-column="{column}">{}</td>"#, escape(text)),
+        Cell::Words(text) => {
+            let text = escape(text);
+            format!(r#"<td data-column="{column}" class="words">{text}</td>"#)
+        }
         Cell::Share(share) => format!(
             r#"<td data-column="{column}" class="share"><span class="bar"><i style="width:{:.1}%"></i></span><b>{share:.3}</b></td>"#,
             100.0 * share.clamp(0.0, 1.0),
@@ -79,25 +229,19 @@ fn cell_of(cell: &Cell, column_idx: usize, column: &str) -> String {
     }
 }
 
-fn section_of_queries(report: &Report) -> String {
-    if report.queries.is_empty() {
-        return String::new();
-    }
-    let n_wrong = report
-        .queries
-        .iter()
-        .filter(|query| query.first_right != Some(0))
-        .count();
+fn html_of_pictures(pictures: &Pictures) -> String {
+    let is_wrong = |query: &&QueryPicture| query.first_right != Some(0);
+    let n_wrong = pictures.queries.iter().filter(is_wrong).count();
     let mut html = format!(
-        "<section>\n<h2>Queries and their matches</h2>\n<p>{} {} of the {} shown found a wrong image first; the worst come first.</p>\n",
-        escape(&report.queries_origin),
+        "<p>{} {} of the {} shown found a wrong image first; the worst come first.</p>\n",
+        escape(&pictures.origin),
         n_wrong,
-        report.queries.len(),
+        pictures.queries.len(),
     );
-    for query in worst_first(&report.queries) {
+    for query in worst_first(&pictures.queries) {
         html += &article_of_query(query);
     }
-    html + "</section>\n"
+    html
 }
 
 fn article_of_query(query: &QueryPicture) -> String {
@@ -105,7 +249,7 @@ fn article_of_query(query: &QueryPicture) -> String {
     let outcome = match query.first_right {
         Some(0) => "right at once".to_owned(),
         Some(rank) => format!("first right match at rank {}", rank + 1),
-        None => "no image of this label in the gallery".to_owned(),
+        None => "no match of this label".to_owned(),
     };
     let class = if query.first_right == Some(0) {
         "query"
@@ -114,7 +258,7 @@ fn article_of_query(query: &QueryPicture) -> String {
     };
     let mut html = format!(
         "<article class=\"{class}\">\n<figure>{}<figcaption><span class=\"mark\">query</span> <strong>{label}</strong> <small>{}</small> <small>{outcome}</small></figcaption></figure>\n<ol>\n",
-        query.picture.to_html(&format!("query: {label}")),
+        html_of_picture(query.picture.as_ref(), &format!("query: {label}")),
         escape(&query.name),
     );
     for (rank, found) in (1..).zip(&query.matches) {
@@ -130,32 +274,33 @@ fn item_of_match(rank: usize, found: &MatchPicture) -> String {
     } else {
         ("wrong", "✗ wrong")
     };
+    let description = format!("match {rank}, {mark}: {label}");
     format!(
         "<li class=\"{class}\"><figure>{}<figcaption><span class=\"mark\">{mark}</span> <span class=\"label\">{label}</span> <small>{rank}. score {:.3}</small></figcaption></figure></li>\n",
-        found
-            .picture
-            .to_html(&format!("match {rank}, {mark}: {label}")),
+        html_of_picture(found.picture.as_ref(), &description),
         found.score,
     )
 }
 
-fn section_of_facts(facts: &[(String, String)]) -> String {
-    if facts.is_empty() {
-        return String::new();
-    }
-    let mut html = "<section>\n<h2>How this was made</h2>\n<dl class=\"facts\">\n".to_owned();
+/// `description` must be escaped already.
+fn html_of_picture(picture: Option<&Thumbnail>, description: &str) -> String {
+    picture.map_or_else(
+        || format!("<span class=\"missing\" role=\"img\" aria-label=\"{description}\">no picture kept</span>"),
+        |picture| picture.to_html(description),
+    )
+}
+
+fn html_of_facts(facts: &[(String, String)]) -> String {
+    let mut html = "<dl class=\"facts\">\n".to_owned();
     for (name, value) in facts {
-        html += &format!(
-            "<div><dt>{}</dt><dd>{}</dd></div>\n",
-            escape(name),
-            escape(value)
-        );
+        let (name, value) = (escape(name), escape(value));
+        html += &format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n");
     }
-    html + "</dl>\n</section>\n"
+    html + "</dl>\n"
 }
 
 /// Text for element content and quoted attributes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,34 +1,92 @@
-//! What was found, as one HTML file that needs nothing else: no network, no script.
+//! What was found, as one HTML file that needs nothing else: no network, no script. The same
+//! as Markdown, JSON and CSV; `REPORTS.md` beside the sources describes those.
 //!
-//! A report is written from plain records. It measures nothing and has no clock, so equal
-//! records give equal bytes; dates and durations come from whoever made the records.
+//! A report is written from plain records: sessions of a board ([`crate::bench::results`]),
+//! training runs ([`crate::runs`]) and sweeps ([`crate::sweep`]). It measures nothing and has
+//! no clock, so equal records give equal bytes; dates and durations come from whoever made
+//! the records.
+//!
+//! [`input`] reads records, [`session`], [`run`] and [`sweep`] make chapters of them,
+//! [`plot`] draws, [`select`] and [`pareto`] choose.
 
+mod compose;
+#[cfg(test)]
+mod fixture;
 mod html;
+pub mod input;
+mod markdown;
+pub mod numbers;
+pub mod pareto;
 mod picture;
+pub mod plot;
+pub mod run;
+pub mod select;
+pub mod session;
+pub mod sweep;
+mod text;
 
+use plot::Figure;
+
+pub use compose::{compose, sessions};
 pub use picture::{PictureError, Thumbnail};
+pub use text::thousands;
 
 /// A report before it is written.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Heading.
     pub title: String,
-    /// One or two sentences: the answer, before all tables.
-    pub summary: String,
-    /// Names and values, such as the machine and the commit.
-    pub facts: Vec<(String, String)>,
+    /// A few sentences, each a paragraph: the answer, before all tables.
+    pub summary: Vec<String>,
+    /// What a reader must know before believing the answer, such as failures.
+    pub warnings: Vec<String>,
     /// In reading order.
-    pub tables: Vec<Table>,
-    /// Queries with what was found for them. In any order: the worst are shown first.
-    pub queries: Vec<QueryPicture>,
-    /// Where the queries come from and which ones are shown.
-    pub queries_origin: String,
+    pub chapters: Vec<Chapter>,
+}
+
+/// What one input, or one kind of inputs, says.
+#[derive(Clone, Debug, Default)]
+pub struct Chapter {
+    /// Heading; empty if there is one chapter only, whose sections then stand by themselves.
+    pub title: String,
+    /// A few sentences, each a paragraph.
+    pub summary: Vec<String>,
+    /// In reading order.
+    pub sections: Vec<Section>,
+}
+
+/// Blocks under one heading.
+#[derive(Clone, Debug, Default)]
+pub struct Section {
+    /// Heading.
+    pub title: String,
+    /// In reading order.
+    pub blocks: Vec<Block>,
+}
+
+/// A part of a section.
+#[derive(Clone, Debug)]
+pub enum Block {
+    /// A paragraph.
+    Text(String),
+    /// A paragraph that must not be overlooked.
+    Warning(String),
+    /// Numbers.
+    Table(Table),
+    /// Drawings, side by side where there is room.
+    Figures(Vec<Figure>),
+    /// Queries with what was found for them.
+    Pictures(Pictures),
+    /// Names and values, such as the machine and the commit.
+    Facts(Vec<(String, String)>),
+    /// What few want to read: shown when asked for.
+    Folded(String, Vec<Block>),
 }
 
 /// Numbers with what a reader must know of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// Heading.
+    /// Heading; none if the section's says it.
     pub title: String,
     /// Headings of the columns. The first column names the rows.
     pub columns: Vec<String>,
@@ -38,15 +96,17 @@ pub struct Table {
     pub convention: String,
     /// How many measurements are behind the numbers.
     pub n: String,
-    /// The command that gave them.
+    /// Where they come from: the command that gave them, or the record that holds them.
     pub origin: String,
 }
 
 /// One cell of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Words or a number.
+    /// A number, or a word among numbers.
     Text(String),
+    /// Words.
+    Words(String),
     /// A number from 0 to 1, with a bar of that length.
     Share(f64),
     /// Does not apply.
@@ -65,6 +125,21 @@ impl From<String> for Cell {
     }
 }
 
+impl From<Option<String>> for Cell {
+    fn from(text: Option<String>) -> Self {
+        text.map_or(Self::Nothing, Self::Text)
+    }
+}
+
+/// Queries with what was found for them.
+#[derive(Clone, Debug, Default)]
+pub struct Pictures {
+    /// In any order: the worst are shown first.
+    pub queries: Vec<QueryPicture>,
+    /// Where the queries come from and which ones are shown.
+    pub origin: String,
+}
+
 /// One query and its best matches.
 #[derive(Clone, Debug)]
 pub struct QueryPicture {
@@ -72,10 +147,10 @@ pub struct QueryPicture {
     pub label: String,
     /// File or other name of the query.
     pub name: String,
-    /// The query.
-    pub picture: Thumbnail,
-    /// Zero-based rank of the first match with the query's label in the whole gallery;
-    /// `None` if there is none.
+    /// The query; none if its picture was not kept.
+    pub picture: Option<Thumbnail>,
+    /// Zero-based rank of the first match with the query's label; `None` if there is none
+    /// among the matches that were asked for.
     pub first_right: Option<usize>,
     /// Best first.
     pub matches: Vec<MatchPicture>,
@@ -90,8 +165,8 @@ pub struct MatchPicture {
     pub score: f32,
     /// Whether the label is the query's.
     pub is_right: bool,
-    /// The match.
-    pub picture: Thumbnail,
+    /// The match; none if its picture was not kept.
+    pub picture: Option<Thumbnail>,
 }
 
 impl Report {
@@ -100,9 +175,24 @@ impl Report {
     pub fn to_html(&self) -> String {
         html::page(self)
     }
+
+    /// The same in Markdown: words and tables; figures as the tables of their numbers.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        markdown::page(self)
+    }
 }
 
-/// Worst first: nothing right in the gallery, then the deepest first right match; among
+impl Section {
+    /// A heading with blocks under it.
+    #[must_use]
+    pub fn new(title: &str, blocks: Vec<Block>) -> Self {
+        let title = title.to_owned();
+        Self { title, blocks }
+    }
+}
+
+/// Worst first: nothing right among the matches, then the deepest first right match; among
 /// equals the wrong match with the highest score, or the right one with the lowest.
 fn worst_first(queries: &[QueryPicture]) -> Vec<&QueryPicture> {
     let mut sorted: Vec<&QueryPicture> = queries.iter().collect();
@@ -132,32 +222,44 @@ mod tests {
         QueryPicture {
             label: "<tea> & \"milk\"".to_owned(),
             name: name.to_owned(),
-            picture: picture(),
+            picture: Some(picture()),
             first_right,
             matches: vec![MatchPicture {
                 label: "coffee".to_owned(),
                 score,
                 is_right: first_right == Some(0),
-                picture: picture(),
+                picture: Some(picture()),
             }],
         }
     }
 
     fn report() -> Report {
+        let table = Table {
+            title: "Recall".to_owned(),
+            columns: vec!["model".to_owned(), "recall_at_1".to_owned()],
+            rows: vec![vec!["<u>".into(), Cell::Share(0.25)]],
+            convention: "share of queries".to_owned(),
+            n: "10 queries".to_owned(),
+            origin: "eyas evaluate".to_owned(),
+        };
+        let pictures = Pictures {
+            queries: vec![query("a", Some(0), 0.9), query("b", Some(3), 0.5)],
+            origin: "all queries".to_owned(),
+        };
+        let facts = vec![("machine".to_owned(), "a & b".to_owned())];
+        let sections = vec![
+            Section::new("Numbers", vec![Block::Table(table)]),
+            Section::new("Queries", vec![Block::Pictures(pictures)]),
+            Section::new("How", vec![Block::Facts(facts)]),
+        ];
         Report {
             title: "Shelf <student>".to_owned(),
-            summary: "It works.".to_owned(),
-            facts: vec![("machine".to_owned(), "a & b".to_owned())],
-            tables: vec![Table {
-                title: "Recall".to_owned(),
-                columns: vec!["model".to_owned(), "recall_at_1".to_owned()],
-                rows: vec![vec!["<u>".into(), Cell::Share(0.25)]],
-                convention: "share of queries".to_owned(),
-                n: "10 queries".to_owned(),
-                origin: "eyas evaluate".to_owned(),
+            summary: vec!["It works.".to_owned()],
+            warnings: vec!["One <b> failed.".to_owned()],
+            chapters: vec![Chapter {
+                sections,
+                ..Chapter::default()
             }],
-            queries: vec![query("a", Some(0), 0.9), query("b", Some(3), 0.5)],
-            queries_origin: "all queries".to_owned(),
         }
     }
 

@@ -130,7 +130,12 @@ impl CellRecord {
     pub fn read(folder: &Path, fingerprint: &str) -> Option<Self> {
         let bytes = files::read(&folder.join(RECORD_FILE), MAX_BYTES).ok()?;
         let record: Self = serde_json::from_slice(&bytes).ok()?;
-        (record.schema == SCHEMA && record.fingerprint == fingerprint).then_some(record)
+        (record.is_of_this_version() && record.fingerprint == fingerprint).then_some(record)
+    }
+
+    /// Whether its fields are those that this program knows.
+    pub(super) fn is_of_this_version(&self) -> bool {
+        self.schema == SCHEMA
     }
 
     /// Whether nothing is left to do.

@@ -9,7 +9,11 @@ use eyas_shared::preprocess::{Limits, decode};
 use super::answers::{Evaluation, QueryAnswer, Scores, Timing};
 use super::{Evaluations, Folder, Outcome};
 use crate::data::{self, Manifest};
-use crate::report::{Cell, MatchPicture, QueryPicture, Report, Table, Thumbnail};
+use crate::report::input::{self, Input};
+use crate::report::{
+    Block, Cell, Chapter, MatchPicture, Pictures, QueryPicture, Report, Section, Table, Thumbnail,
+    run, thousands,
+};
 
 /// Queries that are shown: every wrong one up to half, the others spread over the rest.
 const N_SHOWN: usize = 12;
@@ -31,18 +35,59 @@ pub(super) fn report(folder: &Folder, seed: u64, outcome: &Outcome) -> anyhow::R
             "rendered shelves: scores compare methods, they promise no product".to_owned(),
         ),
     ];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let mut sections = vec![
+        Section::new(
+            "Does it find the right product?",
+            vec![Block::Table(scores(folder, outcome)?)],
+        ),
+        Section::new(
+            "How long does a query take?",
+            vec![Block::Table(times(outcome))],
+        ),
+    ];
+    sections.extend(training(folder)?);
+    sections.push(Section::new(
+        "What was done",
+        vec![Block::Table(steps(outcome))],
+    ));
+    let queries = pictures(&manifest, &outcome.queries)?;
+    let origin = format!(
+        "{} of {} queries to the f16 bundle: wrong ones first, as many as half of the \
+         places, then others spread over the rest.",
+        N_SHOWN.min(outcome.queries.len()),
+        outcome.queries.len(),
+    );
+    let queries = Block::Pictures(Pictures { queries, origin });
+    sections.push(Section::new("Queries and their matches", vec![queries]));
+    sections.push(Section::new("How this was made", vec![Block::Facts(facts)]));
     Ok(Report {
         title: "A student that searches its teacher's gallery".to_owned(),
-        summary: verdict(folder, outcome)?,
-        facts: facts.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-        tables: vec![scores(folder, outcome)?, times(outcome), steps(outcome)],
-        queries: pictures(&manifest, &outcome.queries)?,
-        queries_origin: format!(
-            "{} of {} queries to the f16 bundle: wrong ones first, as many as half of the \
-             places, then others spread over the rest.",
-            N_SHOWN.min(outcome.queries.len()),
-            outcome.queries.len(),
-        ),
+        summary: vec![verdict(folder, outcome)?],
+        chapters: vec![Chapter {
+            sections,
+            ..Chapter::default()
+        }],
+        ..Report::default()
+    })
+}
+
+/// The curves of teacher and student, as far as their runs are there.
+fn training(folder: &Folder) -> anyhow::Result<Vec<Section>> {
+    let mut runs = Vec::new();
+    for name in ["runs/teacher", "runs/student"] {
+        let path = folder.at(name);
+        if !Path::new(&path).exists() {
+            continue;
+        }
+        if let Input::Run(training) = input::read(Path::new(&path))? {
+            runs.push(training);
+        }
+    }
+    Ok(if runs.is_empty() {
+        Vec::new()
+    } else {
+        run::tell(&runs).sections
     })
 }
 
@@ -60,19 +105,6 @@ fn file_bytes(path: &str) -> anyhow::Result<u64> {
     Ok(metadata
         .with_context(|| format!("looking at `{path}`"))?
         .len())
-}
-
-/// 1234567 as `1,234,567`.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (idx, digit) in digits.char_indices() {
-        if idx > 0 && (digits.len() - idx).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// What a student is compared with: recall_at_1 on the same queries and gallery.
@@ -172,7 +204,7 @@ fn scores(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Table> {
         "gallery bytes",
     ];
     Ok(Table {
-        title: "Does it find the right product?".to_owned(),
+        title: String::new(),
         columns: columns.map(str::to_owned).to_vec(),
         rows,
         convention: "recall_at_1: share of queries whose best match shows the query's product. \
@@ -204,7 +236,7 @@ fn times(outcome: &Outcome) -> Table {
         std::iter::once(Cell::from(*name)).chain(cells).collect()
     };
     Table {
-        title: "How long does a query take?".to_owned(),
+        title: String::new(),
         columns: ["stage", "min ms", "median ms", "max ms"]
             .map(str::to_owned)
             .to_vec(),
@@ -222,7 +254,7 @@ fn steps(outcome: &Outcome) -> Table {
         vec![command.as_str().into(), format!("{seconds:.1}").into()]
     };
     Table {
-        title: "What was done".to_owned(),
+        title: String::new(),
         columns: ["command", "seconds"].map(str::to_owned).to_vec(),
         rows: outcome.steps.iter().map(row).collect(),
         convention: "wall clock of the whole command on this machine".to_owned(),
@@ -272,7 +304,7 @@ fn picture(manifest: &Manifest, label: &str, query: &QueryAnswer) -> anyhow::Res
             label: found.label.clone(),
             score: found.score,
             is_right: found.label == label,
-            picture: thumbnail(&manifest.root.join(&found.name))?,
+            picture: Some(thumbnail(&manifest.root.join(&found.name))?),
         })
     });
     let path = Path::new(&query.image);
@@ -280,7 +312,7 @@ fn picture(manifest: &Manifest, label: &str, query: &QueryAnswer) -> anyhow::Res
     Ok(QueryPicture {
         label: label.to_owned(),
         name: name.to_string_lossy().into_owned(),
-        picture: thumbnail(path)?,
+        picture: Some(thumbnail(path)?),
         first_right: first_right(label, query),
         matches: shown.collect::<anyhow::Result<_>>()?,
     })
@@ -302,7 +334,7 @@ pub(super) fn summary(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Stri
     );
     for row in &table.rows {
         let cell = |idx: usize| match &row[idx] {
-            Cell::Text(text) => text.clone(),
+            Cell::Text(text) | Cell::Words(text) => text.clone(),
             Cell::Share(share) => format!("{share:.3}"),
             Cell::Nothing => "-".to_owned(),
         };
