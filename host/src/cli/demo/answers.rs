@@ -9,20 +9,8 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 pub(super) struct QueryAnswer {
     schema: String,
-    /// Path of the query.
-    pub(super) image: String,
-    /// Best first.
-    pub(super) matches: Vec<Match>,
     /// Microseconds.
     pub(super) timing_us: Timing,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Match {
-    pub(super) score: f32,
-    pub(super) label: String,
-    /// Path of the image, relative to the data.
-    pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize)]

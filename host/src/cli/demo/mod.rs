@@ -216,14 +216,7 @@ fn ask(folder: &Folder, mut steps: Steps) -> anyhow::Result<Outcome> {
         &gallery,
         "--json",
     ];
-    // As many as the gallery has, so that the rank of the first right match is known.
-    let images = crate::data::open(Path::new(&data))?.images;
-    let n_rows = images
-        .iter()
-        .filter(|image| image.split == "gallery")
-        .count();
-    let top_k = n_rows.max(1).to_string();
-    let (query_command, lines) = steps.device(&[&words[..], &["--top-k", &top_k]].concat())?;
+    let (query_command, lines) = steps.device(&words)?;
     let queries = answers::queries(&lines)?;
 
     let mut evaluations = Vec::new();

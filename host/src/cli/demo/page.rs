@@ -3,26 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use eyas_shared::files;
-use eyas_shared::preprocess::{Limits, decode};
 
-use super::answers::{Evaluation, QueryAnswer, Scores, Timing};
+use super::answers::{Evaluation, Scores, Timing};
 use super::{Evaluations, Folder, Outcome};
-use crate::data::{self, Manifest};
 use crate::report::input::{self, Input};
-use crate::report::{
-    Block, Cell, Chapter, MatchPicture, Pictures, QueryPicture, Report, Section, Table, Thumbnail,
-    run, thousands,
-};
-
-/// Queries that are shown: every wrong one up to half, the others spread over the rest.
-const N_SHOWN: usize = 12;
-
-/// Matches that are shown of each.
-const N_MATCHES: usize = 5;
+use crate::report::{Block, Cell, Chapter, Report, Section, Table, compose, run, thousands};
 
 pub(super) fn report(folder: &Folder, seed: u64, outcome: &Outcome) -> anyhow::Result<Report> {
-    let manifest = data::open(Path::new(&folder.at("shelves")))?;
     let facts = [
         (
             "command",
@@ -51,24 +38,25 @@ pub(super) fn report(folder: &Folder, seed: u64, outcome: &Outcome) -> anyhow::R
         "What was done",
         vec![Block::Table(steps(outcome))],
     ));
-    let queries = pictures(&manifest, &outcome.queries)?;
-    let origin = format!(
-        "{} of {} queries to the f16 bundle: wrong ones first, as many as half of the \
-         places, then others spread over the rest.",
-        N_SHOWN.min(outcome.queries.len()),
-        outcome.queries.len(),
-    );
-    let queries = Block::Pictures(Pictures { queries, origin });
-    sections.push(Section::new("Queries and their matches", vec![queries]));
     sections.push(Section::new("How this was made", vec![Block::Facts(facts)]));
+    let measured = input::read(&outcome.session)?;
+    let measured = compose(&[measured], None, &[]);
+    let mut summary = vec![verdict(folder, outcome)?];
+    summary.extend(measured.summary);
+    let mut chapters = vec![Chapter {
+        title: "From shelves to a student".to_owned(),
+        sections,
+        ..Chapter::default()
+    }];
+    chapters.extend(measured.chapters.into_iter().map(|chapter| Chapter {
+        title: "Measured over the link, this machine being the board".to_owned(),
+        ..chapter
+    }));
     Ok(Report {
         title: "A student that searches its teacher's gallery".to_owned(),
-        summary: vec![verdict(folder, outcome)?],
-        chapters: vec![Chapter {
-            sections,
-            ..Chapter::default()
-        }],
-        ..Report::default()
+        summary,
+        warnings: measured.warnings,
+        chapters,
     })
 }
 
@@ -263,68 +251,6 @@ fn steps(outcome: &Outcome) -> Table {
     }
 }
 
-/// Label of a query by its path.
-fn label_of<'m>(manifest: &'m Manifest, query: &QueryAnswer) -> Option<&'m str> {
-    let mut images = manifest.images.iter();
-    let image = images.find(|image| manifest.path(image) == Path::new(&query.image))?;
-    Some(&image.label)
-}
-
-fn first_right(label: &str, query: &QueryAnswer) -> Option<usize> {
-    query.matches.iter().position(|found| found.label == label)
-}
-
-fn pictures(manifest: &Manifest, queries: &[QueryAnswer]) -> anyhow::Result<Vec<QueryPicture>> {
-    let labeled: Vec<(&str, &QueryAnswer)> = queries
-        .iter()
-        .filter_map(|query| Some((label_of(manifest, query)?, query)))
-        .collect();
-    let (right, mut wrong): (Vec<_>, Vec<_>) = labeled
-        .into_iter()
-        .partition(|(label, query)| first_right(label, query) == Some(0));
-    let depth = |(label, query): &(&str, &QueryAnswer)| {
-        std::cmp::Reverse(first_right(label, query).unwrap_or(usize::MAX))
-    };
-    wrong.sort_by_key(depth);
-    let n_wrong = wrong
-        .len()
-        .min(N_SHOWN.saturating_sub(right.len()).max(N_SHOWN / 2));
-    let n_right = N_SHOWN - n_wrong;
-    let every = (right.len() / n_right.max(1)).max(1);
-    let shown = wrong.into_iter().take(n_wrong);
-    let shown = shown.chain(right.into_iter().step_by(every).take(n_right));
-    shown
-        .map(|(label, query)| picture(manifest, label, query))
-        .collect()
-}
-
-fn picture(manifest: &Manifest, label: &str, query: &QueryAnswer) -> anyhow::Result<QueryPicture> {
-    let shown = query.matches.iter().take(N_MATCHES).map(|found| {
-        Ok(MatchPicture {
-            label: found.label.clone(),
-            score: found.score,
-            is_right: found.label == label,
-            picture: Some(thumbnail(&manifest.root.join(&found.name))?),
-        })
-    });
-    let path = Path::new(&query.image);
-    let name = path.file_name().unwrap_or_default();
-    Ok(QueryPicture {
-        label: label.to_owned(),
-        name: name.to_string_lossy().into_owned(),
-        picture: Some(thumbnail(path)?),
-        first_right: first_right(label, query),
-        matches: shown.collect::<anyhow::Result<_>>()?,
-    })
-}
-
-fn thumbnail(path: &Path) -> anyhow::Result<Thumbnail> {
-    let bytes = files::read(path, Limits::DEFAULT.max_bytes)?;
-    let image = decode(&bytes, &Limits::DEFAULT)
-        .with_context(|| format!("decoding `{}`", path.display()))?;
-    Ok(Thumbnail::of(&image)?)
-}
-
 /// The scores as text for the terminal.
 pub(super) fn summary(folder: &Folder, outcome: &Outcome) -> anyhow::Result<String> {
     let table = scores(folder, outcome)?;
@@ -374,48 +300,24 @@ pub(super) fn summary(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Stri
 mod tests {
     use super::super::answers;
     use super::*;
-    use eyas_shared::bundle::probe_image;
+    use crate::bench::results::RESULTS_FILE;
+    use crate::report::fixture;
 
-    fn line(image: &Path, labels: &[&str]) -> String {
-        let matches: Vec<_> = labels
-            .iter()
-            .map(|label| {
-                serde_json::json!({"rank": 1, "score": 0.5, "label": label, "name": "g.jpg", "id": "00"})
-            })
-            .collect();
-        let timing = serde_json::json!({"decode": 100, "preprocess": 20, "encode": 2000, "search": 3, "total": 2123});
-        let answer = serde_json::json!({"schema": "eyas.query/1", "image": image, "matches": matches,
-            "timing_us": timing, "space_id": "x"});
-        format!("{answer}\n")
-    }
+    const LINE: &str = r#"{"schema": "eyas.query/1", "image": "a.jpg", "matches": [],
+        "timing_us": {"decode": 100, "preprocess": 20, "encode": 2000, "search": 3, "total": 2123}}"#;
 
     #[test]
     fn answers_become_a_report() {
         let data = tempfile::tempdir().unwrap();
         let folder = Folder(data.path().join("demo"));
-        let root = data.path().join("demo/shelves");
-        std::fs::create_dir_all(root.join("tea")).unwrap();
         std::fs::create_dir_all(data.path().join("demo/bundles")).unwrap();
-        let mut jpeg = Vec::new();
-        let image = probe_image(0);
-        jpeg_encoder::Encoder::new(&mut jpeg, 80)
-            .encode(
-                &image.samples,
-                image.width as u16,
-                image.height as u16,
-                jpeg_encoder::ColorType::Rgb,
-            )
-            .unwrap();
-        for name in ["tea/a.jpg", "tea/b.jpg", "g.jpg"] {
-            std::fs::write(root.join(name), &jpeg).unwrap();
-        }
-        let list = "label,path,split\ntea,tea/a.jpg,query\ntea,tea/b.jpg,query\n";
-        std::fs::write(root.join("manifest.csv"), list).unwrap();
         for name in ["shelf.gallery", "bundles/shelf-f16.bundle"] {
             std::fs::write(data.path().join("demo").join(name), vec![0; 1_234_567]).unwrap();
         }
-        let lines = line(&root.join("tea/a.jpg"), &["tea", "milk"])
-            + &line(&root.join("tea/b.jpg"), &["milk", "milk", "tea"]);
+        let session = data.path().join("session");
+        std::fs::create_dir(&session).unwrap();
+        let results = fixture::session();
+        std::fs::write(session.join(RESULTS_FILE), results.to_json()).unwrap();
         let json = r#"{"schema": "eyas.evaluation/1", "n_queries": 2, "n_gallery": 3,
             "recall_at_1": 0.5, "teacher": {"recall_at_1": 1.0},
             "histogram": {"recall_at_1": 0.125}, "chance_recall_at_1": 0.1, "more": 3}"#;
@@ -425,24 +327,19 @@ mod tests {
         };
         let outcome = Outcome {
             evaluations: vec![("f16", evaluations)],
-            queries: answers::queries(&lines).unwrap(),
+            queries: answers::queries(&LINE.replace('\n', " ")).unwrap(),
             query_command: "eyas-device query".to_owned(),
             evaluate_command: "eyas evaluate".to_owned(),
+            session,
             steps: vec![("eyas data render".to_owned(), 1.5)],
         };
-        let manifest = data::open(&root).unwrap();
-        let pictures = pictures(&manifest, &outcome.queries).unwrap();
-        let ranks: Vec<_> = pictures.iter().map(|picture| picture.first_right).collect();
-        assert_eq!(ranks, [Some(2), Some(0)]);
         let text = summary(&folder, &outcome).unwrap();
         assert!(
             text.contains("1,234,567") && text.contains("0.500") && text.contains("2.000"),
             "{text}"
         );
         let page = report(&folder, 7, &outcome).unwrap().to_html();
-        assert!(
-            page.contains("50.0 % of 2 queries") && page.contains("✗ wrong"),
-            "{text}"
-        );
+        assert!(page.contains("50.0 % of 2 queries"), "{text}");
+        assert!(page.contains("Measured over the link") && page.contains("<svg"));
     }
 }
