@@ -36,7 +36,7 @@ pub fn facts() -> Facts {
     ];
     let model = model
         .iter()
-        .map(|path| read(path))
+        .map(read)
         .find(|it| !it.is_empty());
     let memory = read("/proc/meminfo");
     let cores = online_cores();
