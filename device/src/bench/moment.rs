@@ -34,10 +34,7 @@ pub fn facts() -> Facts {
         "/sys/firmware/devicetree/base/model",
         "/sys/class/dmi/id/product_name",
     ];
-    let model = model
-        .iter()
-        .map(read)
-        .find(|it| !it.is_empty());
+    let model = model.iter().map(read).find(|it| !it.is_empty());
     let memory = read("/proc/meminfo");
     let cores = online_cores();
     let kernel = format!("Linux {}", read("/proc/sys/kernel/osrelease"));
