@@ -128,8 +128,8 @@ pub(super) fn bytes_from_disk() -> Option<u64> {
 pub fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("EYAS_COMMIT") {
-        Some(commit) => format!("eyas-device {version} ({commit})"),
-        None => format!("eyas-device {version}"),
+        Some(commit) if !commit.is_empty() => format!("eyas-device {version} ({commit})"),
+        _ => format!("eyas-device {version}"),
     }
 }
 

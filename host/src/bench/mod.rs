@@ -27,7 +27,7 @@ pub mod visit;
 pub fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("EYAS_COMMIT") {
-        Some(commit) => format!("eyas {version} ({commit})"),
-        None => format!("eyas {version}"),
+        Some(commit) if !commit.is_empty() => format!("eyas {version} ({commit})"),
+        _ => format!("eyas {version}"),
     }
 }
