@@ -536,3 +536,19 @@ fn where_files_are_signed_only_signed_ones_are_measured() {
         "what failed is measured again: {outcome:#?}"
     );
 }
+
+/// Whoever measured has gone: so does the process that measured for them.
+#[test]
+fn no_process_is_left_behind_when_the_host_goes() {
+    let desk = Desk::new(1, 600.0);
+    let cable = Cable::new();
+    let board = desk.serve(&cable);
+    let port = cable.host.display().to_string();
+    let host = Ended(spawn(desk.bench(&["--port", &port])));
+    let pid = board.0.id();
+    wait_for("a process that measures", || {
+        desk.n_visits() >= 1 && measuring(pid).is_some()
+    });
+    drop(host);
+    wait_for("its end", || measuring(pid).is_none());
+}

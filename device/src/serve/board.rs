@@ -15,7 +15,7 @@ use super::receive::{Receiver, Refused, failed, refusal};
 use super::results::Results;
 use super::served::{AnswerError, Served, Source};
 use super::work::{Answers, Content, Outcome};
-use crate::bench::{self, Edge, Lookout};
+use crate::bench::{self, Edge};
 use crate::hints;
 use crate::slots::trial::InChild;
 use crate::slots::{Applied, Choice, Installed, Slots};
@@ -189,7 +189,7 @@ impl<'s> Board<'s> {
         let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
         let watch = self.candidates.watch();
-        let trial = trial.watched_by(move || watch.is_to_go_on());
+        let trial = trial.watched_by(move || watch.is_running());
         match slots.install(&choice, &trial) {
             Ok(Installed::OnTrial(..) | Installed::Already(_)) => {}
             Err(err) => return Err(refusal(&err)),

@@ -108,9 +108,11 @@ pub fn serve(
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
     };
+    let n_sessions = Arc::new(AtomicU64::new(0));
     let watch = Watch {
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
+        n_sessions: Arc::clone(&n_sessions),
     };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
@@ -135,7 +137,7 @@ pub fn serve(
             }
         }
     }
-    let line = Line::new(Driver::new(port), jobs, done, woken);
+    let line = Line::new(Driver::new(port), jobs, done, woken, n_sessions);
     let notify = Notify::from_environment();
     notify.say("READY=1");
     let outcome = carry(line, place, stop, &notify, &beats);
