@@ -15,6 +15,7 @@ pub mod measures;
 mod pictures;
 pub mod plan;
 mod reach;
+pub mod record;
 pub mod results;
 pub mod run;
 pub mod session;

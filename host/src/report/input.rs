@@ -7,7 +7,8 @@ use eyas_shared::preprocess::{Limits, decode};
 use thiserror::Error;
 
 use super::Thumbnail;
-use crate::bench::results::{PICTURES, RESULTS_FILE, Results, ResultsError};
+use crate::bench::record::RecordError;
+use crate::bench::results::{PICTURES, RESULTS_FILE, Results};
 use crate::runs::events::{self, EVENT_FILE, Scalar};
 use crate::runs::{MAX_FILE_BYTES, Run};
 use crate::sweep::StoredSweep;
@@ -56,7 +57,7 @@ pub enum InputError {
     File(#[from] FileError),
     /// A session's results can not be used.
     #[error(transparent)]
-    Session(#[from] ResultsError),
+    Session(#[from] RecordError),
 }
 
 /// Reads what a folder holds.
