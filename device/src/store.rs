@@ -257,17 +257,15 @@ impl Store {
         })
     }
 
-    /// Encodes and searches on so many threads; answers do not depend on their number.
+    /// Encodes and searches on so many threads from now on; answers do not depend on their
+    /// number.
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
-        let encoder = self.encoder.with_threads(n_threads)?;
-        Ok(Self {
-            encoder,
-            n_threads: n_threads.max(1),
-            ..self
-        })
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.encoder.set_threads(n_threads)?;
+        self.n_threads = n_threads.max(1);
+        Ok(())
     }
 
     /// What the bundle says of the student.

@@ -231,9 +231,15 @@ pub fn flags(before: &Moment, after: &Moment, best_pace_nanos: u64) -> Vec<Raise
         );
     }
     if own / wall < MIN_OWN {
+        let share = 100.0 * own / wall;
+        // Nobody else needed the time: it was rationed.
+        let (flag, who) = match others > MAX_OTHERS || stolen > MAX_STOLEN {
+            true => (Flag::Noisy, "others took the rest"),
+            false => (Flag::Throttled, "nobody else worked meanwhile"),
+        };
         raise(
-            Flag::Noisy,
-            format!("it could work for {:.0} % of the time", 100.0 * own / wall),
+            flag,
+            format!("it could work for {share:.0} % of the time; {who}"),
         );
     }
 
@@ -315,14 +321,18 @@ mod tests {
         let throttled = vec![Flag::Throttled];
         let noisy = vec![Flag::Noisy];
         let swapped = vec![Flag::Swapped];
-        let cases: [(Vec<Flag>, fn(&mut Moment)); 8] = [
+        let cases: [(Vec<Flag>, fn(&mut Moment)); 9] = [
             (throttled.clone(), |at| at.firmware_throttled = Some(0x4)),
-            (throttled, |at| at.pace_nanos = 1100),
-            (noisy.clone(), |at| at.busy_micros += 2_000_000),
-            (noisy.clone(), |at| at.stolen_micros = 500_000),
-            (noisy, |at| {
+            (throttled.clone(), |at| at.pace_nanos = 1100),
+            (throttled, |at| {
                 at.own_micros = 5_000_000;
                 at.busy_micros = 5_000_000;
+            }),
+            (noisy.clone(), |at| at.busy_micros += 2_000_000),
+            (noisy, |at| at.stolen_micros = 500_000),
+            (vec![Flag::Noisy; 2], |at| {
+                at.own_micros = 5_000_000;
+                at.busy_micros = 20_000_000;
             }),
             (swapped.clone(), |at| at.major_faults = 1),
             (swapped, |at| at.swapped_in = 3),

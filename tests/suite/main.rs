@@ -12,6 +12,7 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+mod bench;
 mod board;
 mod deltas;
 mod desk;

@@ -92,6 +92,19 @@ fn images_are_decoded_in_one_place() {
 }
 
 #[test]
+fn queries_are_answered_in_one_place() {
+    let allowed = [
+        "device/src/look.rs",
+        "device/src/answer/",
+        // Asks with embeddings that it has, and times nothing.
+        "host/src/calibrate/",
+    ];
+    let hint =
+        "`eyas_device::look` is the way from an image to an answer, so that a bench measures it";
+    only_in("answerer.answer(", &allowed, hint);
+}
+
+#[test]
 fn reports_have_no_clock() {
     for word in ["Instant", "SystemTime"] {
         let all_but_reports: Vec<String> = sources()

@@ -66,11 +66,11 @@ impl Bench {
     /// As [`Store::open`].
     pub fn open(bundle: &Path, gallery: &Path, n_threads: usize) -> Result<Self, StoreError> {
         let read_before = moment::bytes_from_disk();
-        let store = Store::open(bundle, gallery)?;
+        let mut store = Store::open(bundle, gallery)?;
         let read = moment::bytes_from_disk().zip(read_before);
         let read = read.map_or(0, |(after, before)| after.saturating_sub(before));
         let length = |path| std::fs::metadata(path).map_or(0, |facts| facts.len());
-        let store = store.with_threads(n_threads).map_err(|source| {
+        store.set_threads(n_threads).map_err(|source| {
             let path = bundle.to_owned();
             StoreError::Student { path, source }
         })?;

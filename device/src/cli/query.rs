@@ -96,15 +96,8 @@ enum Held {
 impl Held {
     fn open(args: &Args) -> anyhow::Result<Self> {
         Ok(match (&args.bundle, &args.gallery) {
-            (Some(bundle), Some(gallery)) => {
-                let store = Store::open(bundle, gallery)?;
-                Self::Files(store.with_threads(args.threads.into())?)
-            }
-            _ => {
-                let mut opened = args.store.open()?.open_to_read()?;
-                opened.store = opened.store.with_threads(args.threads.into())?;
-                Self::Slots(opened)
-            }
+            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
+            _ => Self::Slots(args.store.open()?.open_to_read()?),
         })
     }
 
@@ -112,6 +105,15 @@ impl Held {
         match self {
             Self::Files(store) => store,
             Self::Slots(opened) => &opened.store,
+        }
+    }
+}
+
+impl Held {
+    fn store_mut(&mut self) -> &mut Store {
+        match self {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &mut opened.store,
         }
     }
 }
@@ -176,7 +178,8 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let held = Held::open(args)?;
+    let mut held = Held::open(args)?;
+    held.store_mut().set_threads(args.threads.into())?;
     let store = held.store();
     let matcher = store.matcher()?;
     let thumbnails = match &args.save_thumbnails {
@@ -192,8 +195,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         args,
         store,
         answerer,
-        thumbnails,
         samples: Vec::new(),
+        thumbnails,
         answer: Answer::Yes,
     };
     let mut faults = Vec::new();
@@ -219,8 +222,8 @@ struct Session<'s, 'm, 'g> {
     args: &'s Args,
     store: &'s Store,
     answerer: Answerer<'m, 'g>,
-    thumbnails: Option<Thumbnails>,
     samples: Vec<Sample>,
+    thumbnails: Option<Thumbnails>,
     answer: Answer,
 }
 

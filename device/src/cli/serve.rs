@@ -11,7 +11,7 @@ use super::Answer;
 use super::store::Folder;
 use crate::bench::Edges;
 use crate::port::BASE_BAUD;
-use crate::serve::{Files, Source, Where, serve};
+use crate::serve::{Files, Source, Where, Work, serve};
 
 #[derive(clap::Args)]
 #[command(
@@ -52,6 +52,9 @@ pub(super) struct Args {
     /// The gallery to go with --bundle.
     #[arg(long, value_name = "FILE", requires = "bundle")]
     gallery: Option<PathBuf>,
+    /// Threads that encode and search; answers do not depend on their number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
     #[command(flatten)]
     edges: EdgeArgs,
 }
@@ -89,11 +92,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<Answer> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .context("could not listen for signals")?;
     }
-    let edges = args.edges.edges();
+    let work = Work {
+        n_threads: args.threads.into(),
+        edges: args.edges.edges(),
+    };
     let source = match (args.bundle, args.gallery) {
         (Some(bundle), Some(gallery)) => Source::Files(Files { bundle, gallery }),
         _ => Source::Store(args.store.open()?),
     };
-    serve(source, &place, edges, &stop)?;
+    serve(source, &place, work, &stop)?;
     Ok(Answer::Yes)
 }

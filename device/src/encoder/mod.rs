@@ -134,7 +134,7 @@ fn in_tract<T>(
 /// A network from one image of 3 x `side` x `side` to one vector, ready to run.
 ///
 /// Can be shared between threads; each [`run`](Self::run) uses one, or as many as
-/// [`with_threads`](Self::with_threads) says.
+/// [`set_threads`](Self::set_threads) says.
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
     executor: Executor,
@@ -142,6 +142,7 @@ pub struct Network {
     dim: usize,
     multiply_adds: u64,
     operators: BTreeMap<String, usize>,
+    layers: Vec<String>,
 }
 
 impl Network {
@@ -163,6 +164,8 @@ impl Network {
             .with_ignore_value_info(true);
         let mut proto = in_tract("read", || framework.proto_model_for_read(&mut &onnx[..]))?;
         let operators = graph::check(&mut proto, side, output)?;
+        let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+        let layers = nodes.map(|node| node.name.clone()).collect();
         let typed = in_tract("built", || {
             let fact = f32::fact([1, 3, side as usize, side as usize]);
             let mut model = framework.model_for_proto_model(&proto)?;
@@ -189,20 +192,21 @@ impl Network {
             dim,
             multiply_adds,
             operators,
+            layers,
         })
     }
 
-    /// The same network on so many threads: those of one pool, which large products and
+    /// Runs on so many threads from now on: those of one pool, which large products and
     /// long maps are shared out to.
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
-        let executor = match n_threads {
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.executor = match n_threads {
             0 | 1 => Executor::SingleThread,
             n => in_tract("run on several threads", || Ok(Executor::multithread(n)))?,
         };
-        Ok(Self { executor, ..self })
+        Ok(())
     }
 
     /// The network's output for one image, flattened; as it comes, not normalized.
@@ -255,6 +259,12 @@ impl Network {
     pub fn operators(&self) -> &BTreeMap<String, usize> {
         &self.operators
     }
+
+    /// Names of the file's nodes, with which names of timed operators begin.
+    #[must_use]
+    pub fn layers(&self) -> &[String] {
+        &self.layers
+    }
 }
 
 /// Multiply-adds of convolutions and matrix products, as tract counts them. Additions and
@@ -277,7 +287,7 @@ fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.
 ///
 /// Can be shared between threads; each [`encode`](Self::encode) uses one, or as many as
-/// [`with_threads`](Self::with_threads) says.
+/// [`set_threads`](Self::set_threads) says.
 pub struct Encoder {
     network: Network,
     preprocess: PreprocessSpec,
@@ -303,13 +313,12 @@ impl Encoder {
         })
     }
 
-    /// See [`Network::with_threads`].
+    /// See [`Network::set_threads`].
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn with_threads(self, n_threads: usize) -> Result<Self, EncodeError> {
-        let network = self.network.with_threads(n_threads)?;
-        Ok(Self { network, ..self })
+    pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
+        self.network.set_threads(n_threads)
     }
 
     /// The unit embedding of one image.

@@ -339,8 +339,8 @@ fn functions_of_a_file_are_refused() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let one = Network::load(&onnx(5), SIDE, None).unwrap();
-    let three = Network::load(&onnx(5), SIDE, None).unwrap();
-    let three = three.with_threads(3).unwrap();
+    let mut three = Network::load(&onnx(5), SIDE, None).unwrap();
+    three.set_threads(3).unwrap();
     for seed in 0..4 {
         let pixels = pixels(seed);
         assert_eq!(one.run(&pixels).unwrap(), three.run(&pixels).unwrap());

@@ -27,6 +27,7 @@ pub(super) struct Board<'s> {
     served: Option<Served>,
     receiver: Receiver<'s>,
     results: Results,
+    n_threads: usize,
     candidates: Candidates,
     hello: Hello,
     began: Instant,
@@ -41,6 +42,7 @@ impl<'s> Board<'s> {
         source: &'s Source,
         boot: u64,
         speeds: Vec<u32>,
+        n_threads: usize,
         candidates: Candidates,
     ) -> anyhow::Result<Self> {
         let slots = match source {
@@ -60,7 +62,8 @@ impl<'s> Board<'s> {
         };
         Ok(Self {
             source,
-            served: open(source)?,
+            served: open(source, n_threads)?,
+            n_threads,
             receiver: Receiver::new(slots),
             results: Results::default(),
             candidates,
@@ -90,7 +93,7 @@ impl<'s> Board<'s> {
         let on_trial = pointer.trial.map(|trial| trial.generation);
         let named = on_trial.or(pointer.confirmed).map(|known| known.number);
         if named != self.served.as_ref().map(Served::generation) {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         Ok(())
     }
@@ -165,7 +168,7 @@ impl<'s> Board<'s> {
         if let Source::Store(slots) = self.source
             && is_on_trial
             && slots.rollback(reason).is_ok()
-            && let Ok(served) = Served::of_store(slots)
+            && let Ok(served) = Served::of_store(slots, self.n_threads)
         {
             self.served = served;
         }
@@ -226,7 +229,7 @@ impl<'s> Board<'s> {
     fn serving(&mut self, slots: &Slots) -> Refused<Reply> {
         self.follow_store()?;
         if self.served.is_none() {
-            self.served = Served::of_store(slots).map_err(|err| refusal(&err))?;
+            self.served = Served::of_store(slots, self.n_threads).map_err(|err| refusal(&err))?;
         }
         let served = self.served.as_ref();
         Ok(Reply::Serving {
@@ -317,10 +320,10 @@ fn image_of<'r>(receiver: &'r Receiver<'_>, image: [u8; 32]) -> Refused<&'r [u8]
     bytes.ok_or_else(|| failed(Code::Absent, "this image was not sent"))
 }
 
-fn open(source: &Source) -> anyhow::Result<Option<Served>> {
+fn open(source: &Source, n_threads: usize) -> anyhow::Result<Option<Served>> {
     Ok(match source {
-        Source::Files(files) => Some(Served::open(files)?),
-        Source::Store(slots) => Served::of_store(slots)?,
+        Source::Files(files) => Some(Served::open(files, n_threads)?),
+        Source::Store(slots) => Served::of_store(slots, n_threads)?,
     })
 }
 
@@ -347,7 +350,7 @@ impl Answers for Board<'_> {
         self.receiver = Receiver::new(self.slots().ok());
         self.candidates.drop_child();
         self.give_up_trial("it failed at a request for no known reason");
-        self.served = open(self.source)?;
+        self.served = open(self.source, self.n_threads)?;
         Ok(())
     }
 }

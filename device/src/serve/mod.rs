@@ -67,8 +67,16 @@ impl Where {
     }
 }
 
+/// How a board works.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Threads that encode and search, at least 1.
+    pub n_threads: usize,
+    /// Told when what a host measures begins and ends.
+    pub edges: Edges,
+}
+
 /// Serves until `stop` is set or the stream ends. A serial port that is lost is waited for.
-/// `edges` are told when what a host measures begins and ends.
 ///
 /// # Errors
 /// If what is to be served can not be used, the port can not be opened at the start, or the
@@ -76,7 +84,7 @@ impl Where {
 pub fn serve(
     source: Source,
     place: &Where,
-    edges: Edges,
+    work: Work,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let port = place.open()?;
@@ -104,8 +112,9 @@ pub fn serve(
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            let candidates = Candidates::new(edges, watch);
-            let mut board = Board::open(&source, boot_number(), speeds, candidates)?;
+            let candidates = Candidates::new(work.edges, watch);
+            let n_threads = work.n_threads;
+            let mut board = Board::open(&source, boot_number(), speeds, n_threads, candidates)?;
             // Whoever waits for this is there, or the program ends.
             let _ = opened_in.send(());
             work::work(&mut board, &bench)

@@ -1,6 +1,6 @@
 //! What serves at the moment: a student with its gallery, from two files or from a store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eyas_shared::fingerprint::{ContentHasher, Fingerprint};
 use eyas_shared::link::message::{Answer, FileId, GalleryInfo, MAX_NAME_BYTES, StudentInfo, cut};
@@ -58,7 +58,7 @@ impl Served {
     ///
     /// # Errors
     /// If they can not be used, or not together.
-    pub(super) fn open(files: &Files) -> Result<Self, StoreError> {
+    pub(super) fn open(files: &Files, n_threads: usize) -> Result<Self, StoreError> {
         let id = |path: &PathBuf| -> Result<(FileId, PathBuf), StoreError> {
             let file = MappedFile::open(path)?;
             let mut hasher = ContentHasher::new();
@@ -69,7 +69,8 @@ impl Served {
             };
             Ok((id, path.clone()))
         };
-        let store = Store::open(&files.bundle, &files.gallery)?;
+        let mut store = Store::open(&files.bundle, &files.gallery)?;
+        set_threads(&mut store, &files.bundle, n_threads)?;
         Ok(Self {
             known: Known::of(&store.matcher()?, store.calibrations()),
             held: Held::Files(store),
@@ -82,8 +83,8 @@ impl Served {
     ///
     /// # Errors
     /// If nothing that is installed can be opened.
-    pub(super) fn of_store(slots: &Slots) -> Result<Option<Self>, SlotsError> {
-        let opened = match slots.open_to_serve() {
+    pub(super) fn of_store(slots: &Slots, n_threads: usize) -> Result<Option<Self>, SlotsError> {
+        let mut opened = match slots.open_to_serve() {
             Ok(opened) => opened,
             Err(SlotsError::Empty { .. }) => return Ok(None),
             Err(err) => return Err(err),
@@ -94,6 +95,8 @@ impl Served {
             let hash = hash.0;
             Ok((FileId { hash, bytes }, path))
         };
+        let path = slots.file_path(opened.serving.generation.bundle);
+        set_threads(&mut opened.store, &path, n_threads)?;
         let generation = &opened.serving.generation;
         let matcher = opened.store.matcher()?;
         let known = Known::of(&matcher, opened.store.calibrations());
@@ -177,4 +180,11 @@ impl Served {
         let looked = look(encoder, &answerer, bytes, &plain_request(k))?;
         Ok(wire::answer(&matcher, &looked, image, encoder.space()))
     }
+}
+
+fn set_threads(store: &mut Store, bundle: &Path, n_threads: usize) -> Result<(), StoreError> {
+    store.set_threads(n_threads).map_err(|source| {
+        let path = bundle.to_owned();
+        StoreError::Student { path, source }
+    })
 }

@@ -236,8 +236,8 @@ impl Plan {
                 "the name `{name}` is empty, holds one of `/#,` or begins or ends with a space"
             ));
         }
-        if let Some(name) = { self.students.iter() }
-            .find_map(|(name, bundles)| bundles.is_empty().then_some(name))
+        if let Some(name) =
+            { self.students.iter() }.find_map(|(name, bundles)| bundles.is_empty().then_some(name))
         {
             return Some(format!("student `{name}` names no bundle"));
         }
@@ -336,7 +336,8 @@ shop = "shop.gallery"
 
     #[test]
     fn what_makes_no_sense_is_named() {
-        let message = |from: &str, to: &str| parse(&PLAN.replace(from, to)).unwrap_err().to_string();
+        let message =
+            |from: &str, to: &str| parse(&PLAN.replace(from, to)).unwrap_err().to_string();
         assert!(message("threads", "thread").contains("unknown field `thread`"));
         assert!(message("[1, 2]", "[0]").contains("threads"));
         assert!(message("[1, 2]", "[1]\ntop_k = 32").contains("top_k"));

@@ -57,6 +57,8 @@ pub struct Protocol {
     pub mode: String,
     /// Windows of each cell.
     pub n_windows: usize,
+    /// How often a window is measured again because it was flagged.
+    pub n_retries: usize,
     /// A window lasts at least so long ...
     pub at_least_s: f64,
     /// ... and until so many queries were answered.
@@ -69,6 +71,8 @@ pub struct Protocol {
     pub top_k: usize,
     /// Orders cells and windows.
     pub seed: u64,
+    /// What was added to the clock of the power meter, if there was one.
+    pub energy_offset_s: f64,
 }
 
 /// The board that was measured.

@@ -200,8 +200,14 @@ mod tests {
             }],
         });
         visit.save(folder.path()).unwrap();
-        assert_eq!(Visit::read(folder.path(), "s/f16/1/g", purpose), Some(visit));
-        assert_eq!(Visit::read(folder.path(), "s/f16/1/g", Purpose::Accuracy), None);
+        assert_eq!(
+            Visit::read(folder.path(), "s/f16/1/g", purpose),
+            Some(visit)
+        );
+        assert_eq!(
+            Visit::read(folder.path(), "s/f16/1/g", Purpose::Accuracy),
+            None
+        );
         assert_eq!(Visit::read(folder.path(), "s/f32/1/g", purpose), None);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 could not do it or not all of it.
 
+mod bench;
 mod bench_training;
 mod board;
 mod calibrate;
@@ -111,6 +112,8 @@ enum Command {
     Query(board::query::Args),
     /// Find out what is wrong between this machine and a board.
     Doctor(board::doctor::Args),
+    /// Measure students on a board: how quick, how often right, how much memory.
+    Bench(bench::Args),
 }
 
 /// What a command found.
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(args) => board::rollback::run(&args),
         Command::Query(args) => board::query::run(&args),
         Command::Doctor(args) => board::doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         // Already reported: the answer did not arrive whole.

@@ -20,6 +20,26 @@ const STEP: Duration = Duration::from_millis(100);
 const SHORT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(300);
 
+/// How long the board may take for an answer, and between two of them.
+fn patience_for(ask: &Ask) -> Duration {
+    match ask {
+        Ask::Activate(_)
+        | Ask::Rollback { .. }
+        | Ask::Apply { .. }
+        | Ask::Query { .. }
+        | Ask::Prepare(_)
+        | Ask::Try { .. }
+        | Ask::Conclude => LONG,
+        // As long as the board itself waits for its process.
+        Ask::Profile { .. } => 2 * LONG,
+        Ask::Measure(window) => {
+            let time = u64::from(window.warm_up_ms) + u64::from(window.at_least_ms);
+            LONG + Duration::from_millis(2 * time)
+        }
+        _ => SHORT,
+    }
+}
+
 /// How long the other end may take to be heard at another speed.
 const SPEED_PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -130,10 +150,7 @@ impl Client {
     /// # Errors
     /// If the link breaks, the board refuses, or it does not answer.
     pub fn ask(&mut self, what: &'static str, ask: Ask) -> Result<Reply, ClientError> {
-        let patience = match ask {
-            Ask::Activate(_) | Ask::Rollback { .. } | Ask::Apply { .. } | Ask::Query { .. } => LONG,
-            _ => SHORT,
-        };
+        let patience = patience_for(&ask);
         let op = self.send(ask)?;
         self.reply_to(what, op, patience)
     }
@@ -149,8 +166,9 @@ impl Client {
         ask: Ask,
         mut each: impl FnMut(Reply) -> Result<bool, ClientError>,
     ) -> Result<(), ClientError> {
+        let patience = patience_for(&ask);
         let op = self.send(ask)?;
-        while each(self.reply_to(what, op, SHORT)?)? {}
+        while each(self.reply_to(what, op, patience)?)? {}
         Ok(())
     }
 

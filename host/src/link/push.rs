@@ -22,7 +22,7 @@ use super::{Address, Client, ClientError, Options};
 pub const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// Pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes that are hashed at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -236,6 +236,11 @@ impl Pusher {
         Ok(self.client.insert(client))
     }
 
+    /// The session is lost: the next use begins another.
+    pub fn lose(&mut self) {
+        self.client = None;
+    }
+
     /// Takes leave.
     ///
     /// # Errors
@@ -246,7 +251,7 @@ impl Pusher {
 }
 
 /// Whether a link may come back by itself: also its port may be gone for a while.
-fn may_come_back(err: &ClientError) -> bool {
+pub(crate) fn may_come_back(err: &ClientError) -> bool {
     use eyas_device::port::PortError;
     err.is_loss()
         || matches!(

@@ -20,8 +20,8 @@ use crate::link::{Address, Client, ClientError, Options};
 /// Speeds of old consoles, which a board may be set to as well.
 const SLOW_SPEEDS: [u32; 4] = [57_600, 38_400, 19_200, 9600];
 
-/// How long a board that listens may take to answer.
-const OTHER_SPEED_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a board that listens may take to answer: its line never waits for its work.
+const OTHER_SPEED_PATIENCE: Duration = Duration::from_millis(700);
 
 /// Where the board is.
 #[derive(clap::Args)]
@@ -48,6 +48,25 @@ pub(super) struct BoardArgs {
 }
 
 impl BoardArgs {
+    /// Where the board is and how to begin, or what a file says where nothing is named here.
+    ///
+    /// # Errors
+    /// As `address` of the file.
+    pub(super) fn or(
+        &self,
+        address: impl FnOnce() -> Result<Address, ClientError>,
+        options: Options,
+    ) -> Result<(Address, Options), ClientError> {
+        let named = self.stdio_command.is_some() || self.port.is_some();
+        let address = if named { self.address()? } else { address()? };
+        let raise_to = self.fast_baud.or(options.raise_to);
+        let options = Options {
+            raise_to,
+            ..self.options()
+        };
+        Ok((address, options))
+    }
+
     fn address(&self) -> Result<Address, ClientError> {
         match (&self.stdio_command, &self.port) {
             (Some(command), _) => Ok(Address::Command(command.clone())),
