@@ -13,6 +13,7 @@ pub mod data;
 pub mod synth;
 
 pub mod linear_algebra;
+pub mod memory;
 
 pub mod embeddings;
 pub mod gallery;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Role;
-use crate::hints::chain_of;
+use crate::hints::{chain_of, human_bytes};
 use crate::store::{MappedFile, Store, StoreError};
 
 /// The hidden subcommand of the child.
@@ -221,11 +221,30 @@ enum Said {
     },
 }
 
+/// Refuses a bundle that by its own account needs more memory than there is, before its
+/// network is read.
+fn check_declared(bundle: &Path, limits: Limits) -> Result<(), TrialFault> {
+    let of_bundle = |err: StoreError| TrialFault::refused(Some(Role::Bundle), chain_of(&err));
+    let file = MappedFile::open(bundle).map_err(of_bundle)?;
+    let declared = file.bundle().map_err(of_bundle)?.memory_bytes;
+    let limit = limits.memory_bytes;
+    match declared {
+        Some(bytes) if bytes > limit => {
+            let [bytes, limit] = [bytes, limit].map(human_bytes);
+            let reason = format!(
+                "it declares that it needs {bytes} of memory, and this store gives a student {limit}"
+            );
+            Err(TrialFault::refused(Some(Role::Bundle), reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The child's side: takes on the limits, tries the pair; the text is for standard output.
 #[must_use]
 pub fn in_child(bundle: &Path, gallery: &Path, limits: Limits) -> String {
     let outcome = match take_limits(bundle, gallery, limits) {
-        Ok(()) => InThisProcess.run(bundle, gallery),
+        Ok(()) => check_declared(bundle, limits).and_then(|()| InThisProcess.run(bundle, gallery)),
         Err(source) => Err(TrialFault::NotStarted { source }),
     };
     let said = match outcome {

@@ -9,7 +9,7 @@ use eyas_shared::link::{DEFAULT_TERMS, Endpoint, LinkError, State};
 use serde_json::json;
 
 use super::{BoardArgs, ask_info, human_bytes, leave};
-use crate::cli::{Answer, say};
+use crate::cli::{Answer, note, say};
 use crate::link::{Client, ClientError, diagnosis, recording};
 
 #[derive(clap::Args)]
@@ -90,6 +90,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
 fn tell_fault(err: ClientError, args: &Args) -> anyhow::Result<Answer> {
     let other_speed = match &err {
         ClientError::Link { source, .. } if matches!(source, LinkError::NoAnswer { .. }) => {
+            note("note: no answer; looking for the board at other speeds");
             args.board.other_speed()
         }
         _ => None,

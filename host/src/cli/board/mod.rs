@@ -20,8 +20,8 @@ use crate::link::{Address, Client, ClientError, Options};
 /// Speeds of old consoles, which a board may be set to as well.
 const SLOW_SPEEDS: [u32; 4] = [57_600, 38_400, 19_200, 9600];
 
-/// How long a board that listens may take to answer.
-const OTHER_SPEED_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a board that listens may take to answer: its line never waits for its work.
+const OTHER_SPEED_PATIENCE: Duration = Duration::from_millis(700);
 
 /// Where the board is.
 #[derive(clap::Args)]
