@@ -28,6 +28,7 @@ mod golden;
 mod hostile;
 mod link;
 mod losses;
+mod report;
 mod resume;
 mod runs;
 mod service;

@@ -28,6 +28,8 @@ mod text;
 use plot::Figure;
 
 pub use compose::{compose, sessions};
+#[cfg(test)]
+pub(crate) use fixture::session as example_session;
 pub use picture::{PictureError, Thumbnail};
 pub use text::thousands;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-/// One line of `eyas-device query --json`.
+/// One line of `eyas-device query --json`, as far as it is shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct QueryAnswer {
     schema: String,

@@ -6,8 +6,7 @@ use anyhow::Context;
 
 use super::answers::{Evaluation, Scores, Timing};
 use super::{Evaluations, Folder, Outcome};
-use crate::report::input::{self, Input};
-use crate::report::{Block, Cell, Chapter, Report, Section, Table, compose, run, thousands};
+use crate::report::{Block, Cell, Chapter, Report, Section, Table, compose, input, thousands};
 
 pub(super) fn report(folder: &Folder, seed: u64, outcome: &Outcome) -> anyhow::Result<Report> {
     let facts = [
@@ -23,60 +22,35 @@ pub(super) fn report(folder: &Folder, seed: u64, outcome: &Outcome) -> anyhow::R
         ),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let mut sections = vec![
-        Section::new(
-            "Does it find the right product?",
-            vec![Block::Table(scores(folder, outcome)?)],
-        ),
-        Section::new(
-            "How long does a query take?",
-            vec![Block::Table(times(outcome))],
-        ),
-    ];
-    sections.extend(training(folder)?);
-    sections.push(Section::new(
-        "What was done",
-        vec![Block::Table(steps(outcome))],
-    ));
-    sections.push(Section::new("How this was made", vec![Block::Facts(facts)]));
-    let measured = input::read(&outcome.session)?;
-    let measured = compose(&[measured], None, &[]);
-    let mut summary = vec![verdict(folder, outcome)?];
-    summary.extend(measured.summary);
-    let mut chapters = vec![Chapter {
-        title: "From shelves to a student".to_owned(),
-        sections,
-        ..Chapter::default()
-    }];
-    chapters.extend(measured.chapters.into_iter().map(|chapter| Chapter {
-        title: "Measured over the link, this machine being the board".to_owned(),
-        ..chapter
-    }));
+    let table = |title: &str, table: Table| Section::new(title, vec![Block::Table(table)]);
+    let own = Chapter {
+        title: "The student beside its teacher".to_owned(),
+        summary: Vec::new(),
+        sections: vec![
+            table("Does it find the right product?", scores(folder, outcome)?),
+            table("How long does a query take?", times(outcome)),
+            table("What was done", steps(outcome)),
+            Section::new("How this was made", vec![Block::Facts(facts)]),
+        ],
+    };
+    let records = records(folder, outcome)?;
+    let rest = compose(&records, None, &[]);
     Ok(Report {
         title: "A student that searches its teacher's gallery".to_owned(),
-        summary,
-        warnings: measured.warnings,
-        chapters,
+        summary: std::iter::once(verdict(folder, outcome)?)
+            .chain(rest.summary)
+            .collect(),
+        warnings: rest.warnings,
+        chapters: std::iter::once(own).chain(rest.chapters).collect(),
     })
 }
 
-/// The curves of teacher and student, as far as their runs are there.
-fn training(folder: &Folder) -> anyhow::Result<Vec<Section>> {
-    let mut runs = Vec::new();
-    for name in ["runs/teacher", "runs/student"] {
-        let path = folder.at(name);
-        if !Path::new(&path).exists() {
-            continue;
-        }
-        if let Input::Run(training) = input::read(Path::new(&path))? {
-            runs.push(training);
-        }
-    }
-    Ok(if runs.is_empty() {
-        Vec::new()
-    } else {
-        run::tell(&runs).sections
-    })
+/// What was measured over the link, and how teacher and student were trained.
+fn records(folder: &Folder, outcome: &Outcome) -> anyhow::Result<Vec<input::Input>> {
+    let runs = ["runs/teacher", "runs/student"].map(|run| folder.at(run).into());
+    let folders = std::iter::once(outcome.session.clone()).chain(runs);
+    let records = folders.map(|folder| input::read(&folder));
+    Ok(records.collect::<Result<_, _>>()?)
 }
 
 fn machine() -> String {
@@ -301,23 +275,35 @@ mod tests {
     use super::super::answers;
     use super::*;
     use crate::bench::results::RESULTS_FILE;
-    use crate::report::fixture;
+    use crate::report::example_session;
 
-    const LINE: &str = r#"{"schema": "eyas.query/1", "image": "a.jpg", "matches": [],
-        "timing_us": {"decode": 100, "preprocess": 20, "encode": 2000, "search": 3, "total": 2123}}"#;
+    fn line(image: &str) -> String {
+        let timing = serde_json::json!({"decode": 100, "preprocess": 20, "encode": 2000, "search": 3, "total": 2123});
+        let answer = serde_json::json!({"schema": "eyas.query/1", "image": image, "matches": [],
+            "timing_us": timing, "space_id": "x"});
+        format!("{answer}\n")
+    }
 
     #[test]
-    fn answers_become_a_report() {
+    fn answers_and_records_become_a_report() {
         let data = tempfile::tempdir().unwrap();
         let folder = Folder(data.path().join("demo"));
-        std::fs::create_dir_all(data.path().join("demo/bundles")).unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.0.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
         for name in ["shelf.gallery", "bundles/shelf-f16.bundle"] {
-            std::fs::write(data.path().join("demo").join(name), vec![0; 1_234_567]).unwrap();
+            write(name, &vec![0; 1_234_567]);
         }
-        let session = data.path().join("session");
-        std::fs::create_dir(&session).unwrap();
-        let results = fixture::session();
-        std::fs::write(session.join(RESULTS_FILE), results.to_json()).unwrap();
+        let session = folder.0.join("sessions/1");
+        let results = example_session().to_json();
+        write(&format!("sessions/1/{RESULTS_FILE}"), results.as_bytes());
+        for run in ["teacher", "student"] {
+            write(&format!("runs/{run}/recipe.toml"), b"name = \"shelf\"\n");
+            let epoch = r#"{"epoch":1,"loss":0.5,"validation_recall_at_1":null,"seconds":2.0}"#;
+            write(&format!("runs/{run}/metrics.jsonl"), epoch.as_bytes());
+        }
         let json = r#"{"schema": "eyas.evaluation/1", "n_queries": 2, "n_gallery": 3,
             "recall_at_1": 0.5, "teacher": {"recall_at_1": 1.0},
             "histogram": {"recall_at_1": 0.125}, "chance_recall_at_1": 0.1, "more": 3}"#;
@@ -327,7 +313,7 @@ mod tests {
         };
         let outcome = Outcome {
             evaluations: vec![("f16", evaluations)],
-            queries: answers::queries(&LINE.replace('\n', " ")).unwrap(),
+            queries: answers::queries(&(line("a.jpg") + &line("b.jpg"))).unwrap(),
             query_command: "eyas-device query".to_owned(),
             evaluate_command: "eyas evaluate".to_owned(),
             session,
@@ -339,7 +325,13 @@ mod tests {
             "{text}"
         );
         let page = report(&folder, 7, &outcome).unwrap().to_html();
-        assert!(page.contains("50.0 % of 2 queries"), "{text}");
-        assert!(page.contains("Measured over the link") && page.contains("<svg"));
+        for part in [
+            "50.0 % of 2 queries",
+            "✗ wrong",
+            "Recall against latency",
+            "2 training runs",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Which labels are found, and which are taken for which others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::View;
-use crate::bench::results::{Accuracy, Cell as Measured, QueryAnswer};
+use crate::bench::results::{Accuracy, QueryAnswer};
 use crate::report::plot::{Figure, Matrix};
 use crate::report::text::{counted, thousands};
 use crate::report::{Block, Cell, Section, Table};
@@ -23,7 +23,7 @@ struct Answered<'a> {
 
 pub(super) fn section(view: &View<'_>) -> Option<Section> {
     let cell = view.looked_at()?;
-    let answered = answered(view, cell, cell.accuracy.as_ref()?);
+    let answered = answered(view, cell.accuracy.as_ref()?);
     if answered.is_empty() {
         return None;
     }
@@ -41,23 +41,19 @@ pub(super) fn section(view: &View<'_>) -> Option<Section> {
 
 /// Answers to queries that have something to find: a query whose label is nowhere in the
 /// gallery can not be answered right, and is left out.
-fn answered<'a>(view: &View<'a>, cell: &Measured, accuracy: &'a Accuracy) -> Vec<Answered<'a>> {
-    let mut galleries = view.results.galleries.iter();
-    let gallery = galleries.find(|gallery| gallery.name == cell.gallery);
-    let known: BTreeSet<&str> = { gallery.into_iter() }
-        .flat_map(|gallery| gallery.map.iter().map(|point| &*point.label))
-        .collect();
-    let all_have = accuracy.n_without_relevant == 0 || known.is_empty();
+fn answered<'a>(view: &View<'a>, accuracy: &'a Accuracy) -> Vec<Answered<'a>> {
     let of = |answer: &'a QueryAnswer| {
-        let label = &*view.results.queries.get(answer.query)?.label;
-        let has_relevant = all_have || answer.first_right.is_some() || known.contains(label);
-        has_relevant.then(|| Answered {
-            label,
+        Some(Answered {
+            label: &view.results.queries.get(answer.query)?.label,
             found: answer.matches.first().map(|found| &*found.label),
             is_right: answer.first_right == Some(0),
         })
     };
-    accuracy.answers.iter().filter_map(of).collect()
+    let answers = accuracy
+        .answers
+        .iter()
+        .filter(|answer| answer.n_relevant > 0);
+    answers.filter_map(of).collect()
 }
 
 /// The worst labels, and the others if there are many.
@@ -201,11 +197,12 @@ mod tests {
         for cell in &mut session.cells {
             let accuracy = cell.accuracy.as_mut().unwrap();
             accuracy.n_without_relevant = 1;
+            accuracy.answers[0].n_relevant = 0;
             accuracy.answers[0].first_right = None;
         }
         let view = View::of(&session, &[]);
         let cell = view.looked_at().unwrap();
-        let answered = answered(&view, cell, cell.accuracy.as_ref().unwrap());
+        let answered = answered(&view, cell.accuracy.as_ref().unwrap());
         assert_eq!(answered.len(), session.queries.len() - 1);
         assert!(answered.iter().all(|answer| answer.label != "nowhere"));
     }

@@ -308,10 +308,11 @@ impl<'a> View<'a> {
             (
                 "protocol",
                 format!(
-                    "{}: {} windows a cell, each of at least {} s and {} queries after {} s of \
-                     warm-up, over {} images in turn; {} matches a query; order by seed {}",
+                    "{}: {} windows a cell, flagged ones measured again up to {} times, each of at \
+                     least {} s and {} queries after {} s of warm-up, over {} images in turn; {} matches a query; order by seed {}",
                     protocol.mode,
                     protocol.n_windows,
+                    protocol.n_retries,
                     protocol.at_least_s,
                     protocol.at_least,
                     protocol.warm_up_s,
