@@ -30,7 +30,7 @@ pub struct Session {
     /// Where it lies.
     pub folder: PathBuf,
     /// What it found.
-    pub results: Results,
+    pub results: Box<Results>,
 }
 
 /// A training run with the numbers of its steps.
@@ -66,7 +66,7 @@ pub enum InputError {
 /// If it is not known, or can not be read.
 pub fn read(folder: &Path) -> Result<Input, InputError> {
     if folder.join(RESULTS_FILE).is_file() {
-        let results = Results::read(folder)?;
+        let results = Box::new(Results::read(folder)?);
         let folder = folder.to_owned();
         return Ok(Input::Session(Session { folder, results }));
     }

@@ -89,7 +89,10 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
 /// Names cause and remedy of a fault; one that nothing is known of is an error.
 fn tell_fault(err: ClientError, args: &Args) -> anyhow::Result<Answer> {
     let other_speed = match &err {
-        ClientError::Link { source, .. } if matches!(source, LinkError::NoAnswer { .. }) => {
+        ClientError::Link {
+            source: LinkError::NoAnswer { .. },
+            ..
+        } => {
             note("note: no answer; looking for the board at other speeds");
             args.board.other_speed()
         }
