@@ -138,7 +138,10 @@ mod tests {
         std::fs::write(folder.join(PICTURES).join(format!("{id}.jpg")), &jpeg).unwrap();
         std::fs::write(root.path().join("outside.jpg"), &jpeg).unwrap();
         let results = fixture::session();
-        let session = Session { folder, results };
+        let session = Session {
+            folder,
+            results: Box::new(results),
+        };
         assert!(session.picture(id).is_some());
         assert!(session.picture("../../outside").is_none());
         assert!(session.picture(&"0".repeat(32)).is_none());
