@@ -36,13 +36,16 @@ fn a_board_that_is_told_to_end_does_wherever_a_push_is() {
     let mut random = Random::new(19).fork("terms");
     let n_terms = n_terms();
     let mut longest = Duration::ZERO;
+    let mut heard = 0;
     for term in 0..n_terms {
         // Anywhere in its share of the file, and a little beyond its end: while it is tried.
         let at = (term as f64 + random.unit()) / n_terms as f64 * bytes as f64 * 1.02;
-        if !cable.wait_for_bytes(at as u64) {
+        // Before a program has answered it may not know yet that it can be told to end.
+        if !cable.wait_for_bytes(at as u64) || !cable.wait_for_bytes_to_host(heard + 1) {
             break;
         }
         let (code, took) = board.terminate_within(PATIENCE);
+        heard = cable.bytes_to_host();
         assert_eq!(code, Some(0));
         longest = longest.max(took);
         board = desk.serve_store(&cable);
