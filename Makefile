@@ -62,7 +62,7 @@ doc: setup ## documentation of the crates; warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --workspace
 
 board: ## the device program as it goes on a board; needs no libtorch
-	$(CARGO) build --profile board -p eyas-device
+	EYAS_COMMIT=$$(git rev-parse --short=10 HEAD 2>/dev/null) $(CARGO) build --profile board -p eyas-device
 
 clean: ## remove what was built and the demo; the libtorch in the cache folder stays
 	$(CARGO) clean

@@ -266,6 +266,7 @@ pub(crate) fn bundle_around(onnx: &[u8], dim: u32, probes: Embeddings) -> Vec<u8
         onnx,
         probe_embeddings: probes,
         calibrations: Vec::new(),
+        memory_bytes: None,
     }
     .to_bytes()
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use eyas_device::slots::{Disk, Slots};
 use eyas_device::{encoder, selftest};
-use eyas_shared::bundle::probe_image;
+use eyas_shared::bundle::{Bundle, probe_image};
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::gallery::Codes;
+use eyas_shared::gallery::{Codes, Gallery, delta};
 use eyas_shared::preprocess::prepare;
 use eyas_shared::random::Random;
 use minisign::KeyPair;
@@ -296,6 +296,26 @@ fn a_student_that_needs_more_memory_than_a_trial_may_use_is_refused() {
 }
 
 #[test]
+fn a_student_that_declares_more_memory_than_there_is_is_refused_before_it_is_read() {
+    let board = Board::serving();
+    // What can not be run would be told otherwise.
+    let looping = onnx_with(i64::from(DIM), |graph| {
+        graph.node[1].op_type = "Loop".to_owned();
+    });
+    let bytes = bundle_around(&looping, DIM, embeddings(2, DIM as usize, 1));
+    let mut declared = Bundle::read(&bytes).unwrap();
+    declared.memory_bytes = Some(49 << 20);
+    fs::write(board.at("declared.bundle"), declared.to_bytes()).unwrap();
+    board.refuses(
+        "declared.bundle",
+        &["declares that it needs 49.0 MiB of memory, and this store gives a student 48.0 MiB"],
+    );
+    declared.memory_bytes = Some(48 << 20);
+    fs::write(board.at("declared.bundle"), declared.to_bytes()).unwrap();
+    board.refuses("declared.bundle", &["operator `Loop`"]);
+}
+
+#[test]
 fn a_student_that_computes_other_probes_than_promised_is_refused() {
     let board = Board::serving();
     let wrong = bundle_around(&onnx(i64::from(DIM)), DIM, embeddings(2, DIM as usize, 5));
@@ -456,11 +476,29 @@ fn kill_after(mut command: Command, time: Duration) -> bool {
 
 #[test]
 fn installations_that_are_killed_leave_a_store_that_answers_and_takes_updates() {
-    let n_kills = std::env::var("EYAS_KILLS").map_or(N_KILLS, |n| n.parse().unwrap());
+    kill_installations(&Board::serving(), ["new.gallery", "old.gallery"]);
+}
+
+#[test]
+fn deltas_that_are_killed_leave_a_store_that_answers_and_takes_updates() {
     let board = Board::serving();
+    let [old, new] = [gallery(1), gallery(2)];
+    let [old, new] = [&old, &new].map(|bytes| Gallery::open(bytes).unwrap());
+    let write = |name: &str, from, to| {
+        fs::write(board.at(name), delta::between(from, to).unwrap()).unwrap();
+    };
+    write("there.delta", &old, &new);
+    write("back.delta", &new, &old);
+    kill_installations(&board, ["there.delta", "back.delta"]);
+}
+
+/// Installs one file after the other, again and again, and kills most of it. The first leads
+/// to the new gallery, the second to the old one.
+fn kill_installations(board: &Board, names: [&str; 2]) {
+    let n_kills = std::env::var("EYAS_KILLS").map_or(N_KILLS, |n| n.parse().unwrap());
     let answers = [1, 2].map(answer_of);
     let install = |i: usize| {
-        let name = ["new.gallery", "old.gallery"][i % 2];
+        let name = names[i % 2];
         board.command(&format!("install --store s {name} --confirm"))
     };
     let started = Instant::now();

@@ -165,3 +165,26 @@ fn an_answer_confirms_a_trial_and_a_new_generation_is_taken_up() {
     assert!(child.wait().unwrap().success());
     assert_eq!(run("status --store s --json")["confirmed"]["number"], 2);
 }
+
+#[test]
+fn a_stream_without_a_whole_image_says_so() {
+    let board = board();
+    let jpeg = jpeg();
+    let half = &jpeg[..jpeg.len() / 2];
+    for (stream, words) in [
+        (half, "it ended within its first image, after"),
+        (b"RIFF....AVI LIST", "no JPEG image is in its 16 bytes"),
+    ] {
+        let mut child = command(&board, "watch --mjpeg - --bundle b --gallery g")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stream).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.contains(words), "{err}");
+        assert!(output.stdout.is_empty());
+    }
+}

@@ -13,6 +13,7 @@ pub mod data;
 pub mod synth;
 
 pub mod linear_algebra;
+pub mod memory;
 
 pub mod embeddings;
 pub mod gallery;
@@ -28,6 +29,7 @@ pub mod student;
 pub mod export;
 
 pub mod bench;
+pub mod compare;
 pub mod link;
 
 pub mod calibrate;

@@ -5,6 +5,7 @@
 //! old one sees what the new one gets wrong, not the mean. So besides both recalls the *flip
 //! rate* is counted: queries that were answered right and are not any more.
 
+use crate::evaluate::paired::sign_test;
 use crate::evaluate::{QueryOutcome, Retrieval};
 
 /// An old student and a new one over the same queries; those without a relevant gallery
@@ -81,22 +82,10 @@ impl Comparison {
         self.share(self.n_lost)
     }
 
-    /// Probability that two equally good students differ by as much, either way: the exact
-    /// sign test over the queries on which they disagree (McNemar 1947).
+    /// See [`sign_test`].
     #[must_use]
     pub fn chance(&self) -> f64 {
-        let n = self.n_lost + self.n_won;
-        let fewer = self.n_lost.min(self.n_won);
-        // In logarithms, because 2^-n leaves the range of f64 soon.
-        let mut ln_choose = 0.0;
-        let mut tail = 0.0;
-        for i in 0..=fewer {
-            if i > 0 {
-                ln_choose += ((n - i + 1) as f64 / i as f64).ln();
-            }
-            tail += (ln_choose - n as f64 * std::f64::consts::LN_2).exp();
-        }
-        (2.0 * tail).min(1.0)
+        sign_test(self.n_lost, self.n_won)
     }
 
     fn share(&self, n: usize) -> f64 {
@@ -137,21 +126,5 @@ mod tests {
         );
         assert_eq!((found.drop(), found.flip_rate()), (0.0, 0.25));
         assert_eq!(found.chance(), 1.0);
-    }
-
-    #[test]
-    fn the_sign_test_has_the_values_of_the_binomial() {
-        let found = |n_lost, n_won| Comparison {
-            n_queries: 100,
-            n_right_both: 0,
-            n_lost,
-            n_won,
-            lost: Vec::new(),
-        };
-        // 2 * (1 + 10) / 2^10 and 2 / 2^5.
-        for (lost, won, expected) in [(9, 1, 22.0 / 1024.0), (0, 5, 2.0 / 32.0), (0, 0, 1.0)] {
-            assert!((found(lost, won).chance() - expected).abs() < 1e-12);
-        }
-        assert!(found(2000, 10).chance() < 1e-300);
     }
 }

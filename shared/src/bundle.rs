@@ -3,8 +3,8 @@
 //! A bundle holds the network as ONNX, the [`PreprocessSpec`] of the pixels it reads, the
 //! space its embeddings live in, and the embeddings of a few probe images
 //! ([`probe_image`]), so that any machine can check that it computes what the host
-//! verified. It may carry a [`Calibration`] for each gallery that it serves. It does not hold
-//! images or the teacher.
+//! verified. It may carry a [`Calibration`] for each gallery that it serves, and say what
+//! memory the student takes. It does not hold images or the teacher.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,13 +17,15 @@ use crate::preprocess::{PreprocessSpec, RgbImage};
 use crate::quant;
 use crate::random::Random;
 
-/// The newest bundle version: the first with calibrations. A bundle without any is written
-/// as version 1, which older programs read too.
-pub const VERSION: u16 = 2;
+/// The newest bundle version: the first that declares its memory; version 2 was the first
+/// with calibrations. A bundle is written as the oldest version that holds what it says, so
+/// that older programs read it too.
+pub const VERSION: u16 = 3;
 
 const ONNX: Tag = *b"ONNX";
 const PROBES: Tag = *b"PRBE";
 const CALIBRATION: Tag = *b"CALB";
+const MEMORY: Tag = *b"MEMO";
 
 /// How a student's weights are stored. Computation is in f32 for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +139,9 @@ pub struct Bundle<'a> {
     pub probe_embeddings: Embeddings,
     /// What scores mean, by gallery; each gallery once.
     pub calibrations: Vec<Calibration>,
+    /// Bytes of memory that it takes to load the student and to encode one image on one
+    /// thread, beside the mapped file; more than 0. None if nobody has measured it.
+    pub memory_bytes: Option<u64>,
 }
 
 impl<'a> Bundle<'a> {
@@ -176,6 +181,7 @@ impl<'a> Bundle<'a> {
         }
         let calibrations = read_calibrations(&container, dim, probe_embeddings.n_rows())?;
         Ok(Self {
+            memory_bytes: read_memory(&container)?,
             header,
             onnx,
             probe_embeddings,
@@ -213,10 +219,30 @@ impl<'a> Bundle<'a> {
             .iter()
             .map(Calibration::to_bytes)
             .collect();
-        let version = if calibrations.is_empty() { 1 } else { VERSION };
+        let memory = self.memory_bytes.map(u64::to_le_bytes);
+        let version = match (&memory, calibrations.is_empty()) {
+            (Some(_), _) => 3,
+            (None, false) => 2,
+            (None, true) => 1,
+        };
         let mut sections = vec![(ONNX, self.onnx), (PROBES, &probes)];
         sections.extend(calibrations.iter().map(|data| (CALIBRATION, &data[..])));
+        sections.extend(memory.iter().map(|bytes| (MEMORY, &bytes[..])));
         container::write(Kind::Bundle, version, &self.header, &sections)
+    }
+}
+
+/// Versions before 3 declare nothing: a section of that name means nothing there.
+fn read_memory(container: &Container<'_>) -> Result<Option<u64>, BundleError> {
+    if container.version < 3 {
+        return Ok(None);
+    }
+    let bytes: Result<[u8; 8], _> = container.section(MEMORY)?.try_into();
+    match bytes.map(u64::from_le_bytes) {
+        Ok(bytes) if bytes > 0 => Ok(Some(bytes)),
+        _ => Err(BundleError::Contradiction {
+            what: "it declares no memory, and is of a version that does".to_owned(),
+        }),
     }
 }
 

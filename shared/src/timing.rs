@@ -321,7 +321,8 @@ mod tests {
         let throttled = vec![Flag::Throttled];
         let noisy = vec![Flag::Noisy];
         let swapped = vec![Flag::Swapped];
-        let cases: [(Vec<Flag>, fn(&mut Moment)); 9] = [
+        type Change = fn(&mut Moment);
+        let cases: [(Vec<Flag>, Change); 9] = [
             (throttled.clone(), |at| at.firmware_throttled = Some(0x4)),
             (throttled.clone(), |at| at.pace_nanos = 1100),
             (throttled, |at| {

@@ -1,5 +1,6 @@
 //! A serial cable between two programs: two pseudo-terminals and somebody who carries the
-//! bytes, counts them, and does to them what a test wants.
+//! bytes, counts them, and does to them what a test wants. Ends that have set two speeds
+//! hear noise, as on a wire.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::tcgetattr;
 
 /// How often the carrier looks whether it should end.
 const STEP: Duration = Duration::from_millis(20);
@@ -25,6 +27,10 @@ struct Control {
     cut: AtomicBool,
     /// One byte of so many is damaged; 0 damages none.
     damage_every: AtomicU64,
+    /// Above this speed the cable carries noise; 0 carries all.
+    top_speed: AtomicU64,
+    /// The highest speed at which bytes arrived.
+    fastest: AtomicU64,
     /// Bytes that were carried to the board, and to the host.
     passed: Mutex<[u64; 2]>,
     news: Condvar,
@@ -73,6 +79,16 @@ fn pause() {
     let _ = poll(&mut [], Some(&limit));
 }
 
+/// The speed that the program at a pseudo-terminal has set.
+fn speed(plug: &OwnedFd) -> u64 {
+    tcgetattr(plug).map_or(0, |settings| settings.output_speed().into())
+}
+
+/// What bytes sound like at another speed: fewer, and others.
+fn garble(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().step_by(2).map(|byte| byte ^ 0xa5).collect()
+}
+
 fn carry(from: &OwnedFd, to: &OwnedFd, control: &Control, is_to_board: bool) {
     let mut buffer = [0; 4096];
     let mut n_carried = 0_u64;
@@ -93,8 +109,16 @@ fn carry(from: &OwnedFd, to: &OwnedFd, control: &Control, is_to_board: bool) {
                 *byte ^= 0x10;
             }
         }
-        if !control.cut.load(Ordering::Relaxed) {
+        let (sent_at, heard_at) = (speed(from), speed(to));
+        let top_speed = control.top_speed.load(Ordering::Relaxed);
+        let is_heard = sent_at == heard_at && (top_speed == 0 || sent_at <= top_speed);
+        if control.cut.load(Ordering::Relaxed) {
+            // Nothing arrives.
+        } else if is_heard {
+            control.fastest.fetch_max(sent_at, Ordering::Relaxed);
             hand_over(to, bytes, control);
+        } else {
+            hand_over(to, &garble(bytes), control);
         }
         control.passed()[usize::from(!is_to_board)] += bytes.len() as u64;
         control.news.notify_all();
@@ -146,6 +170,17 @@ impl Cable {
     /// Damages one byte of so many from now on; 0 damages none.
     pub fn damage_every(&self, n_bytes: u64) {
         self.control.damage_every.store(n_bytes, Ordering::Relaxed);
+    }
+
+    /// Carries only noise at higher speeds from now on.
+    pub fn limit_speed(&self, baud: u32) {
+        self.control.top_speed.store(baud.into(), Ordering::Relaxed);
+    }
+
+    /// The highest speed at which bytes have arrived, in baud.
+    #[must_use]
+    pub fn fastest(&self) -> u64 {
+        self.control.fastest.load(Ordering::Relaxed)
     }
 
     /// Loses everything from now on, or nothing any more.

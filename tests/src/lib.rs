@@ -1,5 +1,6 @@
 //! What the checks of `suite` share: where things lie, the two programs, temporary folders.
 
+pub mod browser;
 pub mod cable;
 pub mod other_host;
 

@@ -55,14 +55,17 @@ impl OtherHost {
         assert!(matches!(state, State::Open | State::Opening), "{state:?}");
     }
 
-    /// Sends a request, and waits for nothing.
+    /// Sends a request, and waits until it has arrived, not for an answer.
     ///
     /// # Panics
-    /// If the request finds no room.
+    /// If the request finds no room, or the link breaks.
     pub fn say(&mut self, ask: Ask) {
         self.op += 1;
         let bytes = message::to_bytes(&Request { op: self.op, ask });
         assert_eq!(self.endpoint.write(&bytes), bytes.len());
+        while !self.endpoint.is_settled() {
+            self.step();
+        }
     }
 
     /// The next answer.

@@ -500,3 +500,55 @@ fn energy_is_joined_with_windows_by_time() {
     let per_query = &found["cells"][0]["performance"]["joules_per_query"];
     assert!(per_query.as_f64().unwrap() > 0.0);
 }
+
+/// A candidate is trusted no more than a file that is to be installed.
+#[test]
+fn where_files_are_signed_only_signed_ones_are_measured() {
+    let desk = Desk::new(1, 0.0);
+    fs::remove_dir_all(desk.path("store")).unwrap();
+    run_ok("eyas", ["keys", "new", &desk.at("shop"), "--no-password"]);
+    let (key, public) = (desk.at("shop.key"), desk.at("shop.pub"));
+    run_ok(
+        "eyas-device",
+        ["init", "--store", &desk.at("store"), "--key", &public],
+    );
+    let command = desk.stdio_command();
+    let words = ["--stdio-command", &command, "--json"];
+    let outcome = said(spawn(desk.bench(&words)));
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    let object: Value = serde_json::from_str(&outcome.out).unwrap();
+    let failures = object["cells"][0]["failures"].to_string();
+    assert!(failures.contains("not signed"), "{failures}");
+    assert_eq!(object["cells"][0]["recall_at_1"], Value::Null);
+
+    for file in ["b", "g"] {
+        run_ok(
+            "eyas",
+            ["sign", &desk.at(file), "--key", &key, "--counter", "1"],
+        );
+    }
+    let session = object["session"].as_str().unwrap();
+    let words = ["--resume", session, "--stdio-command", &command];
+    let outcome = said(spawn(desk.bench(&words)));
+    assert_eq!(
+        outcome.code,
+        Some(0),
+        "what failed is measured again: {outcome:#?}"
+    );
+}
+
+/// Whoever measured has gone: so does the process that measured for them.
+#[test]
+fn no_process_is_left_behind_when_the_host_goes() {
+    let desk = Desk::new(1, 600.0);
+    let cable = Cable::new();
+    let board = desk.serve(&cable);
+    let port = cable.host.display().to_string();
+    let host = Ended(spawn(desk.bench(&["--port", &port])));
+    let pid = board.0.id();
+    wait_for("a process that measures", || {
+        desk.n_visits() >= 1 && measuring(pid).is_some()
+    });
+    drop(host);
+    wait_for("its end", || measuring(pid).is_none());
+}

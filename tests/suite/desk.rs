@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use eyas_shared::gallery::RowEncoding;
 use eyas_tests::cable::Cable;
@@ -123,14 +125,31 @@ impl Board {
         self.0.wait().unwrap();
     }
 
-    /// Asks the program to end, as a supervisor does.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
+    /// Asks the program to end, as a supervisor does: its exit code, and how long it took.
+    #[track_caller]
+    pub(crate) fn terminate_within(mut self, at_most: Duration) -> (Option<i32>, Duration) {
         let pid = self.0.id().to_string();
         let kill = std::process::Command::new("kill")
             .args(["-TERM", &pid])
             .status();
+        let began = Instant::now();
         assert!(kill.unwrap().success());
-        self.0.wait().unwrap().code()
+        let (ended, end) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let program = &mut self.0;
+            scope.spawn(move || {
+                let status = program.wait();
+                // Whoever waits for it may have given up.
+                let _ = ended.send(status.unwrap().code());
+            });
+            let code = end.recv_timeout(at_most);
+            let took = began.elapsed();
+            if code.is_err() {
+                let mut kill = std::process::Command::new("kill");
+                let _ = kill.args(["-KILL", &pid]).status();
+            }
+            (code.expect("it ends when it is told to"), took)
+        })
     }
 }
 

@@ -53,7 +53,7 @@ fn gallery_of(images: [(&str, &str); 3], codes: Codes) -> Vec<u8> {
 }
 
 /// The frame of a bundle; its network is text, which only the encoder would refuse.
-fn bundle(calibrations: Vec<Calibration>) -> Vec<u8> {
+fn bundle(calibrations: Vec<Calibration>, memory_bytes: Option<u64>) -> Vec<u8> {
     let onnx = b"a network";
     let header = BundleHeader {
         name: "golden student".to_owned(),
@@ -90,6 +90,7 @@ fn bundle(calibrations: Vec<Calibration>) -> Vec<u8> {
         onnx,
         probe_embeddings: rows(),
         calibrations,
+        memory_bytes,
     }
     .to_bytes()
 }
@@ -165,7 +166,7 @@ fn check_gallery(gallery: &Gallery<'_>) {
 
 #[test]
 fn bundles_of_version_1_are_read_and_written() {
-    let bytes = check("v1", "f16.bundle", &bundle(Vec::new()));
+    let bytes = check("v1", "f16.bundle", &bundle(Vec::new(), None));
     let bundle = Bundle::read(&bytes).unwrap();
     assert_eq!(bundle.onnx, b"a network");
     assert_eq!(bundle.header.preprocess.crop, 160);
@@ -231,8 +232,25 @@ fn calibration() -> Calibration {
 
 #[test]
 fn bundles_of_version_2_are_read_and_written() {
-    let bytes = check("v2", "calibrated.bundle", &bundle(vec![calibration()]));
+    let bytes = check(
+        "v2",
+        "calibrated.bundle",
+        &bundle(vec![calibration()], None),
+    );
     let read = Bundle::read(&bytes).unwrap();
     assert_eq!(read.calibrations, [calibration()]);
     assert_eq!(read.onnx, b"a network");
+}
+
+#[test]
+fn bundles_of_version_3_are_read_and_written() {
+    let memory = Some(300 << 10);
+    let written = bundle(vec![calibration()], memory);
+    let bytes = check("v3", "declared.bundle", &written);
+    let read = Bundle::read(&bytes).unwrap();
+    assert_eq!(read.memory_bytes, memory);
+    assert_eq!(read.calibrations, [calibration()]);
+    // Without calibrations, too.
+    let bytes = bundle(Vec::new(), memory);
+    assert_eq!(Bundle::read(&bytes).unwrap().memory_bytes, memory);
 }

@@ -2,14 +2,20 @@
 //! board itself, whatever becomes of the cable or of one of the two.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use eyas_device::port::{BASE_BAUD, Port};
 use eyas_shared::gallery::RowEncoding;
+use eyas_shared::link::frame::Deframer;
+use eyas_shared::link::packet::{Packet, Refusal, Versions};
 use eyas_shared::random::Random;
 use eyas_tests::cable::Cable;
 use eyas_tests::{Said, program, run};
 use serde_json::Value;
 
-use crate::desk::{DIM, Desk, eyas, matches, photograph};
+use crate::desk::{Board, DIM, Desk, eyas, eyas_ok, matches, photograph};
 use crate::test_data::embeddings;
 
 /// What may be on its way when a link breaks: the window, and what the board has not
@@ -104,6 +110,69 @@ fn the_doctor_names_what_is_wrong() {
     assert!(names.len() < 20, "{names:?}");
 }
 
+/// A peer that answers whatever opens a session with versions of its own.
+fn speak_only(cable: &Cable, versions: Versions) -> impl FnOnce() {
+    let mut port = Port::open(&cable.board, BASE_BAUD).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&is_over);
+    let peer = std::thread::spawn(move || {
+        let mut deframer = Deframer::new();
+        let mut bytes = [0; 4096];
+        while !until.load(Ordering::Relaxed) {
+            port.wait(false, None, Duration::from_millis(50)).unwrap();
+            let n = port.read(&mut bytes).unwrap();
+            let mut answer = Vec::new();
+            deframer.feed(&bytes[..n], |frame| {
+                if let Some(Packet::Open(..)) = Packet::read(&frame) {
+                    let refusal = Packet::Reset(Refusal::Version(versions));
+                    refusal.write(frame.session, &mut answer);
+                }
+            });
+            assert_eq!(port.write(&answer).unwrap(), answer.len());
+        }
+    });
+    move || {
+        is_over.store(true, Ordering::Relaxed);
+        peer.join().unwrap();
+    }
+}
+
+#[test]
+fn the_doctor_names_the_side_that_is_too_old() {
+    for (oldest, newest, name) in [(0, 0, "old-board"), (8, 9, "old-host")] {
+        let cable = Cable::new();
+        let end = speak_only(&cable, Versions { oldest, newest });
+        let said = eyas(&cable, &["doctor", "--json"]);
+        let info = eyas(&cable, &["info"]);
+        end();
+        assert_eq!(said.code, Some(1), "{said:#?}");
+        let object: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(object["fault"], name, "{said:#?}");
+        let remedy = object["remedy"].as_str().unwrap();
+        assert!(remedy.contains("install a newer `eyas"), "{remedy}");
+        assert_eq!(info.code, Some(2), "{info:#?}");
+        assert!(info.err.contains(remedy), "{info:#?}");
+    }
+}
+
+#[test]
+fn the_doctor_finds_the_speed_that_a_board_listens_at() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let mut command = program("eyas-device");
+    command.arg("serve").arg("--port").arg(&cable.board);
+    command.args(["--baud", "921600"]).args(desk.serve_words());
+    let _board = Board::start(command);
+    // It listens once somebody has found it there.
+    eyas_ok(&cable, &["info", "--baud", "921600", "--wait", "60"]);
+    let said = eyas(&cable, &["doctor", "--json", "--wait", "1"]);
+    assert_eq!(said.code, Some(1), "{said:#?}");
+    let object: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(object["fault"], "wrong-baud", "{said:#?}");
+    let remedy = object["remedy"].as_str().unwrap();
+    assert!(remedy.contains("--baud 921600"), "{remedy}");
+}
+
 #[test]
 fn a_recording_can_be_taken_apart() {
     let desk = Desk::new();
@@ -139,7 +208,8 @@ fn a_board_ends_when_it_is_told_to_and_is_found_again() {
         killed.kill();
         let board = desk.serve(&cable);
         matches(&eyas(&cable, &words));
-        assert_eq!(board.terminate(), Some(0));
+        let (code, _) = board.terminate_within(Duration::from_secs(20));
+        assert_eq!(code, Some(0));
     }
 }
 

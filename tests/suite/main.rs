@@ -12,8 +12,14 @@ use eyas_device::{encoder, selftest};
 #[path = "../../device/src/test_data.rs"]
 mod test_data;
 
+#[allow(dead_code, reason = "the tests of the host use the rest")]
+#[path = "../../host/src/bench/test_session.rs"]
+mod test_session;
+
 mod bench;
 mod board;
+mod browser;
+mod compare;
 mod deltas;
 mod desk;
 mod end_to_end;
@@ -25,6 +31,7 @@ mod losses;
 mod report;
 mod resume;
 mod runs;
+mod service;
 mod sweep;
 mod teachers;
 mod tidy;

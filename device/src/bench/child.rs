@@ -51,8 +51,8 @@ pub enum ChildError {
         /// How long.
         seconds: u64,
     },
-    /// Everything ends.
-    #[error("the board's program was told to end")]
+    /// Whoever asked has gone, or everything ends.
+    #[error("nobody waits for the measurement any more")]
     Stopped,
 }
 

@@ -34,10 +34,7 @@ pub fn facts() -> Facts {
         "/sys/firmware/devicetree/base/model",
         "/sys/class/dmi/id/product_name",
     ];
-    let model = model
-        .iter()
-        .map(|path| read(path))
-        .find(|it| !it.is_empty());
+    let model = model.iter().map(read).find(|it| !it.is_empty());
     let memory = read("/proc/meminfo");
     let cores = online_cores();
     let kernel = format!("Linux {}", read("/proc/sys/kernel/osrelease"));
@@ -131,8 +128,8 @@ pub(super) fn bytes_from_disk() -> Option<u64> {
 pub fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("EYAS_COMMIT") {
-        Some(commit) => format!("eyas-device {version} ({commit})"),
-        None => format!("eyas-device {version}"),
+        Some(commit) if !commit.is_empty() => format!("eyas-device {version} ({commit})"),
+        _ => format!("eyas-device {version}"),
     }
 }
 

@@ -132,6 +132,7 @@ fn bundle_facts(
         fact("precision", header.precision.to_string()),
         fact("dim", header.dim),
         space_fact(header.space),
+        memory_fact(bundle.memory_bytes),
         fact("n_parameters", header.n_parameters),
         fact("multiply_adds", header.multiply_adds),
         fact("multiply_adds_counted", network.multiply_adds()),
@@ -156,6 +157,12 @@ fn bundle_facts(
         container.sections().map(|(name, data)| (name, data.len())),
     ));
     Ok(facts)
+}
+
+/// What it takes to load and run the student.
+fn memory_fact(bytes: Option<u64>) -> (&'static str, Value, String) {
+    let text = bytes.map_or_else(|| "not declared".to_owned(), human_bytes);
+    ("memory_bytes", json!(bytes), text)
 }
 
 /// Thresholds for one gallery, with the counts that they rest on.

@@ -95,25 +95,22 @@ enum Held {
 
 impl Held {
     fn open(args: &Args) -> anyhow::Result<Self> {
-        Ok(match (&args.bundle, &args.gallery) {
+        let mut held = match (&args.bundle, &args.gallery) {
             (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
             _ => Self::Slots(args.store.open()?.open_to_read()?),
-        })
+        };
+        let store = match &mut held {
+            Self::Files(store) => store,
+            Self::Slots(opened) => &mut opened.store,
+        };
+        store.set_threads(args.threads.into())?;
+        Ok(held)
     }
 
     fn store(&self) -> &Store {
         match self {
             Self::Files(store) => store,
             Self::Slots(opened) => &opened.store,
-        }
-    }
-}
-
-impl Held {
-    fn store_mut(&mut self) -> &mut Store {
-        match self {
-            Self::Files(store) => store,
-            Self::Slots(opened) => &mut opened.store,
         }
     }
 }
@@ -178,8 +175,7 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let mut held = Held::open(args)?;
-    held.store_mut().set_threads(args.threads.into())?;
+    let held = Held::open(args)?;
     let store = held.store();
     let matcher = store.matcher()?;
     let thumbnails = match &args.save_thumbnails {

@@ -363,19 +363,32 @@ fn read_frames(stream: &mut dyn Read, latest: &Latest) -> io::Result<()> {
     let max_bytes = usize::try_from(Limits::DEFAULT.max_bytes).unwrap_or(usize::MAX);
     let mut splitter = Splitter::new(max_bytes);
     let mut buffer = vec![0; PIECE_BYTES];
+    let (mut n_bytes, mut n_images) = (0, 0);
     loop {
         let n_read = match stream.read(&mut buffer) {
+            Ok(0) if n_images == 0 && n_bytes > 0 => return Err(no_image(&splitter, n_bytes)),
             Ok(0) => return Ok(()),
             Ok(n_read) => n_read,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
             Err(err) => return Err(err),
         };
+        n_bytes += n_read as u64;
         let mut whole = Vec::new();
         splitter.push(&buffer[..n_read], |image| whole.push(image));
+        n_images += whole.len();
         for image in whole {
             if !latest.put(image, splitter.n_damaged()) {
                 return Ok(());
             }
         }
     }
+}
+
+/// A stream that ended without a single image was meant to be something else.
+fn no_image(splitter: &Splitter, n_bytes: u64) -> io::Error {
+    let what = match splitter.n_begun() {
+        0 => format!("no JPEG image is in its {n_bytes} bytes"),
+        begun => format!("it ended within its first image, after {begun} bytes of it"),
+    };
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }

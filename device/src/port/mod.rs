@@ -146,6 +146,25 @@ fn system(action: &'static str) -> impl FnOnce(Errno) -> PortError {
     }
 }
 
+fn busy(path: &Path) -> PortError {
+    PortError::Busy {
+        path: path.to_owned(),
+        holders: list::holders(path),
+    }
+}
+
+/// What the system's answer means for a port that was to be opened.
+fn open_fault(path: &Path, errno: Errno) -> PortError {
+    let path = path.to_owned();
+    match errno {
+        Errno::NOENT | Errno::NXIO | Errno::NODEV => PortError::Absent { path },
+        Errno::ACCESS | Errno::PERM => PortError::Denied { path },
+        Errno::BUSY => busy(&path),
+        Errno::ISDIR => PortError::NotAPort { path },
+        other => system("open")(other),
+    }
+}
+
 impl Port {
     /// Opens a serial port for this program alone.
     ///
@@ -153,18 +172,8 @@ impl Port {
     /// [`PortError`] says why it can not be used.
     pub fn open(path: &Path, baud: u32) -> Result<Self, PortError> {
         let owned = || path.to_owned();
-        let busy = || PortError::Busy {
-            path: owned(),
-            holders: list::holders(path),
-        };
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let input = open(path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NXIO | Errno::NODEV => PortError::Absent { path: owned() },
-            Errno::ACCESS | Errno::PERM => PortError::Denied { path: owned() },
-            Errno::BUSY => busy(),
-            Errno::ISDIR => PortError::NotAPort { path: owned() },
-            other => system("open")(other),
-        })?;
+        let input = open(path, flags, Mode::empty()).map_err(|errno| open_fault(path, errno))?;
         if !rustix::termios::isatty(&input) {
             return Err(PortError::NotAPort { path: owned() });
         }
@@ -172,7 +181,7 @@ impl Port {
         let tty = serialport::new(name.as_ref(), baud).open_native();
         let tty = tty.map_err(|err| match err.kind() {
             // The name exists and was opened above: what is left is another one's lock.
-            serialport::ErrorKind::NoDevice => busy(),
+            serialport::ErrorKind::NoDevice => busy(path),
             _ => PortError::Setup {
                 path: owned(),
                 baud,

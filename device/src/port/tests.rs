@@ -9,9 +9,15 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::*;
 
-/// Longest that a call may take beyond its limit. The contract says 100 ms; a machine that
-/// computes something else at the same time may hold the test back by more.
-const GRACE: Duration = Duration::from_millis(2000);
+/// Longest that a call may take beyond its limit.
+const OVERRUN: Duration = Duration::from_millis(100);
+
+/// A machine that computes something else at the same time may hold one try back by more, and
+/// hardly all of so many.
+const N_TRIES: usize = 20;
+
+/// For what must happen soon, however busy the machine is.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// A pseudo-terminal: the end of whoever simulates the cable, and the port's name.
 fn pty() -> (File, PathBuf) {
@@ -43,6 +49,24 @@ fn bytes_of_all_values_pass_unchanged() {
     assert_eq!(port.read(&mut [0; 8]).unwrap(), 0);
 }
 
+/// The longest of some calls on a full port, each with `limit` to wait.
+fn longest_call(port: &mut Port, flood: &[u8], limit: Duration) -> Duration {
+    let (mut written, mut longest) = (0, Duration::ZERO);
+    let mut timed = |call: &mut dyn FnMut() -> usize| {
+        let began = Instant::now();
+        let n = call();
+        longest = longest.max(began.elapsed());
+        n
+    };
+    for _ in 0..5 {
+        written += timed(&mut || port.write(&flood[written..]).unwrap());
+        timed(&mut || usize::from(port.wait(true, None, limit).unwrap().read));
+        timed(&mut || port.read(&mut [0; 64]).unwrap());
+    }
+    assert!(written < flood.len(), "the port took a megabyte");
+    longest
+}
+
 /// The one test here that asserts a time: the time limit is what these calls promise.
 #[test]
 fn no_call_outlasts_its_limit_on_a_full_port_that_nobody_reads() {
@@ -50,21 +74,31 @@ fn no_call_outlasts_its_limit_on_a_full_port_that_nobody_reads() {
     let mut port = Port::open(&path, BASE_BAUD).unwrap();
     let flood = vec![0x55; 1 << 20];
     let limit = Duration::from_millis(50);
-    let (mut written, mut worst) = (0, Duration::ZERO);
-    let mut timed = |call: &mut dyn FnMut() -> usize| {
+    let mut tries = (0..N_TRIES).map(|_| longest_call(&mut port, &flood, limit));
+    let in_time = tries.find(|longest| *longest <= limit + OVERRUN);
+    println!("longest call {in_time:?} with a limit of {limit:?}, {OVERRUN:?} more are allowed");
+    assert!(in_time.is_some(), "{N_TRIES} tries took longer");
+}
+
+/// The same for a step of a session, which writes, waits and reads.
+#[test]
+fn no_step_outlasts_its_limit_on_a_full_port_that_nobody_reads() {
+    let (_master, path) = pty();
+    let mut port = Port::open(&path, BASE_BAUD).unwrap();
+    let flood = vec![0x55; 1 << 20];
+    assert!(port.write(&flood).unwrap() < flood.len());
+    let mut driver = Driver::new(port);
+    let mut endpoint = Endpoint::host(1, DEFAULT_TERMS, GRACE, driver.now());
+    let limit = Duration::from_millis(50);
+    let mut step = || {
         let began = Instant::now();
-        let n = call();
-        worst = worst.max(began.elapsed());
-        n
+        driver.step(&mut endpoint, None, limit).unwrap();
+        began.elapsed()
     };
-    for _ in 0..20 {
-        written += timed(&mut || port.write(&flood[written..]).unwrap());
-        timed(&mut || usize::from(port.wait(true, None, limit).unwrap().read));
-        timed(&mut || port.read(&mut [0; 64]).unwrap());
-    }
-    assert!(written < flood.len(), "the port took a megabyte");
-    println!("longest call {worst:?} with a limit of {limit:?}");
-    assert!(worst <= limit + GRACE, "{worst:?}");
+    let mut tries = (0..N_TRIES).map(|_| step().max(step()));
+    let in_time = tries.find(|longest| *longest <= limit + OVERRUN);
+    println!("longest step {in_time:?} with a limit of {limit:?}, {OVERRUN:?} more are allowed");
+    assert!(in_time.is_some(), "{N_TRIES} tries took longer");
 }
 
 #[test]
@@ -137,4 +171,23 @@ fn a_port_is_opened_once() {
     let _port = Port::open(&path, BASE_BAUD).unwrap();
     let second = Port::open(&path, BASE_BAUD).err();
     assert!(matches!(second, Some(PortError::Busy { .. })), "{second:?}");
+}
+
+#[test]
+fn what_the_system_says_of_a_name_is_told_as_the_user_knows_it() {
+    let named = |errno| open_fault(Path::new("/dev/ttyUSB0"), errno).to_string();
+    for denied in [Errno::ACCESS, Errno::PERM] {
+        assert_eq!(
+            named(denied),
+            "no permission to open the port `/dev/ttyUSB0`"
+        );
+    }
+    for absent in [Errno::NOENT, Errno::NXIO, Errno::NODEV] {
+        assert_eq!(named(absent), "there is no port `/dev/ttyUSB0`");
+    }
+    assert!(named(Errno::BUSY).contains("is in use"));
+    assert!(matches!(
+        open_fault(Path::new("x"), Errno::IO),
+        PortError::System { action: "open", .. }
+    ));
 }

@@ -188,6 +188,8 @@ impl<'s> Board<'s> {
         let settings = slots.settings().map_err(|err| refusal(&err))?;
         let trial = InChild::of_this_program(settings.trial)
             .map_err(|err| failed(Code::Internal, err.to_string()))?;
+        let watch = self.candidates.watch();
+        let trial = trial.watched_by(move || watch.is_running());
         match slots.install(&choice, &trial) {
             Ok(Installed::OnTrial(..) | Installed::Already(_)) => {}
             Err(err) => return Err(refusal(&err)),

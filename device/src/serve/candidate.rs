@@ -33,12 +33,36 @@ pub(super) struct Watch {
     pub(super) beats: Arc<AtomicU64>,
     /// Set when everything should end.
     pub(super) stop: Arc<AtomicBool>,
+    /// Counts up when whoever asked has gone.
+    pub(super) n_sessions: Arc<AtomicU64>,
 }
 
-impl Lookout for Watch {
-    fn is_to_go_on(&self) -> bool {
+impl Watch {
+    /// Says that the worker is alive; false once everything should end.
+    pub(super) fn is_running(&self) -> bool {
         self.beats.fetch_add(1, Ordering::Relaxed);
         !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// For one piece of work.
+    fn begin(&self) -> OneWork<'_> {
+        OneWork {
+            watch: self,
+            session: self.n_sessions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A piece of work, which ends with the session that asked for it.
+struct OneWork<'w> {
+    watch: &'w Watch,
+    session: u64,
+}
+
+impl Lookout for OneWork<'_> {
+    fn is_to_go_on(&self) -> bool {
+        let is_wanted = self.watch.n_sessions.load(Ordering::Relaxed) == self.session;
+        self.watch.is_running() && is_wanted
     }
 }
 
@@ -57,6 +81,11 @@ impl Candidates {
             edges,
             watch,
         }
+    }
+
+    /// What to tell of a wait, whoever waits.
+    pub(super) fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Whoever measured has gone.
@@ -91,7 +120,7 @@ impl Candidates {
             memory_bytes: limits.memory_bytes,
         };
         let (child, prepared) =
-            Child::start(&pair, &self.edges, &self.watch).map_err(|err| fault(&err))?;
+            Child::start(&pair, &self.edges, &self.watch.begin()).map_err(|err| fault(&err))?;
         self.child = Some(child);
         Ok(Reply::Prepared(prepared))
     }
@@ -151,17 +180,19 @@ impl Candidates {
 
     pub(super) fn conclude(&mut self) -> Refused<Reply> {
         let child = self.child.take().ok_or_else(nothing_prepared)?;
-        let used = child.conclude(&self.watch).map_err(|err| fault(&err))?;
+        let used = child
+            .conclude(&self.watch.begin())
+            .map_err(|err| fault(&err))?;
         Ok(Reply::Used(used))
     }
 
     /// One that failed for another reason than its image is over.
     fn with_child<T>(
         &mut self,
-        work: impl FnOnce(&mut Child, &Watch) -> Result<T, ChildError>,
+        work: impl FnOnce(&mut Child, &dyn Lookout) -> Result<T, ChildError>,
     ) -> Refused<T> {
         let child = self.child.as_mut().ok_or_else(nothing_prepared)?;
-        work(child, &self.watch).map_err(|err| {
+        work(child, &self.watch.begin()).map_err(|err| {
             if !matches!(err, ChildError::Failed { .. }) {
                 self.child = None;
             }

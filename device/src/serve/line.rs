@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::Duration;
 
@@ -40,6 +42,9 @@ pub(super) struct Line {
     endpoint: Endpoint,
     inbox: Inbox,
     session: u32,
+    was_open: bool,
+    /// Counts up when whoever asked has gone.
+    n_sessions: Arc<AtomicU64>,
     jobs: SyncSender<Job>,
     done: Receiver<Done>,
     woken: UnixStream,
@@ -59,13 +64,16 @@ impl Line {
         jobs: SyncSender<Job>,
         done: Receiver<Done>,
         woken: UnixStream,
+        n_sessions: Arc<AtomicU64>,
     ) -> Self {
         Self {
+            n_sessions,
             base_baud: driver.port().baud(),
             driver,
             endpoint: Endpoint::board(DEFAULT_TERMS),
             inbox: Inbox::new(),
             session: 0,
+            was_open: false,
             jobs,
             done,
             woken,
@@ -105,14 +113,24 @@ impl Line {
         self.driver.step(&mut self.endpoint, Some(woken), at_most)?;
         let mut woken = [0; 64];
         while std::io::Read::read(&mut self.woken, &mut woken).is_ok_and(|n| n == woken.len()) {}
-        self.endpoint.state(self.driver.now());
+        let is_open = matches!(self.endpoint.state(self.driver.now()), State::Open);
         if let Some(session) = self.endpoint.take_started() {
             self.forget_session();
             self.session = session;
-            self.held = Some(Job::Session(session));
+            self.begin_anew();
+        } else if self.was_open && !is_open && self.held.is_none() {
+            // Nobody is there any more: what was begun for them is dropped.
+            self.begin_anew();
         }
+        self.was_open = is_open;
         self.mind_speed()?;
         Ok(self.take_requests() && self.take_answers() && self.write_answers())
+    }
+
+    /// Tells the worker that whoever it works for has gone, also in the midst of it.
+    fn begin_anew(&mut self) {
+        self.n_sessions.fetch_add(1, Ordering::Relaxed);
+        self.held = Some(Job::Session(self.session));
     }
 
     /// Requests to the worker. What it has no room for stays in the stream, whose window
@@ -147,8 +165,11 @@ impl Line {
     fn take_request(&mut self, Request { op, ask }: Request) {
         match ask {
             Ask::Speed { baud } => self.prepare_speed(op, baud),
-            // The last word: nothing is left to do.
-            Ask::Goodbye => self.say(op, Reply::Done),
+            // The last word: what was begun is dropped.
+            Ask::Goodbye => {
+                self.say(op, Reply::Done);
+                self.begin_anew();
+            }
             ask => self.held = Some(Job::Ask { op, ask }),
         }
     }

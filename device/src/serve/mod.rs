@@ -20,7 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,6 +45,9 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long a port may be busy at the start.
 const HANDOVER: Duration = Duration::from_secs(3);
+
+/// How often a wait for the worker is looked up from.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the work in progress may take once the program is told to end.
 const LAST_WORK: Duration = Duration::from_millis(600);
@@ -105,9 +108,11 @@ pub fn serve(
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
     };
+    let n_sessions = Arc::new(AtomicU64::new(0));
     let watch = Watch {
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
+        n_sessions: Arc::clone(&n_sessions),
     };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())
@@ -120,11 +125,19 @@ pub fn serve(
             work::work(&mut board, &bench)
         })
         .context("could not start a thread")?;
-    // No word means that it has ended, with a reason.
-    if opened.recv().is_err() {
-        return worker.join().unwrap_or_else(|_| Err(stopped()));
+    loop {
+        match opened.recv_timeout(LOOK) {
+            Ok(()) => break,
+            // What opens files is left behind, and ends with the program.
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            // No word means that it has ended, with a reason.
+            Err(RecvTimeoutError::Disconnected) => {
+                return worker.join().unwrap_or_else(|_| Err(stopped()));
+            }
+        }
     }
-    let line = Line::new(Driver::new(port), jobs, done, woken);
+    let line = Line::new(Driver::new(port), jobs, done, woken, n_sessions);
     let notify = Notify::from_environment();
     notify.say("READY=1");
     let outcome = carry(line, place, stop, &notify, &beats);

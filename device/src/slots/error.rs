@@ -206,9 +206,12 @@ impl SlotsError {
     /// Whether the content itself was refused, so that trying the same again gives the same.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        !matches!(
-            self,
-            Self::Io { .. } | Self::Busy { .. } | Self::NoSpace { .. } | Self::NotSetUp { .. }
-        )
+        match self {
+            Self::Trial(fault) => fault.is_of_the_pair(),
+            Self::Io { .. } | Self::Busy { .. } | Self::NoSpace { .. } | Self::NotSetUp { .. } => {
+                false
+            }
+            _ => true,
+        }
     }
 }

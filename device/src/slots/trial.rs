@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Role;
-use crate::hints::chain_of;
+use crate::hints::{chain_of, human_bytes};
 use crate::store::{MappedFile, Store, StoreError};
 
 /// The hidden subcommand of the child.
@@ -34,6 +34,9 @@ const MAX_SAID_BYTES: u64 = 64 << 10;
 /// Address space beside the student's memory and the mapped files: the program itself, its
 /// stacks and libraries.
 const PROGRAM_BYTES: u64 = 256 << 20;
+
+/// How often somebody who waits for a child looks up.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How long a child that has said all may take to end.
 const END: Duration = Duration::from_secs(2);
@@ -99,6 +102,9 @@ pub enum TrialFault {
         /// Exit status, and the last that it said.
         how: String,
     },
+    /// Whoever waited for it had to end.
+    #[error("it was not tried to the end: the program was told to end")]
+    Stopped,
     /// There is no process to try it in.
     #[error("no process could be started to try it: {source}")]
     NotStarted {
@@ -115,6 +121,11 @@ impl TrialFault {
             Self::Refused { blames, .. } => *blames,
             _ => None,
         }
+    }
+
+    /// Whether the pair is at fault, so that another trial would end alike.
+    pub(super) fn is_of_the_pair(&self) -> bool {
+        !matches!(self, Self::Stopped | Self::NotStarted { .. })
     }
 
     fn refused(blames: Option<Role>, reason: impl Into<String>) -> Self {
@@ -210,11 +221,30 @@ enum Said {
     },
 }
 
+/// Refuses a bundle that by its own account needs more memory than there is, before its
+/// network is read.
+fn check_declared(bundle: &Path, limits: Limits) -> Result<(), TrialFault> {
+    let of_bundle = |err: StoreError| TrialFault::refused(Some(Role::Bundle), chain_of(&err));
+    let file = MappedFile::open(bundle).map_err(of_bundle)?;
+    let declared = file.bundle().map_err(of_bundle)?.memory_bytes;
+    let limit = limits.memory_bytes;
+    match declared {
+        Some(bytes) if bytes > limit => {
+            let [bytes, limit] = [bytes, limit].map(human_bytes);
+            let reason = format!(
+                "it declares that it needs {bytes} of memory, and this store gives a student {limit}"
+            );
+            Err(TrialFault::refused(Some(Role::Bundle), reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The child's side: takes on the limits, tries the pair; the text is for standard output.
 #[must_use]
 pub fn in_child(bundle: &Path, gallery: &Path, limits: Limits) -> String {
     let outcome = match take_limits(bundle, gallery, limits) {
-        Ok(()) => InThisProcess.run(bundle, gallery),
+        Ok(()) => check_declared(bundle, limits).and_then(|()| InThisProcess.run(bundle, gallery)),
         Err(source) => Err(TrialFault::NotStarted { source }),
     };
     let said = match outcome {
@@ -259,13 +289,25 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
 pub struct InChild {
     program: PathBuf,
     limits: Limits,
+    may_go_on: Box<dyn Fn() -> bool>,
 }
 
 impl InChild {
     /// Children are `program try-pair ...`: `eyas-device` itself.
     #[must_use]
     pub fn new(program: PathBuf, limits: Limits) -> Self {
-        Self { program, limits }
+        Self {
+            program,
+            limits,
+            may_go_on: Box::new(|| true),
+        }
+    }
+
+    /// Asks `may_go_on` a few times a second; false ends the trial.
+    #[must_use]
+    pub fn watched_by(mut self, may_go_on: impl Fn() -> bool + 'static) -> Self {
+        self.may_go_on = Box::new(may_go_on);
+        self
     }
 
     /// Children are the program that runs now.
@@ -318,8 +360,15 @@ impl Trial for InChild {
         let err = child.stderr.take().map(|pipe| read_on_a_thread(pipe, tell));
         // Both threads hang up when both pipes are closed.
         let left = || deadline.saturating_duration_since(Instant::now());
-        let in_time = told.recv_timeout(left()) != Err(mpsc::RecvTimeoutError::Timeout);
-        let status = match in_time {
+        let is_open = || {
+            let waited = told.recv_timeout(left().min(LOOK));
+            waited == Err(mpsc::RecvTimeoutError::Timeout)
+        };
+        let mut may_go_on = true;
+        while is_open() && !left().is_zero() && may_go_on {
+            may_go_on = (self.may_go_on)();
+        }
+        let status = match !left().is_zero() && may_go_on {
             true => wait_until(&mut child, Instant::now() + END.min(left() + END)),
             false => None,
         };
@@ -328,7 +377,10 @@ impl Trial for InChild {
             let _ = child.kill();
             child.wait().map_err(not_started)?;
             let seconds = self.limits.seconds;
-            return Err(TrialFault::OutOfTime { seconds });
+            return Err(match may_go_on {
+                true => TrialFault::OutOfTime { seconds },
+                false => TrialFault::Stopped,
+            });
         };
         let text = |thread: Option<std::thread::JoinHandle<Vec<u8>>>| {
             let bytes = thread

@@ -60,6 +60,15 @@ impl Splitter {
         self.n_damaged
     }
 
+    /// Bytes of an image that has begun and is not whole; 0 between two images.
+    #[must_use]
+    pub fn n_begun(&self) -> usize {
+        match self.place {
+            Place::Outside => 0,
+            _ => self.buffer.len() - self.start,
+        }
+    }
+
     /// Takes the next bytes of the stream, and hands over every image that they complete.
     pub fn push(&mut self, bytes: &[u8], mut image: impl FnMut(Vec<u8>)) {
         self.buffer.extend_from_slice(bytes);

@@ -7,13 +7,12 @@ use std::path::Path;
 use eyas_shared::files::{self, FileError};
 use serde::{Deserialize, Serialize};
 
+use super::record::{self, RecordError};
 use super::results::{Board, BundleFacts, GalleryFacts, Protocol, QueryImage, ReliabilityBin};
 
 const FILE: &str = "catalog.json";
 
 const SCHEMA: &str = "eyas.catalog/1";
-
-const MAX_BYTES: u64 = 1 << 30;
 
 /// What a session is about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,20 +109,8 @@ impl Catalog {
     ///
     /// # Errors
     /// If there is none, or one of another version.
-    pub fn read(session: &Path) -> Result<Self, CatalogError> {
-        let path = session.join(FILE);
-        let bytes = files::read(&path, MAX_BYTES)?;
-        let catalog: Self = serde_json::from_slice(&bytes).map_err(|source| {
-            let path = path.clone();
-            CatalogError::Content { path, source }
-        })?;
-        match catalog.schema == SCHEMA {
-            true => Ok(catalog),
-            false => Err(CatalogError::Schema {
-                path,
-                found: catalog.schema,
-            }),
-        }
+    pub fn read(session: &Path) -> Result<Self, RecordError> {
+        record::read(&session.join(FILE), SCHEMA, |it: &Self| &it.schema)
     }
 
     /// Puts the catalog into a session.
@@ -163,29 +150,4 @@ impl Catalog {
         let found = differences.iter().find(|(differs, _)| *differs);
         found.map(|(_, what)| *what)
     }
-}
-
-/// Why a catalog can not be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CatalogError {
-    /// The system refuses the file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It is no JSON of this form.
-    #[error("`{}` is not the catalog of a bench session", path.display())]
-    Content {
-        /// Where.
-        path: std::path::PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// It is of another version.
-    #[error("`{}` holds `{found}`; this program reads `{SCHEMA}`", path.display())]
-    Schema {
-        /// Where.
-        path: std::path::PathBuf,
-        /// What it says it is.
-        found: String,
-    },
 }

@@ -15,9 +15,12 @@ pub mod measures;
 mod pictures;
 pub mod plan;
 mod reach;
+pub mod record;
 pub mod results;
 pub mod run;
 pub mod session;
+#[cfg(test)]
+pub(crate) mod test_session;
 pub mod visit;
 
 /// Name, version and, where it was built with one, commit of this program.
@@ -25,7 +28,7 @@ pub mod visit;
 pub fn program() -> String {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("EYAS_COMMIT") {
-        Some(commit) => format!("eyas {version} ({commit})"),
-        None => format!("eyas {version}"),
+        Some(commit) if !commit.is_empty() => format!("eyas {version} ({commit})"),
+        _ => format!("eyas {version}"),
     }
 }

@@ -7,9 +7,10 @@
 
 use std::path::Path;
 
-use eyas_shared::files::{self, FileError};
 use eyas_shared::timing::{Figures, Raised, Stage};
 use serde::{Deserialize, Serialize};
+
+use super::record::{self, RecordError};
 
 /// Name of the schema.
 pub const SCHEMA: &str = "eyas.session/1";
@@ -19,9 +20,6 @@ pub const RESULTS_FILE: &str = "results.json";
 
 /// Folder of a session's pictures: `ID.jpg` for each image of a query or match.
 pub const PICTURES: &str = "pictures";
-
-/// Largest file that is read as results.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -387,18 +385,8 @@ impl Results {
     ///
     /// # Errors
     /// If the file can not be read, or holds something else.
-    pub fn read(session: &Path) -> Result<Self, ResultsError> {
-        let path = session.join(RESULTS_FILE);
-        let bytes = files::read(&path, MAX_BYTES)?;
-        let results: Self = serde_json::from_slice(&bytes).map_err(|source| {
-            let path = path.clone();
-            ResultsError::Content { path, source }
-        })?;
-        if results.schema != SCHEMA {
-            let found = results.schema;
-            return Err(ResultsError::Schema { path, found });
-        }
-        Ok(results)
+    pub fn read(session: &Path) -> Result<Self, RecordError> {
+        record::read(&session.join(RESULTS_FILE), SCHEMA, |it: &Self| &it.schema)
     }
 
     /// As the file holds it.
@@ -418,29 +406,4 @@ impl Results {
             !cell.failures.is_empty() || unanswered
         })
     }
-}
-
-/// Why results can not be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResultsError {
-    /// The system refuses the file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It is no JSON of this form.
-    #[error("`{}` does not hold the results of a bench session", path.display())]
-    Content {
-        /// Where.
-        path: std::path::PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// It is of another version.
-    #[error("`{}` holds `{found}`; this program reads `{SCHEMA}`", path.display())]
-    Schema {
-        /// Where.
-        path: std::path::PathBuf,
-        /// What it says it is.
-        found: String,
-    },
 }

@@ -22,9 +22,10 @@ use eyas_shared::files::{self, FileError};
 use eyas_shared::timing::Stage;
 use thiserror::Error;
 
-use super::catalog::{Catalog, CatalogError};
+use super::catalog::Catalog;
 use super::compute;
 use super::energy::{READINGS_FILE, Readings, ReadingsError};
+use super::record::RecordError;
 use super::results::{PICTURES, RESULTS_FILE, Results};
 use super::visit::{Purpose, VISITS, Visit};
 
@@ -52,7 +53,7 @@ pub enum SessionError {
     File(#[from] FileError),
     /// Its catalog can not be used.
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] RecordError),
     /// Its readings can not be used.
     #[error(transparent)]
     Readings(#[from] ReadingsError),

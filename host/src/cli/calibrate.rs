@@ -111,6 +111,10 @@ fn rate(text: &str) -> Result<f64, String> {
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let store = Store::open(&args.bundle, &args.gallery)?;
     let matcher = store.matcher()?;
+    if args.check {
+        // Before hours of encoding.
+        known_calibration(args, &Answerer::new(&matcher, store.calibrations()))?;
+    }
     let manifest = data::open(&args.data)?;
     let asked = evaluate::select_queries(&manifest, args.split.as_deref())
         .with_context(|| format!("data `{}`", args.data.display()))?;
@@ -352,6 +356,22 @@ fn part(k: u32, n: u32) -> String {
     format!("{k} of {n} ({:.4})", f64::from(k) / f64::from(n.max(1)))
 }
 
+/// The calibration that is to be checked.
+fn known_calibration<'a>(
+    args: &Args,
+    answerer: &'a Answerer<'_, '_>,
+) -> anyhow::Result<&'a Calibration> {
+    let (bundle, gallery) = (args.bundle.display(), args.gallery.display());
+    answerer.calibration().with_context(|| {
+        format!(
+            "bundle `{bundle}` has no calibration for gallery `{gallery}`: {}; the same command \
+             with `--out {bundle}` instead of --check makes one, of photographs that it is not \
+             checked with",
+            answerer.standing()
+        )
+    })
+}
+
 fn check(
     args: &Args,
     store: &Store,
@@ -359,14 +379,7 @@ fn check(
     observed: &Observations,
 ) -> anyhow::Result<Answer> {
     let answerer = Answerer::new(matcher, store.calibrations());
-    let Some(calibration) = answerer.calibration() else {
-        bail!(
-            "bundle `{}` has no calibration for gallery `{}`: {}",
-            args.bundle.display(),
-            args.gallery.display(),
-            answerer.standing()
-        );
-    };
+    let calibration = known_calibration(args, &answerer)?;
     let request = Request {
         k: 1,
         by_label: true,

@@ -9,6 +9,7 @@ use eyas_shared::files;
 use super::{Answer, Progress, note, say, say_raw};
 use crate::export::{self, ExportError, Reference, Verified};
 use crate::student::{StoredStudent, TrainedStudent};
+use eyas_device::hints::human_bytes;
 
 /// Turn a trained student into bundles that the device encoder has verified.
 ///
@@ -99,7 +100,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let progress = Progress::new("exporting", args.precisions.len());
     for &precision in &args.precisions {
         match export::export(&student, &reference, precision.into()) {
-            Ok(verified) => written.push(write(args, &student.name, verified)?),
+            Ok(verified) => {
+                let verified = verified.with_declared_memory()?;
+                written.push(write(args, &student.name, verified)?);
+            }
             Err(err) if err.is_disagreement() => failures.push((precision, err)),
             Err(err) => return Err(err.into()),
         }
@@ -157,15 +161,25 @@ fn print(args: &Args, written: &[Written], failures: &[Failure]) -> anyhow::Resu
 
 fn table(written: &[Written]) -> String {
     let mut text = format!(
-        "{:9}  {:>10}  {:>12}  {:>8}  {:>10}  {:>13}  {}\n",
-        "precision", "bytes", "min cosine", "n images", "parameters", "multiply-adds", "bundle"
+        "{:9}  {:>10}  {:>10}  {:>12}  {:>8}  {:>10}  {:>13}  {}\n",
+        "precision",
+        "bytes",
+        "memory",
+        "min cosine",
+        "n images",
+        "parameters",
+        "multiply-adds",
+        "bundle"
     );
     for Written { path, verified, .. } in written {
         let header = verified.header();
         text += &format!(
-            "{:9}  {:>10}  {:>12.8}  {:>8}  {:>10}  {:>13}  {}\n",
+            "{:9}  {:>10}  {:>10}  {:>12.8}  {:>8}  {:>10}  {:>13}  {}\n",
             header.precision.to_string(),
             verified.bytes().len(),
+            verified
+                .memory_bytes()
+                .map_or_else(String::new, human_bytes),
             header.verification.min_cosine,
             header.verification.n_images,
             header.n_parameters,
@@ -173,7 +187,7 @@ fn table(written: &[Written]) -> String {
             path.display(),
         );
     }
-    text + "min cosine: smallest cosine between libtorch's embedding of an image and the device encoder's\n"
+    text + "memory: what it takes to load and run it; min cosine: smallest cosine between libtorch's embedding of an image and the device encoder's\n"
 }
 
 /// The f64 with the digits that the f32 is written with: 0.999, not 0.9990000128746033.
@@ -193,6 +207,7 @@ fn json(written: &[Written], failures: &[Failure]) -> serde_json::Value {
             "onnx": onnx,
             "precision": header.precision,
             "bytes": verified.bytes().len(),
+            "memory_bytes": verified.memory_bytes(),
             "min_cosine": shortest(header.verification.min_cosine),
             "tolerance": shortest(header.verification.tolerance),
             "worst_image": verified.worst_image(),

@@ -6,6 +6,7 @@ mod bench;
 mod bench_training;
 mod board;
 mod calibrate;
+mod compare;
 mod data;
 mod demo;
 mod embed;
@@ -40,6 +41,8 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bench::plan::PlanError;
+use crate::bench::session::SessionError;
 use crate::data::DataError;
 use crate::embeddings::cache::EmbedError;
 use crate::recipe::RecipeError;
@@ -96,6 +99,8 @@ enum Command {
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
+    /// Compare two measurements of `eyas bench`, and fail where one must not be worse.
+    Compare(compare::Args),
     /// Train, export and score students x losses x seeds of a file.
     Sweep(sweep::Args),
     /// Write a report of bench sessions, training runs and sweeps.
@@ -149,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Sign(args) => sign::run(&args),
         Command::Upgrade(command) => upgrade::run(command),
         Command::Runs(command) => runs::run(command),
+        Command::Compare(args) => compare::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -240,11 +246,19 @@ fn report_error(err: &anyhow::Error) {
 
 /// What to do about one error of a chain of causes, chosen by its type.
 fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'static, str>> {
-    let suggestion = match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(RecipeError::Syntax { suggestion, .. }), _)
-        | (_, Some(SweepError::Syntax { suggestion, .. })) => suggestion.as_ref(),
+    let of_recipe = match cause.downcast_ref() {
+        Some(RecipeError::Syntax { suggestion, .. }) => suggestion.as_ref(),
         _ => None,
     };
+    let of_sweep = match cause.downcast_ref() {
+        Some(SweepError::Syntax { suggestion, .. }) => suggestion.as_ref(),
+        _ => None,
+    };
+    let of_plan = match cause.downcast_ref() {
+        Some(PlanError::Syntax { suggestion, .. }) => suggestion.as_ref(),
+        _ => None,
+    };
+    let suggestion = of_recipe.or(of_sweep).or(of_plan);
     if let Some(name) = suggestion {
         return Some(format!("did you mean `{name}`?").into());
     }
@@ -266,6 +280,9 @@ fn hint_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Cow<'stati
 }
 
 fn host_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(session) = cause.downcast_ref::<SessionError>() {
+        return session_hint(session);
+    }
     if let Some(data) = cause.downcast_ref::<DataError>() {
         return data_hint(data);
     }
@@ -285,6 +302,18 @@ fn host_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
         return Some(hint);
     }
     weights_hint(cause.downcast_ref::<WeightsError>()?)
+}
+
+fn session_hint(err: &SessionError) -> Option<&'static str> {
+    match err {
+        SessionError::Exists { .. } => Some("go on with it by `--resume`, or name another folder"),
+        SessionError::Busy { .. } => Some("wait until it is done, or end it"),
+        SessionError::Other { .. } => Some("without `--resume` a new session begins"),
+        SessionError::Catalog(_) => {
+            Some("name the folder of a session, such as `sessions/20261121_202824`")
+        }
+        _ => None,
+    }
 }
 
 fn data_hint(err: &DataError) -> Option<&'static str> {

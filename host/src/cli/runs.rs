@@ -118,7 +118,7 @@ fn line(run: &Run) -> [String; 8] {
 }
 
 /// Columns padded to their widest entry; the last one is not.
-fn aligned<const N: usize>(lines: &[[String; N]]) -> Vec<String> {
+pub(super) fn aligned<const N: usize>(lines: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| {
         let widths = lines.iter().map(|line| line[column].chars().count());
         widths.max().unwrap_or(0)

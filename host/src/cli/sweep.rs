@@ -295,7 +295,7 @@ impl Ready {
         files::create_folder(&bundles)?;
         for &precision in &self.file.precisions {
             let verified = match export::export(&student, &reference, precision) {
-                Ok(verified) => verified,
+                Ok(verified) => verified.with_declared_memory()?,
                 Err(err) if err.is_disagreement() => {
                     record
                         .failures

@@ -118,9 +118,36 @@ impl Difference {
     }
 }
 
+/// Probability that two equally good sides differ by as much, either way: the exact sign
+/// test over the queries on which they disagree (McNemar 1947), of which `n_lost` are right
+/// on the first side alone and `n_won` on the second.
+#[must_use]
+pub fn sign_test(n_lost: usize, n_won: usize) -> f64 {
+    let n = n_lost + n_won;
+    // In logarithms, because 2^-n leaves the range of f64 soon.
+    let mut ln_choose = 0.0;
+    let mut tail = 0.0;
+    for i in 0..=n_lost.min(n_won) {
+        if i > 0 {
+            ln_choose += ((n - i + 1) as f64 / i as f64).ln();
+        }
+        tail += (ln_choose - n as f64 * std::f64::consts::LN_2).exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sign_test_has_the_values_of_the_binomial() {
+        // 2 * (1 + 10) / 2^10 and 2 / 2^5.
+        for (lost, won, expected) in [(9, 1, 22.0 / 1024.0), (0, 5, 2.0 / 32.0), (0, 0, 1.0)] {
+            assert!((sign_test(lost, won) - expected).abs() < 1e-12);
+        }
+        assert!(sign_test(2000, 10) < 1e-300);
+    }
 
     #[test]
     fn equal_sides_differ_by_nothing() {

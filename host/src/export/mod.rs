@@ -176,6 +176,7 @@ fn verified(
         onnx: &onnx,
         probe_embeddings: student.reference.probes.clone(),
         calibrations: Vec::new(),
+        memory_bytes: None,
     };
     verify::verify(&draft, reference)
 }

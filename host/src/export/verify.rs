@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use eyas_device::encoder::Encoder;
+use eyas_device::encoder::{EncodeError, Encoder};
 use eyas_device::selftest::{self, ProbeHasher};
 use eyas_shared::bundle::{Bundle, BundleHeader, Precision, Verification};
 use eyas_shared::embedding::{self, Embeddings};
@@ -14,6 +14,7 @@ use eyas_shared::fingerprint::{Fingerprint, ImageId};
 use eyas_shared::preprocess::{self, Pixels};
 
 use super::ExportError;
+use crate::memory;
 use crate::student::TrainedStudent;
 
 /// Smallest cosine between libtorch and the device encoder for weights in f32: the two
@@ -40,15 +41,50 @@ pub fn min_cosine(precision: Precision) -> f32 {
     }
 }
 
+/// What a declared number of bytes is rounded up to.
+const MEMORY_STEP: u64 = 64 << 10;
+
 /// A bundle whose bytes the device encoder has reproduced.
 #[derive(Debug)]
 pub struct Verified {
     bytes: Vec<u8>,
     header: BundleHeader,
     worst: String,
+    memory_bytes: Option<u64>,
 }
 
 impl Verified {
+    /// Lets the bundle say what memory it takes to load and run it, as this program's
+    /// allocator counts it. The number is right where nothing else runs in this program.
+    ///
+    /// # Errors
+    /// If the encoder fails, which it did not when it was verified.
+    pub fn with_declared_memory(self) -> Result<Self, ExportError> {
+        let mut bundle = Bundle::read(&self.bytes)?;
+        let probes: Vec<Pixels> = selftest::probe_pixels(&bundle.header.preprocess, 1).collect();
+        let (outcome, peak) = memory::peak_of(|| -> Result<(), EncodeError> {
+            let encoder = Encoder::load(&bundle)?;
+            probes
+                .iter()
+                .try_for_each(|pixels| encoder.encode(pixels).map(drop))
+        });
+        outcome?;
+        let memory_bytes = Some(peak.max(1).next_multiple_of(MEMORY_STEP));
+        bundle.memory_bytes = memory_bytes;
+        let bytes = bundle.to_bytes();
+        Ok(Self {
+            bytes,
+            memory_bytes,
+            ..self
+        })
+    }
+
+    /// What [`with_declared_memory`](Self::with_declared_memory) found.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
+    }
+
     /// Writes the bundle, replacing what lay there.
     ///
     /// # Errors
@@ -199,6 +235,7 @@ pub(super) fn verify(draft: &Bundle<'_>, reference: &Reference) -> Result<Verifi
         probe_embeddings: Embeddings::from_values(dim, of_probes)
             .expect("whole rows were cut from a matrix"),
         calibrations: draft.calibrations.clone(),
+        memory_bytes: None,
     }
     .to_bytes();
     // The bytes that are shipped, not those they were made from.
@@ -210,6 +247,7 @@ pub(super) fn verify(draft: &Bundle<'_>, reference: &Reference) -> Result<Verifi
         bytes,
         header,
         worst,
+        memory_bytes: None,
     })
 }
 

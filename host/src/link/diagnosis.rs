@@ -29,6 +29,16 @@ fn diagnosis(name: &'static str, cause: impl Into<String>, remedy: impl Into<Str
     }
 }
 
+/// The board was found at another speed than it was looked for at.
+#[must_use]
+pub fn of_other_speed(asked: u32, found: u32) -> Diagnosis {
+    diagnosis(
+        "wrong-baud",
+        format!("the board listens at {found} baud, not at {asked}"),
+        format!("name it with --baud {found}, or start the board's service with --baud {asked}"),
+    )
+}
+
 /// What a fault means, as far as it tells.
 #[must_use]
 pub fn of_error(err: &ClientError) -> Option<Diagnosis> {
@@ -121,7 +131,8 @@ fn of_link(err: LinkError) -> Option<Diagnosis> {
             "no-reply",
             "nothing arrives",
             "check that the board has power and serves this port (`eyas-device serve`), that \
-             transmit and receive are crossed, and that this is the right port",
+             transmit and receive are crossed, that this is the right port, and that --baud is the \
+             speed that the board listens at; `eyas doctor` looks for it at the others",
         ),
         LinkError::Silent => diagnosis(
             "silent",

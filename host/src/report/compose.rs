@@ -108,7 +108,10 @@ mod tests {
 
     fn page_of(results: Results) -> String {
         let folder = "session".into();
-        let inputs = [Input::Session(Session { folder, results })];
+        let inputs = [Input::Session(Session {
+            folder,
+            results: Box::new(results),
+        })];
         let report = compose(&inputs, None, &[]);
         let (html, markdown) = (report.to_html(), report.to_markdown());
         assert_eq!(html, compose(&inputs, None, &[]).to_html());
@@ -233,7 +236,7 @@ mod tests {
         }
         let inputs = [Input::Session(Session {
             folder: "session".into(),
-            results: session,
+            results: Box::new(session),
         })];
         let html = compose(&inputs, None, &[]).to_html();
         for drawing in html.split("<svg").skip(1) {
@@ -271,7 +274,7 @@ mod tests {
         let results = fixture::session();
         let inputs = [Input::Session(Session {
             folder: "session".into(),
-            results,
+            results: Box::new(results),
         })];
         let page = |limits: &str| {
             let limits = Limit::parse_all(limits).unwrap();
@@ -292,7 +295,7 @@ mod tests {
             results.name = name.to_owned();
             Input::Session(Session {
                 folder: name.into(),
-                results,
+                results: Box::new(results),
             })
         };
         let report = compose(&[session("a"), session("b")], None, &[]);

@@ -7,7 +7,8 @@ use eyas_shared::preprocess::{Limits, decode};
 use thiserror::Error;
 
 use super::Thumbnail;
-use crate::bench::results::{PICTURES, RESULTS_FILE, Results, ResultsError};
+use crate::bench::record::RecordError;
+use crate::bench::results::{PICTURES, RESULTS_FILE, Results};
 use crate::runs::events::{self, EVENT_FILE, Scalar};
 use crate::runs::{MAX_FILE_BYTES, Run};
 use crate::sweep::StoredSweep;
@@ -29,7 +30,7 @@ pub struct Session {
     /// Where it lies.
     pub folder: PathBuf,
     /// What it found.
-    pub results: Results,
+    pub results: Box<Results>,
 }
 
 /// A training run with the numbers of its steps.
@@ -56,7 +57,7 @@ pub enum InputError {
     File(#[from] FileError),
     /// A session's results can not be used.
     #[error(transparent)]
-    Session(#[from] ResultsError),
+    Session(#[from] RecordError),
 }
 
 /// Reads what a folder holds.
@@ -65,7 +66,7 @@ pub enum InputError {
 /// If it is not known, or can not be read.
 pub fn read(folder: &Path) -> Result<Input, InputError> {
     if folder.join(RESULTS_FILE).is_file() {
-        let results = Results::read(folder)?;
+        let results = Box::new(Results::read(folder)?);
         let folder = folder.to_owned();
         return Ok(Input::Session(Session { folder, results }));
     }
@@ -137,7 +138,10 @@ mod tests {
         std::fs::write(folder.join(PICTURES).join(format!("{id}.jpg")), &jpeg).unwrap();
         std::fs::write(root.path().join("outside.jpg"), &jpeg).unwrap();
         let results = fixture::session();
-        let session = Session { folder, results };
+        let session = Session {
+            folder,
+            results: Box::new(results),
+        };
         assert!(session.picture(id).is_some());
         assert!(session.picture("../../outside").is_none());
         assert!(session.picture(&"0".repeat(32)).is_none());

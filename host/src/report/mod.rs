@@ -11,7 +11,7 @@
 
 mod compose;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod html;
 pub mod input;
 mod markdown;

@@ -385,7 +385,7 @@ mod tests {
         results.name = "shelf, \"north\"".to_owned();
         Input::Session(Session {
             folder: "sessions/1".into(),
-            results,
+            results: Box::new(results),
         })
     }
 

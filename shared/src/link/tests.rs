@@ -57,11 +57,67 @@ const MATRIX: [(f64, f64, f64); 6] = [
     (1e-3, 0.0, 0.20),
 ];
 
+/// Seeds of a matrix: `EYAS_LINK_SEEDS`, or a few.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("EYAS_LINK_SEEDS").ok();
+    0..asked.and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Everything that a line may do, with everything else that it may do.
+fn whole_matrix() -> Vec<Faults> {
+    let millis = Duration::from_millis;
+    let blackouts = [
+        None,
+        Some((millis(1000), millis(100))),
+        Some((millis(4000), millis(2000))),
+    ];
+    let mut lines = Vec::new();
+    for bit_errors in [0.0, 1e-6, 1e-5, 1e-4, 1e-3] {
+        for lost_frames in [0.0, 0.01, 0.05] {
+            for repeated_frames in [0.0, 0.01] {
+                for blackout in blackouts {
+                    for lost_bytes in [0.0, 1e-5] {
+                        lines.push(Faults {
+                            bit_errors,
+                            lost_frames,
+                            repeated_frames,
+                            blackout,
+                            lost_bytes,
+                            extra_bytes: lost_bytes,
+                            ..Faults::default()
+                        });
+                    }
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// All 180 lines with each seed that `EYAS_LINK_SEEDS` asks for; else one line in nine.
+#[test]
+fn everything_arrives_over_every_line_of_the_matrix() {
+    let content = content(1 << 17);
+    let lines = whole_matrix();
+    let is_asked = std::env::var_os("EYAS_LINK_SEEDS").is_some();
+    let step = if is_asked { 1 } else { 9 };
+    let mut n_cells = 0;
+    for seed in seeds(1) {
+        for (line_idx, faults) in lines.iter().enumerate().step_by(step) {
+            let seed = 1000 * seed + line_idx as u64;
+            // Panics with what arrived otherwise.
+            push(&mut cable(*faults, seed), &content);
+            n_cells += 1;
+        }
+    }
+    println!("{n_cells} cells of {} bytes", content.len());
+}
+
 #[test]
 fn a_megabyte_arrives_whole_at_a_good_share_of_the_lines_rate() {
     let content = content(1 << 20);
     for (bit_errors, lost_frames, least) in MATRIX {
-        for (seed, repeated_frames) in [(1, 0.0), (2, 0.01)] {
+        for (seed, repeated_frames) in seeds(2).map(|seed| (seed + 1, 0.01 * (seed % 2) as f64)) {
             let faults = Faults {
                 bit_errors,
                 lost_frames,

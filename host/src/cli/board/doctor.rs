@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use eyas_shared::link::simulate::{Cable, Faults};
-use eyas_shared::link::{DEFAULT_TERMS, Endpoint, State};
+use eyas_shared::link::{DEFAULT_TERMS, Endpoint, LinkError, State};
 use serde_json::json;
 
 use super::{BoardArgs, ask_info, human_bytes, leave};
-use crate::cli::{Answer, say};
+use crate::cli::{Answer, note, say};
 use crate::link::{Client, ClientError, diagnosis, recording};
 
 #[derive(clap::Args)]
@@ -82,15 +82,30 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Answer> {
                 Answer::No
             })
         }
-        Err(err) => tell_fault(err, args.json),
+        Err(err) => tell_fault(err, args),
     }
 }
 
 /// Names cause and remedy of a fault; one that nothing is known of is an error.
-fn tell_fault(err: ClientError, is_json: bool) -> anyhow::Result<Answer> {
-    let Some(found) = diagnosis::of_error(&err) else {
+fn tell_fault(err: ClientError, args: &Args) -> anyhow::Result<Answer> {
+    let other_speed = match &err {
+        ClientError::Link {
+            source: LinkError::NoAnswer { .. },
+            ..
+        } => {
+            note("note: no answer; looking for the board at other speeds");
+            args.board.other_speed()
+        }
+        _ => None,
+    };
+    let found = match other_speed {
+        Some(baud) => Some(diagnosis::of_other_speed(args.board.baud, baud)),
+        None => diagnosis::of_error(&err),
+    };
+    let Some(found) = found else {
         return Err(err.into());
     };
+    let is_json = args.json;
     if is_json {
         let object = json!({
             "schema": "eyas.doctor/1",

@@ -12,10 +12,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use eyas_device::hints::human_bytes;
-use eyas_device::port::BASE_BAUD;
+use eyas_device::port::{BASE_BAUD, SPEEDS};
 use eyas_shared::link::message::{Ask, Info, Reply};
 
 use crate::link::{Address, Client, ClientError, Options};
+
+/// Speeds of old consoles, which a board may be set to as well.
+const SLOW_SPEEDS: [u32; 4] = [57_600, 38_400, 19_200, 9600];
+
+/// How long a board that listens may take to answer: its line never waits for its work.
+const OTHER_SPEED_PATIENCE: Duration = Duration::from_millis(700);
 
 /// Where the board is.
 #[derive(clap::Args)]
@@ -75,6 +81,26 @@ impl BoardArgs {
             raise_to: self.fast_baud,
             record: self.record.clone(),
         }
+    }
+
+    /// The speed of the port at which a board answers that does not at the one that is asked
+    /// for.
+    fn other_speed(&self) -> Option<u32> {
+        let Ok(Address::Serial { path, baud: asked }) = self.address() else {
+            return None;
+        };
+        let options = Options {
+            patience: OTHER_SPEED_PATIENCE,
+            raise_to: None,
+            record: None,
+        };
+        let answers = |baud: &u32| {
+            let path = path.clone();
+            let client = Client::connect(&Address::Serial { path, baud: *baud }, &options);
+            client.map(leave).is_ok()
+        };
+        let speeds = SPEEDS.into_iter().chain(SLOW_SPEEDS);
+        speeds.filter(|baud| *baud != asked).find(answers)
     }
 
     fn connect(&self) -> Result<Client, ClientError> {

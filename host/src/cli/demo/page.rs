@@ -1,7 +1,5 @@
 //! From the answers of the steps to the report.
 
-use std::path::Path;
-
 use anyhow::Context;
 
 use super::answers::{Evaluation, Scores, Timing};

@@ -77,9 +77,8 @@ impl Scale {
     pub(super) fn at(&self, value: f64) -> Option<f64> {
         let by = |value: f64| if self.is_log { value.ln() } else { value };
         let share = (by(value) - by(self.low)) / (by(self.high) - by(self.low));
-        share
-            .is_finite()
-            .then(|| self.from + share * (self.to - self.from))
+        let place = self.from + share * (self.to - self.from);
+        share.is_finite().then_some(place)
     }
 
     /// Place of a value, or the nearest end.
