@@ -87,12 +87,14 @@ pub(crate) fn session_of(n_students: usize, n_queries: usize, n_labels: usize) -
         protocol: Protocol {
             mode: "both".to_owned(),
             n_windows: 5,
+            n_retries: 1,
             at_least_s: 10.0,
             at_least: 10,
             warm_up_s: 2.0,
             n_window_images: 32,
             top_k: MATCHES,
             seed: 1,
+            energy_offset_s: 0.0,
         },
         board: Board {
             model: "Raspberry Pi 4 Model B Rev 1.4".to_owned(),
@@ -364,6 +366,7 @@ fn answer(
     let spread = if first_right == Some(0) { 0.05 } else { 0.11 };
     QueryAnswer {
         query,
+        n_relevant: 30,
         first_right,
         verdict: Some(if best > 0.6 { "match" } else { "uncertain" }.to_owned()),
         total_ms: 14.0 + random.unit(),
