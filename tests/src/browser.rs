@@ -97,7 +97,8 @@ pub struct Plot {
 /// Something that a reader would stumble over.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Fault {
-    /// `overflow`, `tiny`, `contrast`, `overlap`, `clipped`, `covered`, `empty` or `unnamed`.
+    /// `overflow`, `tiny`, `contrast`, `overlap`, `struck`, `clipped`, `covered`, `empty` or
+    /// `unnamed`.
     pub kind: String,
     /// Where and by how much.
     pub what: String,

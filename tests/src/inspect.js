@@ -5,8 +5,11 @@
 
 const asked_width = arguments[0];
 
-/** Smallest text, in CSS pixels as they appear: below, a phone at arm's length is no use. */
-const SMALLEST = 11;
+const is_print = matchMedia("print").matches;
+
+/** Smallest text, in CSS pixels as they appear: on a phone at arm's length, and 7 points on
+    paper, as books set their notes. */
+const SMALLEST = is_print ? 9.33 : 11;
 /** Contrast of text with what is behind it (WCAG 2.2, 1.4.3, level AA for text of any size). */
 const CONTRAST = 4.5;
 /** Edges are rounded to device pixels, so they may meet by as much. */
@@ -17,12 +20,14 @@ const LEADING = 0.18;
 const TOUCH = 1;
 /** A drawing is a plot from this size; smaller ones are signs within text. */
 const PLOT = { width: 120, height: 60 };
+/** A label is struck through if a line that stands out by as much (contrast) runs through so
+    many of so many points along its middle. */
+const STRIKE = { contrast: 1.6, hits: 3, points: 11 };
 /** Halos of labels count as their background from this width in CSS pixels. */
 const HALO = 1.5;
 /** Faults of one kind that are told one by one. */
 const TOLD = 8;
 
-const is_print = matchMedia("print").matches;
 const faults = [];
 const told = new Map();
 
@@ -87,13 +92,34 @@ function opacity(element) {
 
 const is_drawn = (element) => element instanceof SVGElement && !(element instanceof SVGSVGElement);
 
-/** What an element paints behind whatever stands on it. */
-function paint(element) {
+/** Whether a drawn shape has a point of the screen in its area, or in its outline. */
+function holds(shape, what, x, y) {
+  const matrix = shape.getScreenCTM();
+  if (!matrix) return false;
+  const at = new DOMPoint(x, y).matrixTransform(matrix.inverse());
+  return what === "fill" ? shape.isPointInFill(at) : shape.isPointInStroke(at);
+}
+
+/** What an element paints at a point behind whatever stands on it, but for outlines. */
+function paint(element, x, y) {
   const style = getComputedStyle(element);
   if (!is_drawn(element)) return faded(color(style.backgroundColor), opacity(element));
-  const fills = element instanceof SVGGeometryElement && style.fill !== "none";
-  if (!fills || style.fill.startsWith("url")) return [0, 0, 0, 0];
+  const is_area = element instanceof SVGGeometryElement && !(element instanceof SVGLineElement);
+  if (!is_area || style.fill === "none" || style.fill.startsWith("url")) return [0, 0, 0, 0];
+  if (!holds(element, "fill", x, y)) return [0, 0, 0, 0];
   return faded(color(style.fill), opacity(element) * +style.fillOpacity);
+}
+
+/** What outlines and lines paint at a point; nothing if none runs through it. */
+function outline(elements, x, y) {
+  for (const element of elements) {
+    if (!(element instanceof SVGGeometryElement)) continue;
+    const style = getComputedStyle(element);
+    if (style.stroke === "none" || style.stroke.startsWith("url")) continue;
+    if (!holds(element, "stroke", x, y)) continue;
+    return faded(color(style.stroke), opacity(element) * +style.strokeOpacity);
+  }
+  return [0, 0, 0, 0];
 }
 
 /** The color behind a text at a point, and whether something lies upon it. */
@@ -101,11 +127,11 @@ function behind(element, x, y) {
   const stack = document.elementsFromPoint(x, y);
   const at = stack.findIndex((found) => found === element || element.contains(found));
   const above = at < 0 ? [] : stack.slice(0, at);
-  const is_covered = above.some((found) => paint(found)[3] > 0.2);
+  const is_covered = above.some((found) => paint(found, x, y)[3] > 0.2);
   const below = at < 0 ? ancestors(element) : stack.slice(at);
   let layers = [];
   for (const layer of below) {
-    const painted = paint(layer);
+    const painted = paint(layer, x, y);
     if (layer instanceof SVGTextContentElement || painted[3] === 0) continue;
     layers.push(painted);
     if (painted[3] === 1) break;
@@ -141,9 +167,11 @@ function check_text(node, element, box) {
   const found = behind(element, box.x + box.width / 2, box.y + box.height / 2);
   if (found.is_covered) fault("covered", `${quote(text)} lies under something else`);
   let ground = found.color;
-  if (is_label && style.stroke !== "none" && style.paintOrder.startsWith("stroke")) {
-    const halo = parseFloat(style.strokeWidth) * scale(element);
-    if (halo >= HALO) ground = over(faded(color(style.stroke), +style.strokeOpacity), ground);
+  const has_outline = is_label && style.stroke !== "none" && style.paintOrder.startsWith("stroke");
+  const has_halo = has_outline && parseFloat(style.strokeWidth) * scale(element) >= HALO;
+  if (has_halo) ground = over(faded(color(style.stroke), +style.strokeOpacity), ground);
+  if (is_label && is_struck(element, box, ground, has_halo)) {
+    fault("struck", `a line runs through ${quote(text)}`);
   }
   const written = is_label
     ? faded(color(style.fill), +style.fillOpacity)
@@ -151,6 +179,22 @@ function check_text(node, element, box) {
   const ratio = contrast(over(faded(written, opacity(element)), ground), ground);
   if (ratio < CONTRAST) fault("contrast", `${quote(text)} has ${round(ratio)}:1`);
   check_clipped(text, element, box);
+}
+
+/** Whether a line runs along a label: above it, or below it where no halo hides the line. */
+function is_struck(element, box, ground, has_halo) {
+  let hits = 0;
+  for (let i = 0; i < STRIKE.points; i++) {
+    const along = (i + 0.5) / STRIKE.points;
+    const is_upright = box.height > box.width;
+    const x = box.x + box.width * (is_upright ? 0.5 : along);
+    const y = box.y + box.height * (is_upright ? along : 0.5);
+    const stack = document.elementsFromPoint(x, y);
+    const at = stack.indexOf(element);
+    const painted = outline(has_halo && at >= 0 ? stack.slice(0, at) : stack, x, y);
+    if (contrast(over(painted, ground), ground) >= STRIKE.contrast) hits += 1;
+  }
+  return hits >= STRIKE.hits;
 }
 
 /** Whether some ancestor cuts a text off, or the page's left edge does. */

@@ -1,10 +1,15 @@
 //! Pages that the program writes, in a real browser: nothing is loaded, nothing complains,
 //! and everything can be read on a phone, on a desk, in the dark and on paper.
+//!
+//! With `EYAS_SCREENSHOTS=FOLDER` each view is kept as a picture for people.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eyas_tests::browser::{Browser, VIEWS};
+use eyas_tests::{root, run_ok};
+
+use super::test_session::{TestCell, ids, session};
 
 /// Words about everything that is wrong with a page, by view.
 fn faults_of(browser: &mut Browser, page: &Path) -> (Vec<String>, usize) {
@@ -91,6 +96,13 @@ fn what_is_wrong_with_a_page_is_found() {
             drawing_of(&(good.to_owned() + &label("x=\"45\" y=\"35\" font-size=\"14\""))),
         ),
         (
+            "struck: ",
+            drawing_of(&format!(
+                "<path d=\"M0 45H320\" stroke=\"gray\"/>{}",
+                label("x=\"9\" y=\"50\" font-size=\"14\"")
+            )),
+        ),
+        (
             "clipped: ",
             drawing_of(&label("x=\"300\" y=\"50\" font-size=\"14\"")),
         ),
@@ -137,5 +149,86 @@ fn what_is_wrong_with_a_page_is_found() {
             is_as_expected,
             "expected `{expected}` of {html}\nfound {faults:#?}"
         );
+    }
+}
+
+/// Opens what the program wrote and wants it flawless, with at least so many plots.
+fn check(browser: &mut Browser, name: &str, page: &Path, at_least_plots: usize) {
+    if let Some(folder) = std::env::var_os("EYAS_SCREENSHOTS") {
+        browser.open(page);
+        for view in VIEWS {
+            let file = PathBuf::from(&folder).join(format!("{name}-{view}.png"));
+            browser.screenshot(view, &file);
+        }
+    }
+    let (faults, n_plots) = faults_of(browser, page);
+    assert!(faults.is_empty(), "{name}: {faults:#?}");
+    assert!(n_plots >= at_least_plots, "{name}: {n_plots} plots");
+}
+
+const N_QUERIES: usize = 48;
+
+/// Six students at three precisions on a board, with a picture of every image. Each is wrong
+/// where the one before it is, and `shift` queries on.
+fn write_session(folder: &Path, shift: usize) {
+    let students = [
+        "eyas-xs",
+        "eyas-s",
+        "squeezenet-112",
+        "mobilenet-v3-small",
+        "eyas-m",
+        "resnet18",
+    ];
+    let precisions = [("f32", 4, 1.0), ("f16", 2, 1.04), ("int8", 1, 0.93)];
+    let mut cells = Vec::new();
+    for (student_idx, student) in students.iter().enumerate() {
+        for (precision_idx, (precision, bytes_each, pace)) in precisions.into_iter().enumerate() {
+            let key = format!("{student}/{precision}/1/shelf");
+            let n_wrong = 14 - 2 * student_idx + precision_idx % 2;
+            let wrong: Vec<usize> = (0..n_wrong)
+                .map(|idx| (3 * idx + shift) % N_QUERIES)
+                .collect();
+            let median_ms = 4.0 * pace * 1.6_f64.powi(student_idx as i32);
+            let n_bytes = 310_000 * bytes_each * 2_u64.pow(student_idx as u32);
+            cells.push((key, median_ms, n_bytes, wrong));
+        }
+    }
+    let cells: Vec<TestCell<'_>> = { cells.iter() }
+        .map(|(key, median_ms, bytes, wrong)| TestCell {
+            key,
+            median_ms: *median_ms,
+            bytes: *bytes,
+            wrong,
+        })
+        .collect();
+    let pictures = folder.join("pictures");
+    fs::create_dir_all(&pictures).unwrap();
+    let results = session(0, N_QUERIES, &cells).to_string();
+    fs::write(folder.join("results.json"), results).unwrap();
+    for id in ids(N_QUERIES) {
+        let picture = root().join("tests/golden/pixels/420.jpg");
+        fs::copy(picture, pictures.join(format!("{id}.jpg"))).unwrap();
+    }
+}
+
+#[test]
+fn comparisons_are_legible_everywhere_and_load_nothing() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    write_session(&folder.path().join("before"), 0);
+    write_session(&folder.path().join("now"), 1);
+    let page = folder.path().join("compare.html");
+    for (name, part) in [("comparison", "#eyas-s/int8"), ("comparison-of-all", "")] {
+        let (a, b) = (at("before") + part, at("now") + part);
+        let conditions = ["--fail-if", "recall_at_1 drops 0.5"];
+        let out = ["--out", &page.display().to_string()];
+        run_ok(
+            "eyas",
+            [&["compare", &a, &b], &conditions[..], &out].concat(),
+        );
+        check(&mut browser, name, &page, 0);
     }
 }

@@ -29,6 +29,12 @@ pub(crate) struct TestCell<'a> {
 pub(crate) fn id(image_idx: usize) -> String {
     format!("{:032x}", image_idx + 0xe7a5)
 }
+/// Identities of all images of a session with so many queries.
+#[allow(dead_code, reason = "tests with pictures are elsewhere")]
+pub(crate) fn ids(n_queries: usize) -> Vec<String> {
+    let rows = (0..LABELS.len() * VIEWS).map(|row| id(1000 + row));
+    (0..n_queries).map(id).chain(rows).collect()
+}
 
 /// A session whose queries have the numbers `first..first + n_queries`.
 pub(crate) fn session(first: usize, n_queries: usize, cells: &[TestCell<'_>]) -> Value {
@@ -44,8 +50,8 @@ pub(crate) fn session(first: usize, n_queries: usize, cells: &[TestCell<'_>]) ->
         "began": "2026-11-21 20:28:24 UTC",
         "host": "eyas 0.1.0 (commit 0123456)",
         "protocol": {
-            "mode": "both", "n_windows": WINDOWS, "at_least_s": 10.0, "at_least": 10,
-            "warm_up_s": 1.0, "n_window_images": 8, "top_k": 10, "seed": 1,
+            "mode": "both", "n_windows": WINDOWS, "n_retries": 1, "at_least_s": 10.0, "at_least": 10,
+            "warm_up_s": 1.0, "n_window_images": 8, "top_k": 10, "seed": 1, "energy_offset_s": 0.0,
         },
         "board": {
             "model": "Test Board 4", "cpu": "a processor", "n_cores": 4,

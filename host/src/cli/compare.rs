@@ -10,7 +10,8 @@ use super::{Answer, note, say};
 use crate::bench::results::{RESULTS_FILE, Results};
 use crate::compare::choose::{Choice, Pairs, pairs};
 use crate::compare::condition::Condition;
-use crate::compare::{Compared, Comparison, Flip, Pair, Source, compare};
+use crate::compare::{Compared, Comparison, Flip, Pair, compare};
+use crate::report::input::Session;
 use crate::runs::RECIPE_FILE;
 
 /// Flips of a side that are shown by name.
@@ -38,7 +39,7 @@ pub(super) struct Args {
     /// the first cell's number; `surely` behind it asks for the whole interval. Repeatable.
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Condition>,
-    /// Write a page in Markdown.
+    /// Write a page with pictures; as Markdown without them if it ends in `.md`.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// One JSON object instead of text.
@@ -47,19 +48,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let (a, b) = (Choice::of(&args.a), Choice::of(&args.b));
-    let (of_a, of_b) = (read(&a.session)?, read(&b.session)?);
+    let (a_choice, b_choice) = (Choice::of(&args.a), Choice::of(&args.b));
+    let (a, b) = (read(&a_choice.session)?, read(&b_choice.session)?);
     let Pairs {
         pairs,
         only_a,
         only_b,
-    } = pairs((&a, &of_a), (&b, &of_b))?;
-    let (a_folder, b_folder) = (
-        a.session.display().to_string(),
-        b.session.display().to_string(),
-    );
-    let source = |session, results| Source { session, results };
-    let mut comparison = compare(source(&a_folder, &of_a), source(&b_folder, &of_b), &pairs);
+    } = pairs((&a_choice, &a.results), (&b_choice, &b.results))?;
+    let mut comparison = compare(&a, &b, &pairs);
     comparison.only_a = only_a;
     comparison.only_b = only_b;
     let comparison = comparison.judged(&args.fail_if);
@@ -70,20 +66,31 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         describe(&comparison);
     }
     if let Some(path) = &args.out {
-        files::replace(path, comparison.to_markdown().as_bytes())?;
+        let picture = |id: &str| a.picture(id).or_else(|| b.picture(id));
+        let page = comparison.to_report(&picture);
+        let is_markdown = path.extension().is_some_and(|ending| ending == "md");
+        let text = if is_markdown {
+            page.to_markdown()
+        } else {
+            page.to_html()
+        };
+        files::replace(path, text.as_bytes())?;
         note(&format!("page  {}", path.display()));
     }
     answer(&comparison)
 }
 
-fn read(session: &Path) -> anyhow::Result<Results> {
-    if !session.join(RESULTS_FILE).exists() && session.join(RECIPE_FILE).exists() {
+fn read(folder: &Path) -> anyhow::Result<Session> {
+    if !folder.join(RESULTS_FILE).exists() && folder.join(RECIPE_FILE).exists() {
         bail!(
             "`{}` is a run directory, which `eyas runs compare` compares",
-            session.display()
+            folder.display()
         );
     }
-    Ok(Results::read(session)?)
+    Ok(Session {
+        results: Results::read(folder)?,
+        folder: folder.to_owned(),
+    })
 }
 
 /// One condition that holds decides, whatever is open beside it.

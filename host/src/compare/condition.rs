@@ -189,6 +189,12 @@ impl Condition {
             (_, None, _) => return (None, format!("the second cell has no {name}")),
             _ => return (None, "the cells have no query in common".to_owned()),
         };
+        if compared.is_disturbed {
+            return (
+                None,
+                format!("all windows of a cell are flagged, so {name} says nothing"),
+            );
+        }
         let limit = match self.distance {
             Distance::Absolute(far) => far,
             Distance::Relative(share) => share * a.abs(),

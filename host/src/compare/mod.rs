@@ -9,7 +9,7 @@ pub mod choose;
 pub mod condition;
 
 mod cautions;
-mod markdown;
+mod page;
 mod queries;
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,10 @@ use serde::Serialize;
 use crate::bench::measures::Measure;
 use crate::bench::results::{Cell, Results};
 use crate::evaluate::paired::Difference;
+use crate::report::Report;
+use crate::report::input::Session;
 use condition::Judged;
+pub use page::Picture;
 pub use queries::{Answered, Flip, Flips, Queries};
 
 /// Name of the JSON object's schema.
@@ -65,12 +68,13 @@ pub struct SessionFacts {
 }
 
 impl SessionFacts {
-    fn of(session: &str, results: &Results) -> Self {
+    fn of(session: &Session) -> Self {
+        let results = &session.results;
         let board = &results.board;
         let model = [&board.model, &board.cpu, &board.address];
         let board_name = model.into_iter().find(|name| !name.is_empty());
         Self {
-            session: session.to_owned(),
+            session: session.folder.display().to_string(),
             name: results.name.clone(),
             began: results.began.clone(),
             host: results.host.clone(),
@@ -95,6 +99,18 @@ pub struct Pair {
     pub queries: Option<Queries>,
 }
 
+impl Pair {
+    /// The cell, or both.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if self.a == self.b {
+            self.a.clone()
+        } else {
+            format!("{} and {}", self.a, self.b)
+        }
+    }
+}
+
 /// One measure of two cells.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Compared {
@@ -110,6 +126,9 @@ pub struct Compared {
     pub a: Option<f64>,
     /// The second cell's number.
     pub b: Option<f64>,
+    /// Whether a side's number comes from flagged windows alone: it is shown, and decides
+    /// nothing.
+    pub is_disturbed: bool,
     /// Second less first.
     pub difference: Option<f64>,
     /// 95 % interval of the difference.
@@ -199,6 +218,8 @@ impl Compared {
             is_exact: matches!(measure.name, "bundle_mb" | "threads"),
             a: a_value,
             b: b_value,
+            is_disturbed: times::is_of_windows(measure.name)
+                && [a, b].into_iter().any(times::has_flagged_alone),
             difference: both.map(|(a, b)| b - a),
             interval: interval.filter(|_| both.is_some()),
         })
@@ -232,22 +253,16 @@ impl Compared {
         }
     }
 
-    /// Whether the second cell is surely better, surely worse, or neither.
+    /// Whether the second cell is surely better, surely worse, or neither. The number of
+    /// threads is a choice and no merit.
     #[must_use]
     pub fn is_better(&self) -> Option<bool> {
         let difference = self.difference?;
         let is_sure = self.is_exact || self.interval?.excludes_zero();
-        (is_sure && difference != 0.0).then_some((difference > 0.0) == self.is_better_high)
+        let is_merit = self.name != "threads" && !self.is_disturbed;
+        (is_sure && is_merit && difference != 0.0)
+            .then_some((difference > 0.0) == self.is_better_high)
     }
-}
-
-/// A session and where it was read.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    /// Folder, as the user calls it.
-    pub session: &'a str,
-    /// What it holds.
-    pub results: &'a Results,
 }
 
 /// Compares cells of two sessions. `pairs` are indices into the cells of each.
@@ -255,20 +270,16 @@ pub struct Source<'a> {
 /// # Panics
 /// If an index is beyond a session's cells.
 #[must_use]
-pub fn compare(a: Source<'_>, b: Source<'_>, pairs: &[(usize, usize)]) -> Comparison {
+pub fn compare(a: &Session, b: &Session, pairs: &[(usize, usize)]) -> Comparison {
     let one = |&(a_idx, b_idx): &(usize, usize)| {
-        pair(
-            a.results,
-            &a.results.cells[a_idx],
-            b.results,
-            &b.results.cells[b_idx],
-        )
+        let (a, b) = (&a.results, &b.results);
+        pair(a, &a.cells[a_idx], b, &b.cells[b_idx])
     };
     Comparison {
         schema: SCHEMA,
-        a: SessionFacts::of(a.session, a.results),
-        b: SessionFacts::of(b.session, b.results),
-        cautions: cautions::of_sessions(a.results, b.results),
+        a: SessionFacts::of(a),
+        b: SessionFacts::of(b),
+        cautions: cautions::of_sessions(&a.results, &b.results),
         pairs: pairs.iter().map(one).collect(),
         only_a: Vec::new(),
         only_b: Vec::new(),
@@ -306,9 +317,9 @@ impl Comparison {
         self
     }
 
-    /// As text for a terminal's or a forge's page.
+    /// As a page. `picture` finds the images of both sessions.
     #[must_use]
-    pub fn to_markdown(&self) -> String {
-        markdown::page(self)
+    pub fn to_report(&self, picture: Picture<'_>) -> Report {
+        page::report(self, picture)
     }
 }

@@ -128,8 +128,12 @@ impl Flip {
     /// The query and both first matches, as a line.
     #[must_use]
     pub fn said(&self) -> String {
-        let (a, b) = (self.a.first(), self.b.first());
-        format!("{} ({}): {a}, then {b}", self.name, self.label)
+        format!("{} ({}): {}", self.name, self.label, self.firsts())
+    }
+
+    /// Both first matches.
+    pub(super) fn firsts(&self) -> String {
+        format!("{}, then {}", self.a.first(), self.b.first())
     }
 }
 

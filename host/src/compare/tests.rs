@@ -28,8 +28,11 @@ fn of(first: usize, n_queries: usize, cells: &[TestCell<'_>]) -> Results {
 }
 
 fn compared(a: &Results, b: &Results) -> Comparison {
-    let source = |session, results| Source { session, results };
-    compare(source("a", a), source("b", b), &[(0, 0)])
+    let session = |folder: &str, results: &Results| Session {
+        folder: folder.into(),
+        results: results.clone(),
+    };
+    compare(&session("a", a), &session("b", b), &[(0, 0)])
 }
 
 fn measure<'a>(comparison: &'a Comparison, name: &str) -> &'a Compared {
@@ -157,6 +160,16 @@ fn latencies_are_compared_over_clean_windows() {
     // Cold starts from memory are no cold starts as long as there are others.
     let cold = measure(&found, "cold_ms").interval.unwrap();
     assert_eq!((cold.over, cold.n), (Over::Starts, [3, 3]));
+    let mut of_flagged_alone = b.clone();
+    let performance = of_flagged_alone.cells[0].performance.as_mut().unwrap();
+    let flags = performance.windows[0].flags.clone();
+    let windows = performance.windows.iter_mut();
+    windows.for_each(|window| window.flags.clone_from(&flags));
+    performance.n_clean = 0;
+    let disturbed = compared(&a, &of_flagged_alone);
+    assert_eq!(measure(&disturbed, "median_ms").is_better(), None);
+    assert_eq!(judged(&disturbed, "median_ms rises 1").holds, None);
+    assert_eq!(judged(&disturbed, "recall_at_1 drops 1").holds, Some(false));
     // A file's size has no interval; a quantile over all queries has none here.
     assert!(measure(&found, "bundle_mb").interval.is_none());
     assert!(measure(&found, "p99_ms").interval.is_none());
@@ -294,15 +307,18 @@ fn a_cell_without_a_partner_leaves_conditions_open() {
 }
 
 #[test]
-fn markdown_tells_what_json_tells() {
+fn pages_tell_what_json_tells() {
     let a = of(0, 40, &[cell(F16, 40.0, &[1])]);
     let b = of(0, 40, &[cell(F16, 44.0, &[2])]);
     let found = compared(&a, &b).judged(&["median_ms rises 1%".parse().unwrap()]);
-    let page = found.to_markdown();
+    let report = found.to_report(&|_| None);
+    assert!(report.to_html().contains("wrong before, right now"));
+    let page = report.to_markdown();
     for words in [
-        "| median_ms | ms | 40.000 | 44.000 | +4.000 |",
-        "- coffee/2.jpg (coffee): coffee 0.930, then black tea 0.930",
-        "| median_ms rises 1% | tiny/f16/1/shelf | holds | median_ms 40.000 -> 44.000",
+        "1 of 1 conditions hold.",
+        "| median_ms | 40.000 | 44.000 | +4.000 |",
+        "- coffee (coffee/2.jpg), right before, wrong now: coffee 0.930, then black tea 0.930",
+        "| median_ms rises 1% | holds | tiny/f16/1/shelf | median_ms 40.000 -\\> 44.000",
     ] {
         assert!(page.contains(words), "{words}\n{page}");
     }

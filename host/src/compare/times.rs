@@ -24,6 +24,17 @@ pub(super) fn interval(measure: &str, a: &Cell, b: &Cell) -> Option<Interval> {
     Some(Interval { low, high, over, n })
 }
 
+/// Whether a measure is one of a cell's windows.
+pub(super) fn is_of_windows(measure: &str) -> bool {
+    measure == "p99_ms" || of_window(measure).is_some()
+}
+
+/// Whether a cell was measured and no window of it is clean.
+pub(super) fn has_flagged_alone(cell: &Cell) -> bool {
+    let performance = cell.performance.as_ref();
+    performance.is_some_and(|found| found.n_clean == 0 && !found.windows.is_empty())
+}
+
 type OfWindow = fn(&WindowResult) -> Option<f64>;
 
 /// What a window says of a measure that is a median over windows.

@@ -2,8 +2,8 @@
 
 use super::plot::Figure;
 use super::{
-    Block, Cell, Chapter, MatchPicture, Pictures, QueryPicture, Report, Section, Table, Thumbnail,
-    worst_first,
+    Block, Cell, Chapter, FlipPicture, MatchPicture, Pictures, QueryPicture, Report, Section,
+    Table, Thumbnail, worst_first,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -104,6 +104,7 @@ fn html_of_block(block: &Block) -> String {
         Block::Table(table) => html_of_table(table),
         Block::Figures(figures) => html_of_figures(figures),
         Block::Pictures(pictures) => html_of_pictures(pictures),
+        Block::Flips(flips) => flips.iter().map(article_of_flip).collect(),
         Block::Facts(facts) => html_of_facts(facts),
         Block::Folded(title, blocks) => {
             let blocks: String = blocks.iter().map(html_of_block).collect();
@@ -245,7 +246,6 @@ fn html_of_pictures(pictures: &Pictures) -> String {
 }
 
 fn article_of_query(query: &QueryPicture) -> String {
-    let label = escape(&query.label);
     let outcome = match query.first_right {
         Some(0) => "right at once".to_owned(),
         Some(rank) => format!("first right match at rank {}", rank + 1),
@@ -256,15 +256,40 @@ fn article_of_query(query: &QueryPicture) -> String {
     } else {
         "query missed"
     };
-    let mut html = format!(
-        "<article class=\"{class}\">\n<figure>{}<figcaption><span class=\"mark\">query</span> <strong>{label}</strong> <small>{}</small> <small>{outcome}</small></figcaption></figure>\n<ol>\n",
-        html_of_picture(query.picture.as_ref(), &format!("query: {label}")),
-        escape(&query.name),
+    let figure = figure_of_query(query.picture.as_ref(), &query.label, &query.name, &outcome);
+    let matches = list_of_matches(&query.matches);
+    format!("<article class=\"{class}\">\n{figure}{matches}</article>\n")
+}
+
+fn article_of_flip(flip: &FlipPicture) -> String {
+    let figure = figure_of_query(
+        flip.picture.as_ref(),
+        &flip.label,
+        &flip.name,
+        &flip.outcome,
     );
-    for (rank, found) in (1..).zip(&query.matches) {
-        html += &item_of_match(rank, found);
-    }
-    html + "</ol>\n</article>\n"
+    let (before, now) = (list_of_matches(&flip.before), list_of_matches(&flip.now));
+    format!(
+        "<article class=\"query flip\">\n{figure}<div>\n<p class=\"caption\">first</p>\n{before}<p class=\"caption\">second</p>\n{now}</div>\n</article>\n"
+    )
+}
+
+fn figure_of_query(picture: Option<&Thumbnail>, label: &str, name: &str, outcome: &str) -> String {
+    let label = escape(label);
+    format!(
+        "<figure>{}<figcaption><span class=\"mark\">query</span> <strong>{label}</strong> <small>{}</small> <small>{}</small></figcaption></figure>\n",
+        html_of_picture(picture, &format!("query: {label}")),
+        escape(name),
+        escape(outcome),
+    )
+}
+
+fn list_of_matches(matches: &[MatchPicture]) -> String {
+    let items = (1..).zip(matches);
+    let items: String = items
+        .map(|(rank, found)| item_of_match(rank, found))
+        .collect();
+    format!("<ol>\n{items}</ol>\n")
 }
 
 fn item_of_match(rank: usize, found: &MatchPicture) -> String {

@@ -1,6 +1,6 @@
 //! A report as Markdown: words and tables. A figure becomes the table of its numbers.
 
-use super::{Block, Cell, Report, Table, worst_first};
+use super::{Block, Cell, MatchPicture, Report, Table, worst_first};
 
 pub(super) fn page(report: &Report) -> String {
     let mut text = format!("# {}\n", line(&report.title));
@@ -54,6 +54,23 @@ fn of_block(block: &Block) -> String {
                 text += &format!("- {label} ({name}): {} first\n", line(found));
             }
             text
+        }
+        Block::Flips(flips) => {
+            let first = |matches: &[MatchPicture]| {
+                let first = matches.first();
+                first.map_or("nothing".to_owned(), |found| {
+                    format!("{} {:.3}", line(&found.label), found.score)
+                })
+            };
+            let lines = flips.iter().map(|flip| {
+                let (label, name) = (line(&flip.label), line(&flip.name));
+                let (before, now) = (first(&flip.before), first(&flip.now));
+                format!(
+                    "- {label} ({name}), {}: {before}, then {now}\n",
+                    flip.outcome
+                )
+            });
+            format!("\n{}", lines.collect::<String>())
         }
         Block::Facts(facts) => {
             let facts = facts.iter();

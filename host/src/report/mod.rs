@@ -79,6 +79,8 @@ pub enum Block {
     Figures(Vec<Figure>),
     /// Queries with what was found for them.
     Pictures(Pictures),
+    /// Queries with what two sides found for them.
+    Flips(Vec<FlipPicture>),
     /// Names and values, such as the machine and the commit.
     Facts(Vec<(String, String)>),
     /// What few want to read: shown when asked for.
@@ -169,6 +171,23 @@ pub struct MatchPicture {
     pub is_right: bool,
     /// The match; none if its picture was not kept.
     pub picture: Option<Thumbnail>,
+}
+
+/// One query with what was found for it before, and what is found now.
+#[derive(Clone, Debug)]
+pub struct FlipPicture {
+    /// Label of the query.
+    pub label: String,
+    /// File or other name of the query.
+    pub name: String,
+    /// What became of it, in words.
+    pub outcome: String,
+    /// The query; none if its picture was not kept.
+    pub picture: Option<Thumbnail>,
+    /// Best first.
+    pub before: Vec<MatchPicture>,
+    /// Best first.
+    pub now: Vec<MatchPicture>,
 }
 
 impl Report {
