@@ -494,6 +494,10 @@ fn deltas_that_are_killed_leave_a_store_that_answers_and_takes_updates() {
 
 /// Installs one file after the other, again and again, and kills most of it. The first leads
 /// to the new gallery, the second to the old one.
+#[expect(
+    clippy::print_stdout,
+    reason = "the figure is for whoever runs the stress"
+)]
 fn kill_installations(board: &Board, names: [&str; 2]) {
     let n_kills = std::env::var("EYAS_KILLS").map_or(N_KILLS, |n| n.parse().unwrap());
     let answers = [1, 2].map(answer_of);

@@ -88,7 +88,7 @@ fn read(folder: &Path) -> anyhow::Result<Session> {
         );
     }
     Ok(Session {
-        results: Results::read(folder)?,
+        results: Box::new(Results::read(folder)?),
         folder: folder.to_owned(),
     })
 }

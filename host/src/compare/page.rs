@@ -291,7 +291,8 @@ fn flip_picture(flip: &Flip, outcome: &str, picture: Picture<'_>) -> FlipPicture
 
 /// Where both sides come from.
 fn origin(comparison: &Comparison) -> Section {
-    let facts: [(&str, fn(&SessionFacts) -> &str); 6] = [
+    type Fact = (&'static str, fn(&SessionFacts) -> &str);
+    let facts: [Fact; 6] = [
         ("session", |facts| &facts.session),
         ("plan", |facts| &facts.name),
         ("began", |facts| &facts.began),

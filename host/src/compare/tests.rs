@@ -30,7 +30,7 @@ fn of(first: usize, n_queries: usize, cells: &[TestCell<'_>]) -> Results {
 fn compared(a: &Results, b: &Results) -> Comparison {
     let session = |folder: &str, results: &Results| Session {
         folder: folder.into(),
-        results: results.clone(),
+        results: Box::new(results.clone()),
     };
     compare(&session("a", a), &session("b", b), &[(0, 0)])
 }

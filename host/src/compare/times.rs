@@ -107,7 +107,7 @@ mod tests {
         let new = old.map(|x| x + 1.0);
         let (low, high) = of_medians(&old, &new).unwrap();
         assert!(
-            0.7 < low && low <= 1.0 && 1.0 <= high && high < 1.3,
+            low > 0.7 && low <= 1.0 && (1.0..1.3).contains(&high),
             "{low} {high}"
         );
         let (low, high) = of_medians(&old, &old).unwrap();
