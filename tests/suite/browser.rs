@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use eyas_tests::browser::{Browser, VIEWS};
 use eyas_tests::{root, run_ok};
+use serde_json::json;
 
 use super::test_session::{TestCell, ids, session};
 
@@ -208,6 +209,83 @@ fn write_session(folder: &Path, shift: usize) {
     for id in ids(N_QUERIES) {
         let picture = root().join("tests/golden/pixels/420.jpg");
         fs::copy(picture, pictures.join(format!("{id}.jpg"))).unwrap();
+    }
+}
+
+/// A training run of some epochs.
+fn write_run(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(
+        folder.join("recipe.toml"),
+        super::end_to_end::student_recipe(),
+    )
+    .unwrap();
+    let line = |epoch: u32| {
+        let left = 0.7_f64.powi(epoch as i32);
+        let epoch = json!({
+            "epoch": epoch, "loss": 0.2 + 2.0 * left,
+            "validation_recall_at_1": 0.8 - 0.6 * left, "seconds": 11.5,
+        });
+        format!("{epoch}\n")
+    };
+    let metrics: String = (1..=8).map(line).collect();
+    fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
+}
+
+/// Two students with three losses and two seeds.
+fn write_sweep(folder: &Path) {
+    let mut table = "student,gallery,n_queries,n_gallery,teacher_recall_at_1,\
+                     teacher_mean_average_precision_at_r\n"
+        .to_owned();
+    for (student_idx, student) in ["eyas-s", "eyas-m"].into_iter().enumerate() {
+        for (loss_idx, loss) in ["reg", "rc", "relaxed-ms"].into_iter().enumerate() {
+            for seed in [1, 2] {
+                let recall = 0.6
+                    + 0.08 * student_idx as f64
+                    + 0.03 * loss_idx as f64
+                    + 0.01 * f64::from(seed);
+                let score = |precision: &str, bytes: usize, less: f64| {
+                    json!({
+                        "gallery": "shelf", "mode": "asymmetric", "precision": precision,
+                        "bundle_bytes": bytes,
+                        "means": {
+                            "recall_at_1": recall - less, "recall_at_5": recall + 0.1,
+                            "recall_at_10": recall + 0.15,
+                            "mean_average_precision_at_r": recall - 0.2,
+                        },
+                    })
+                };
+                let record = json!({
+                    "schema": "eyas.cell/1", "fingerprint": "", "student": student, "loss": loss,
+                    "seed": seed, "n_parameters": 910_000, "multiply_adds": 61_000_000,
+                    "failures": [],
+                    "scores": [score("f32", 3_600_000, 0.0), score("int8", 950_000, 0.01)],
+                });
+                let cell = folder.join(format!("cells/{student}/{loss}/seed-{seed}"));
+                fs::create_dir_all(&cell).unwrap();
+                fs::write(cell.join("cell.json"), record.to_string()).unwrap();
+            }
+            table += &format!("{student},shelf,200,400,0.86,0.7\n");
+        }
+    }
+    fs::write(folder.join("table.csv"), table).unwrap();
+}
+
+#[test]
+fn reports_are_legible_everywhere_and_load_nothing() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_session(&at("session"), 0);
+    write_run(&at("run"));
+    write_sweep(&at("sweep"));
+    for (name, at_least_plots) in [("session", 6), ("run", 1), ("sweep", 1)] {
+        let out = at(&format!("{name}-report"));
+        let (from, to) = (at(name).display().to_string(), out.display().to_string());
+        run_ok("eyas", ["report", &from, "--out", &to]);
+        check(&mut browser, name, &out.join("report.html"), at_least_plots);
     }
 }
 

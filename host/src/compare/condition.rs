@@ -141,13 +141,13 @@ impl Judged {
         }
     }
 
-    /// `holds`, `does not hold` or `open`.
+    /// `holds`, `does not hold` or `is open`.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
         match self.holds {
             Some(true) => "holds",
             Some(false) => "does not hold",
-            None => "open",
+            None => "is open",
         }
     }
 }

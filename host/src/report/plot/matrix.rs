@@ -36,10 +36,9 @@ impl Matrix {
         let (left, top) = (widest + 10.0, widest + 10.0 + TEXT + 8.0);
         let side = n as f64 * CELL;
         let columns = left + text_width(&self.columns);
-        let mut canvas = Canvas::new(
-            (left + side + 4.0).max(columns + 4.0),
-            top + side + TEXT + 12.0,
-        );
+        // A small square is narrower than what is said below it.
+        let right = (left + side).max(text_width(&self.rows));
+        let mut canvas = Canvas::new(right.max(columns) + 4.0, top + side + TEXT + 12.0);
         canvas.text("axis", (left, TEXT), Anchor::Start, &self.columns);
         for (idx, name) in self.names.iter().enumerate() {
             let at = (idx as f64 + 0.5) * CELL;
@@ -66,7 +65,7 @@ impl Matrix {
         }
         canvas.text(
             "axis",
-            (left + side, top + side + TEXT + 6.0),
+            (right, top + side + TEXT + 6.0),
             Anchor::End,
             &self.rows,
         );
