@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::tcgetattr;
+use rustix::termios::{LocalModes, tcgetattr};
 
 /// How often the carrier looks whether it should end.
 const STEP: Duration = Duration::from_millis(20);
@@ -84,6 +84,12 @@ fn speed(plug: &OwnedFd) -> u64 {
     tcgetattr(plug).map_or(0, |settings| settings.output_speed().into())
 }
 
+/// Whether no program has set a pseudo-terminal up: it would echo, which a cable that nobody
+/// listens at does not.
+fn is_untouched(plug: &OwnedFd) -> bool {
+    tcgetattr(plug).is_ok_and(|settings| settings.local_modes.contains(LocalModes::ECHO))
+}
+
 /// What bytes sound like at another speed: fewer, and others.
 fn garble(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().step_by(2).map(|byte| byte ^ 0xa5).collect()
@@ -112,7 +118,7 @@ fn carry(from: &OwnedFd, to: &OwnedFd, control: &Control, is_to_board: bool) {
         let (sent_at, heard_at) = (speed(from), speed(to));
         let top_speed = control.top_speed.load(Ordering::Relaxed);
         let is_heard = sent_at == heard_at && (top_speed == 0 || sent_at <= top_speed);
-        if control.cut.load(Ordering::Relaxed) {
+        if control.cut.load(Ordering::Relaxed) || is_untouched(to) {
             // Nothing arrives.
         } else if is_heard {
             control.fastest.fetch_max(sent_at, Ordering::Relaxed);

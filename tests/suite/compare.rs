@@ -132,8 +132,8 @@ fn cells_of_one_session_are_compared_by_parts_of_their_keys() {
 fn what_is_no_session_is_refused() {
     let Two { a, folder, .. } = two();
     let cases = [
-        ("{}", "does not hold the results of a bench session"),
-        ("", "does not hold the results of a bench session"),
+        ("{}", "is no record of a bench session"),
+        ("", "is no record of a bench session"),
     ];
     for (text, words) in cases {
         let other = folder.path().join("other");
