@@ -223,6 +223,31 @@ fn a_session_holds_what_was_asked_and_gives_the_same_results_again() {
     assert_eq!(fs::read(session.join("results.json")).unwrap(), before);
 }
 
+/// Results are not computed from half of what was said: they stay as they are.
+#[test]
+fn a_replay_without_all_its_records_changes_nothing() {
+    let desk = Desk::new(1, 0.0);
+    let command = desk.stdio_command();
+    let outcome = said(spawn(desk.bench(&["--stdio-command", &command])));
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let session = desk.session();
+    let shown = session.display().to_string();
+    let before = fs::read(session.join("results.json")).unwrap();
+    let refused = |words: &str| {
+        let outcome = run("eyas", ["bench", "--replay", &shown]);
+        assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+        assert!(outcome.err.contains(words), "{outcome:#?}");
+        assert_eq!(fs::read(session.join("results.json")).unwrap(), before);
+    };
+    let (damaged, _) = contents(&session.join("visits")).remove(0);
+    fs::write(&damaged, "{").unwrap();
+    refused("go on with `--resume`");
+    for (path, _) in contents(&session.join("visits")) {
+        fs::remove_file(path).unwrap();
+    }
+    refused("has no visits");
+}
+
 /// The board's answers in a bench are those of `query`: one engine.
 #[test]
 fn a_bench_finds_what_a_query_finds() {

@@ -15,7 +15,7 @@ use super::material::{Listed, Material, cosine, first_matches};
 use super::plan::{Mode, Plan};
 use super::reach::{Reach, board_of};
 use super::results::{Protocol, Results};
-use super::session::{self, Session, utc_now};
+use super::session::{self, Session, SessionError, utc_now};
 use super::visit::{AnswerRecord, Purpose, Visit, WindowRecord};
 use super::{energy, pictures};
 use crate::link::push::Source;
@@ -95,7 +95,7 @@ pub fn run(start: &Start<'_>, tell: Tell<'_>) -> anyhow::Result<Results> {
     } = listed;
     let catalog = Catalog::new(beginning, queries, galleries, cells, board);
     let (session, catalog) = hold(start, catalog)?;
-    let visits = session::visits(start.folder, &catalog);
+    let visits = session::visits(start.folder, &catalog).map_err(SessionError::Visit)?;
     let mut run = Run {
         plan: start.plan,
         material,
@@ -153,7 +153,7 @@ fn hold(start: &Start<'_>, catalog: Catalog) -> anyhow::Result<(Session, Catalog
     let known = Catalog::read(start.folder)?;
     if let Some(what) = known.difference(&catalog) {
         let path = start.folder.to_owned();
-        return Err(session::SessionError::Other { path, what }.into());
+        return Err(SessionError::Other { path, what }.into());
     }
     session.log("went on");
     Ok((session, known))

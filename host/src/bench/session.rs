@@ -54,6 +54,15 @@ pub enum SessionError {
     /// Its catalog can not be used.
     #[error(transparent)]
     Catalog(#[from] RecordError),
+    /// What the board said in one visit can not be used.
+    #[error(transparent)]
+    Visit(RecordError),
+    /// The board has said nothing yet, or the records of it are gone.
+    #[error("the session `{}` has no visits, from which results could be computed", path.display())]
+    Nothing {
+        /// Where.
+        path: PathBuf,
+    },
     /// Its readings can not be used.
     #[error(transparent)]
     Readings(#[from] ReadingsError),
@@ -161,28 +170,35 @@ fn read_incidents(folder: &Path) -> Vec<String> {
 
 /// Reads all visits that a session's catalog asks for and that are there, in the order of
 /// time.
-#[must_use]
-pub fn visits(folder: &Path, catalog: &Catalog) -> Vec<Visit> {
+///
+/// # Errors
+/// If a record is damaged.
+pub fn visits(folder: &Path, catalog: &Catalog) -> Result<Vec<Visit>, RecordError> {
     let mut visits = Vec::new();
     for cell in &catalog.cells {
         let read = |purpose| Visit::read(folder, &cell.key, purpose);
-        visits.extend(read(Purpose::Accuracy));
+        visits.extend(read(Purpose::Accuracy)?);
         for round in 0..catalog.protocol.n_windows {
-            let again = 0..=catalog.protocol.n_retries;
-            visits.extend(again.filter_map(|again| read(Purpose::Window { round, again })));
+            for again in 0..=catalog.protocol.n_retries {
+                visits.extend(read(Purpose::Window { round, again })?);
+            }
         }
     }
     visits.sort_by_key(|visit| visit.number);
-    visits
+    Ok(visits)
 }
 
 /// Computes a session's results from what the board said.
 ///
 /// # Errors
-/// If its catalog or readings can not be used.
+/// If its catalog, visits or readings can not be used, or there are no visits.
 pub fn compute_results(folder: &Path) -> Result<(Results, Vec<Visit>), SessionError> {
     let catalog = Catalog::read(folder)?;
-    let visits = visits(folder, &catalog);
+    let visits = visits(folder, &catalog).map_err(SessionError::Visit)?;
+    if visits.is_empty() {
+        let path = folder.to_owned();
+        return Err(SessionError::Nothing { path });
+    }
     let readings = folder.join(READINGS_FILE);
     let readings = match readings.exists() {
         true => Some(Readings::read(&readings, catalog.protocol.energy_offset_s)?),

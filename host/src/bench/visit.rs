@@ -9,12 +9,12 @@ use eyas_shared::files::{self, FileError};
 use eyas_shared::link::bench::{Moment, Operator, Prepared, Sample, Used};
 use serde::{Deserialize, Serialize};
 
+use super::record::{self, RecordError};
+
 /// Folder of the records in a session.
 pub const VISITS: &str = "visits";
 
 const SCHEMA: &str = "eyas.visit/1";
-
-const MAX_BYTES: u64 = 256 << 20;
 
 /// What a visit is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,13 +129,18 @@ impl Visit {
         session.join(VISITS).join(name)
     }
 
-    /// The record of a visit that came to something; none if there is none.
-    #[must_use]
-    pub fn read(session: &Path, cell: &str, purpose: Purpose) -> Option<Self> {
-        let bytes = files::read(&Self::path(session, cell, purpose), MAX_BYTES).ok()?;
-        let visit: Self = serde_json::from_slice(&bytes).ok()?;
-        let fits = visit.schema == SCHEMA && visit.cell == cell && visit.purpose == purpose;
-        fits.then_some(visit)
+    /// The record of a visit; none if there is none.
+    ///
+    /// # Errors
+    /// If there is something else in its place: nothing that was measured is passed over.
+    pub fn read(session: &Path, cell: &str, purpose: Purpose) -> Result<Option<Self>, RecordError> {
+        let path = Self::path(session, cell, purpose);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let visit = record::read(&path, SCHEMA, |visit: &Self| &visit.schema)?;
+        let is_it = visit.cell == cell && visit.purpose == purpose;
+        Ok(is_it.then_some(visit))
     }
 
     /// Puts the record into its session.
@@ -200,14 +205,12 @@ mod tests {
             }],
         });
         visit.save(folder.path()).unwrap();
-        assert_eq!(
-            Visit::read(folder.path(), "s/f16/1/g", purpose),
-            Some(visit)
-        );
-        assert_eq!(
-            Visit::read(folder.path(), "s/f16/1/g", Purpose::Accuracy),
-            None
-        );
-        assert_eq!(Visit::read(folder.path(), "s/f32/1/g", purpose), None);
+        let read = |cell, purpose| Visit::read(folder.path(), cell, purpose);
+        assert_eq!(read("s/f16/1/g", purpose).unwrap(), Some(visit));
+        assert_eq!(read("s/f16/1/g", Purpose::Accuracy).unwrap(), None);
+        assert_eq!(read("s/f32/1/g", purpose).unwrap(), None);
+        let path = Visit::path(folder.path(), "s/f16/1/g", purpose);
+        std::fs::write(path, "{").unwrap();
+        assert!(read("s/f16/1/g", purpose).is_err(), "damaged is not absent");
     }
 }

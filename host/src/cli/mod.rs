@@ -309,6 +309,10 @@ fn session_hint(err: &SessionError) -> Option<&'static str> {
         SessionError::Exists { .. } => Some("go on with it by `--resume`, or name another folder"),
         SessionError::Busy { .. } => Some("wait until it is done, or end it"),
         SessionError::Other { .. } => Some("without `--resume` a new session begins"),
+        SessionError::Visit(_) => {
+            Some("remove that file and go on with `--resume`: the visit is made again")
+        }
+        SessionError::Nothing { .. } => Some("results stay as they are; measure with `--resume`"),
         SessionError::Catalog(_) => {
             Some("name the folder of a session, such as `sessions/20261121_202824`")
         }
