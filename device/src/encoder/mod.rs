@@ -1,21 +1,22 @@
-//! From pixels to embeddings: runs networks stored as ONNX through tract.
+//! From pixels to embeddings: runs networks stored as ONNX.
 //!
-//! This is the only file that names tract's runtime. [`Network`] runs any network from one
-//! square image to one vector (teachers too); [`Encoder`] is the network of a bundle with
-//! all that the bundle promises of it. Neither reads image files: pixels come from
+//! [`Network`] runs any network from one square image to one vector (teachers too): what
+//! [`engine`] knows of it there, the rest in tract. [`Encoder`] is the network of a bundle
+//! with all that the bundle promises of it. Neither reads image files: pixels come from
 //! [`eyas_shared::preprocess`].
 //!
 //! No state between two runs, and threads share out rows, never sums: the same pixels give
 //! the same bits every time on one machine, whatever the number of threads.
 
+mod engine;
 mod graph;
 mod profile;
+mod remainder;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use eyas_shared::bundle::Bundle;
 use eyas_shared::embedding::{MAX_DIM, MIN_NORM, l2_normalize};
@@ -23,14 +24,11 @@ use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::preprocess::{Pixels, PreprocessSpec};
 use thiserror::Error;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::Cost;
-use tract_onnx::tract_core::ops::cnn::Conv;
-use tract_onnx::tract_core::ops::einsum::EinSum;
-use tract_onnx::tract_core::tract_linalg::multithread::{Executor, multithread_tract_scope};
-use tract_onnx::tract_hir::infer::InferenceModelExt;
-use tract_onnx::tract_hir::internal::DimLike;
 
+pub use engine::Isa;
+use engine::{Engine, Team};
 pub use profile::OperatorTime;
+use remainder::Remainder;
 
 /// Largest ONNX file that is read.
 pub const MAX_ONNX_BYTES: usize = 256 << 20;
@@ -131,22 +129,33 @@ fn in_tract<T>(
     }
 }
 
+/// Who runs a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Runtime {
+    /// The engine, with these instructions, as far as it knows the operators; tract from
+    /// there on.
+    Engine(Isa),
+    /// tract alone: the reference.
+    Tract,
+}
+
 /// A network from one image of 3 x `side` x `side` to one vector, ready to run.
 ///
 /// Can be shared between threads; each [`run`](Self::run) uses one, or as many as
 /// [`set_threads`](Self::set_threads) says.
 pub struct Network {
-    plan: Arc<TypedRunnableModel>,
-    executor: Executor,
+    engine: Option<Engine>,
+    remainder: Option<Remainder>,
+    team: Team,
     side: u32,
     dim: usize,
-    multiply_adds: u64,
     operators: BTreeMap<String, usize>,
     layers: Vec<String>,
 }
 
 impl Network {
-    /// Checks and builds a network.
+    /// Checks and builds a network for the fastest instructions of this CPU.
     ///
     /// `output` names one of several outputs; without it the first is taken. Only the part
     /// of the graph that leads to it is kept.
@@ -155,57 +164,75 @@ impl Network {
     /// [`EncodeError`] if the bytes are not an ONNX graph of allowed operators from one
     /// image of that size to one vector.
     pub fn load(onnx: &[u8], side: u32, output: Option<&str>) -> Result<Self, EncodeError> {
+        Self::load_for(Runtime::Engine(Isa::best()), onnx, side, output)
+    }
+
+    /// The same for a runtime of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(
+        runtime: Runtime,
+        onnx: &[u8],
+        side: u32,
+        output: Option<&str>,
+    ) -> Result<Self, EncodeError> {
         if onnx.len() > MAX_ONNX_BYTES {
             return Err(EncodeError::TooLarge { bytes: onnx.len() });
         }
-        let framework = tract_onnx::onnx()
-            .with_ignore_output_shapes(true)
-            .with_ignore_output_types(true)
-            .with_ignore_value_info(true);
+        let framework = remainder::framework();
         let mut proto = in_tract("read", || framework.proto_model_for_read(&mut &onnx[..]))?;
         let operators = graph::check(&mut proto, side, output)?;
         let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
         let layers = nodes.map(|node| node.name.clone()).collect();
-        let typed = in_tract("built", || {
-            let fact = f32::fact([1, 3, side as usize, side as usize]);
-            let mut model = framework.model_for_proto_model(&proto)?;
-            model.set_input_fact(0, fact.into())?;
-            model.analyse(false)?;
-            graph::check_shapes(&model)?;
-            model.into_typed()?.into_decluttered()
-        })?;
-        let multiply_adds = in_tract("built", || count_multiply_adds(&typed))?;
-        let (plan, dim) = in_tract("built", || {
-            let plan = typed.into_optimized()?.into_runnable()?;
-            let dim = plan.model().output_fact(0)?.shape.volume().to_usize()?;
-            Ok((plan, dim))
-        })?;
+        let image = vec![1, 3, side as usize, side as usize];
+        let (mut engine, mut remainder, mut dim) = (None, None, 0);
+        let mut inputs = Some(vec![image]);
+        if let (Runtime::Engine(isa), Some(graph)) = (runtime, &proto.graph)
+            && let Some((taken, handover)) = Engine::take(graph, side as usize, isa)
+        {
+            engine = Some(taken);
+            dim = handover.shapes[0].iter().product();
+            inputs = handover.rest.is_some().then_some(handover.shapes);
+            if let Some(rest) = handover.rest {
+                proto.graph = Some(rest);
+            }
+        }
+        if let Some(inputs) = inputs {
+            let rest = Remainder::build(&framework, &proto, inputs)?;
+            dim = rest.dim();
+            remainder = Some(rest);
+        }
         if !(1..=MAX_DIM).contains(&dim) {
             return graph_fault(format!(
                 "it gives {dim} values; embeddings have 1 to {MAX_DIM}"
             ));
         }
         Ok(Self {
-            plan,
-            executor: Executor::SingleThread,
+            engine,
+            remainder,
+            team: Team::alone(),
             side,
             dim,
-            multiply_adds,
             operators,
             layers,
         })
     }
 
-    /// Runs on so many threads from now on: those of one pool, which large products and
-    /// long maps are shared out to.
+    /// Runs on so many threads from now on: those of one pool, which every layer is shared
+    /// out to.
     ///
     /// # Errors
     /// If the system gives no threads.
     pub fn set_threads(&mut self, n_threads: usize) -> Result<(), EncodeError> {
-        self.executor = match n_threads {
-            0 | 1 => Executor::SingleThread,
-            n => in_tract("run on several threads", || Ok(Executor::multithread(n)))?,
-        };
+        let step = "run on several threads";
+        self.team = in_tract(step, || Ok(Team::of(n_threads)?))?;
+        if let Some(remainder) = &mut self.remainder {
+            in_tract(step, || {
+                remainder.set_threads(n_threads);
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 
@@ -214,32 +241,37 @@ impl Network {
     /// # Errors
     /// If the pixels have another size, or tract fails.
     pub fn run(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
-        let input = self.input(pixels)?;
-        in_tract("run", || {
-            let outputs = multithread_tract_scope(self.executor.clone(), || {
-                self.plan.run(tvec!(input.into_tvalue()))
-            })?;
-            let output = outputs[0].cast_to::<f32>()?;
-            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-        })
+        let image = self.image(pixels)?;
+        let mut values = match &self.engine {
+            Some(engine) => engine.run(image, &self.team),
+            None => vec![image.to_vec()],
+        };
+        match &self.remainder {
+            Some(remainder) => remainder.run(&values),
+            None => Ok(values.swap_remove(0)),
+        }
     }
 
-    /// Pixels as tract takes them.
-    fn input(&self, pixels: &Pixels) -> Result<Tensor, EncodeError> {
-        if pixels.side != self.side {
-            let (expected, found) = (self.side, pixels.side);
+    /// The values of an image of the right size.
+    fn image<'p>(&self, pixels: &'p Pixels) -> Result<&'p [f32], EncodeError> {
+        let (expected, found) = (self.side, pixels.side);
+        if expected != found {
             return Err(EncodeError::OtherSide { expected, found });
         }
-        let side = self.side as usize;
-        in_tract("run", || {
-            Tensor::from_shape(&[1, 3, side, side], &pixels.values_chw)
-        })
+        let n_values = 3 * (expected as usize).pow(2);
+        if pixels.values_chw.len() != n_values {
+            let n = pixels.values_chw.len();
+            return graph_fault(format!("{n} values are no image of 3x{expected}x{expected}"));
+        }
+        Ok(&pixels.values_chw)
     }
 
     /// Multiply-adds of one run: those of its convolutions and matrix products.
     #[must_use]
     pub fn multiply_adds(&self) -> u64 {
-        self.multiply_adds
+        let engine = self.engine.as_ref().map_or(0, Engine::multiply_adds);
+        let rest = self.remainder.as_ref().map_or(0, Remainder::multiply_adds);
+        engine + rest
     }
 
     /// Number of values that [`run`](Self::run) gives.
@@ -265,23 +297,6 @@ impl Network {
     pub fn layers(&self) -> &[String] {
         &self.layers
     }
-}
-
-/// Multiply-adds of convolutions and matrix products, as tract counts them. Additions and
-/// activations are left out, as is usual.
-fn count_multiply_adds(model: &TypedModel) -> TractResult<u64> {
-    let mut total = 0;
-    for node in model.nodes() {
-        if !(node.op_is::<Conv>() || node.op_is::<EinSum>()) {
-            continue;
-        }
-        for (cost, count) in node.op.cost(&model.node_input_facts(node.id)?)? {
-            if matches!(cost, Cost::FMA(_)) {
-                total += u64::try_from(count.to_i64()?)?;
-            }
-        }
-    }
-    Ok(total)
 }
 
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.

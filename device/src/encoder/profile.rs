@@ -1,26 +1,52 @@
 //! What each operator of a network takes.
 //!
-//! tract runs its plan node by node, and lets somebody stand beside each; what that costs is
-//! in the times, so their shares mean something and their sum is not a query's.
-
-use std::time::Instant;
+//! Steps and nodes are timed one by one, on one thread in the engine; what that costs is in
+//! the times, so their shares mean something and their sum is not a query's.
 
 use eyas_shared::preprocess::Pixels;
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan;
-use tract_onnx::tract_core::tract_linalg::multithread::multithread_tract_scope;
 
-use super::{EncodeError, Network, in_tract};
+use super::{EncodeError, Network};
 
 /// What one operator took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorTime {
-    /// Name of its node, which begins with the name of a node of the ONNX file.
+    /// Name of its node, which begins with the name of a node of the ONNX file. What is
+    /// fused has the name of the convolution, and its steps share it.
     pub node: String,
-    /// What it computes, as tract names it.
+    /// What it computes.
     pub kind: String,
     /// Median over the runs, in nanoseconds.
     pub nanos: u64,
+}
+
+/// Times of the operators of some runs.
+#[derive(Default)]
+pub(super) struct Clock {
+    operators: Vec<(String, String, Vec<u64>)>,
+    /// The operator whose time comes next.
+    at: usize,
+}
+
+impl Clock {
+    /// The next operator of this run took so long.
+    pub(super) fn tell(&mut self, node: &str, kind: &str, nanos: u64) {
+        match self.operators.get_mut(self.at) {
+            Some((_, _, times)) => times.push(nanos),
+            None => self
+                .operators
+                .push((node.to_owned(), kind.to_owned(), vec![nanos])),
+        }
+        self.at += 1;
+    }
+
+    fn medians(self) -> Vec<OperatorTime> {
+        let median = |(node, kind, mut times): (String, String, Vec<u64>)| {
+            times.sort_unstable();
+            let nanos = times[(times.len() - 1) / 2];
+            OperatorTime { node, kind, nanos }
+        };
+        self.operators.into_iter().map(median).collect()
+    }
 }
 
 impl Network {
@@ -34,37 +60,23 @@ impl Network {
         pixels: &Pixels,
         n_runs: usize,
     ) -> Result<Vec<OperatorTime>, EncodeError> {
-        let input = self.input(pixels)?;
-        let n_nodes = self.plan.model().nodes.len();
-        let mut times: Vec<Vec<u64>> = vec![Vec::new(); n_nodes];
-        let mut order = Vec::new();
-        in_tract("run", || {
-            multithread_tract_scope(self.executor.clone(), || {
-                for _ in 0..n_runs.max(1) {
-                    let mut state = self.plan.spawn()?;
-                    order.clear();
-                    let inputs = tvec!(input.clone().into_tvalue());
-                    state.run_plan_with_eval(inputs, |context, state, node, values| {
-                        let began = Instant::now();
-                        let outcome = plan::eval(context, state, node, values);
-                        times[node.id].push(began.elapsed().as_nanos() as u64);
-                        order.push(node.id);
-                        outcome
-                    })?;
+        let image = self.image(pixels)?;
+        let mut clock = Clock::default();
+        for _ in 0..n_runs.max(1) {
+            clock.at = 0;
+            let mut values = vec![image.to_vec()];
+            if let Some(engine) = &self.engine {
+                for step in engine.profile(image) {
+                    clock.tell(&step.layer, &step.kind, step.nanos);
                 }
-                Ok(())
-            })
-        })?;
-        let nodes = &self.plan.model().nodes;
-        let operators = order.iter().map(|id| {
-            let times = &mut times[*id];
-            times.sort_unstable();
-            OperatorTime {
-                node: nodes[*id].name.clone(),
-                kind: nodes[*id].op.name().into_owned(),
-                nanos: times[(times.len() - 1) / 2],
+                if self.remainder.is_some() {
+                    values = engine.run(image, &self.team);
+                }
             }
-        });
-        Ok(operators.collect())
+            if let Some(remainder) = &self.remainder {
+                remainder.profile(&values, &mut clock)?;
+            }
+        }
+        Ok(clock.medians())
     }
 }

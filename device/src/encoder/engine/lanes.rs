@@ -1,0 +1,296 @@
+//! Sixteen f32 values at a time, in the registers that a CPU has for them.
+//!
+//! Every operation rounds each lane once and alike, so a layer gives the same bits
+//! whatever the instructions: [`Plain`] says what they are, the others are held to it.
+
+/// Values in a [`Lanes`].
+pub(super) const LANES: usize = 16;
+
+/// The instructions that a layer is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust.
+    Plain,
+    /// x86-64 with AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 64-bit Arm.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// Those that this CPU can run, slowest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other architectures have plain Rust only")]
+        let mut found = vec![Self::Plain];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Self::Avx2);
+                if is_x86_feature_detected!("avx512f") {
+                    found.push(Self::Avx512);
+                }
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            found.push(Self::Neon);
+        }
+        found
+    }
+
+    /// The fastest of them.
+    #[must_use]
+    pub fn best() -> Self {
+        *Self::available().last().expect("there is plain Rust")
+    }
+
+    /// Rows and panels of sixteen columns whose sums the registers hold beside their
+    /// factors: the tiles of a product, at least one.
+    pub(super) fn tiles(self) -> &'static [Tile] {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => &[Tile(12, 1), Tile(12, 2), Tile(8, 3), Tile(6, 4)],
+            _ => &[Tile(6, 1)],
+        }
+    }
+
+    /// Does some work with these instructions.
+    ///
+    /// # Safety
+    /// The CPU has them, and the work may be done (see its type).
+    pub(super) unsafe fn perform<W: Work>(self, work: &W) {
+        // SAFETY: as the caller promised, the CPU has the features that the functions name.
+        unsafe {
+            match self {
+                Self::Plain => work.perform::<Plain>(),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => perform_avx2(work),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => perform_avx512(work),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => perform_neon(work),
+            }
+        }
+    }
+}
+
+/// Sums that are computed together: at most so many rows (pixels), and so many panels of
+/// [`LANES`] columns (output channels).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile(pub(super) usize, pub(super) usize);
+
+/// Something to compute with whatever lanes there are.
+pub(super) trait Work {
+    /// Does it. Implementations are `#[inline(always)]`, so that they are compiled with the
+    /// caller's instructions.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and pointers in the work are good.
+    unsafe fn perform<L: Lanes>(&self);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn perform_avx2<W: Work>(work: &W) {
+    // SAFETY: the caller's promise.
+    unsafe { work.perform::<Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) unsafe fn perform_avx512<W: Work>(work: &W) {
+    // SAFETY: the caller's promise.
+    unsafe { work.perform::<Avx512>() }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn perform_neon<W: Work>(work: &W) {
+    // SAFETY: the caller's promise.
+    unsafe { work.perform::<Neon>() }
+}
+
+/// [`LANES`] values.
+///
+/// # Safety
+/// Every function needs a CPU with the type's instructions; those with a pointer, that
+/// [`LANES`] values may be read or written there, at any alignment.
+pub(super) trait Lanes: Copy {
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(at: *const f32) -> Self;
+    unsafe fn store(self, at: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `other` where this is not greater.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `other` where this is not smaller.
+    unsafe fn min(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once.
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+}
+
+/// The reference.
+#[derive(Clone, Copy)]
+pub(super) struct Plain([f32; LANES]);
+
+impl Plain {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+impl Lanes for Plain {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        // SAFETY: the caller lets so many values be read.
+        Self(unsafe { at.cast::<[f32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        // SAFETY: the caller lets so many values be written.
+        unsafe { at.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            self.0[lane].mul_add(factor.0[lane], term.0[lane])
+        }))
+    }
+}
+
+/// A type of so many registers, with intrinsics that take and give one.
+macro_rules! lanes {
+    ($name:ident, $register:ty, $count:literal, $width:literal,
+     $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
+     $max:expr, $min:expr, $fma:expr) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name([$register; $count]);
+
+        // SAFETY of all: intrinsics of the instructions that the caller promised; pointers
+        // stay within the values that it lets be read or written.
+        impl Lanes for $name {
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self {
+                // SAFETY: see above.
+                unsafe { Self([$splat(x); $count]) }
+            }
+            #[inline(always)]
+            unsafe fn load(at: *const f32) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|part| $load(at.add(part * $width)))) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, at: *mut f32) {
+                for (part, register) in self.0.into_iter().enumerate() {
+                    // SAFETY: see above.
+                    unsafe { $store(at.add(part * $width), register) }
+                }
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $add(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $sub(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $mul(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn div(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $div(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn max(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $max(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn min(self, other: Self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $min(self.0[i], other.0[i]))) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+                // SAFETY: see above.
+                unsafe {
+                    Self(std::array::from_fn(|i| {
+                        $fma(self.0[i], factor.0[i], term.0[i])
+                    }))
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+#[cfg(target_arch = "x86_64")]
+lanes!(
+    Avx2, __m256, 2, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+    _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_max_ps, _mm256_min_ps, _mm256_fmadd_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+lanes!(
+    Avx512, __m512, 1, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+    _mm512_sub_ps, _mm512_mul_ps, _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_fmadd_ps
+);
+
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+
+// Arm's own maximum would pass on NaN, and its fused product takes the term first.
+#[cfg(target_arch = "aarch64")]
+lanes!(
+    Neon, float32x4_t, 4, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32,
+    vdivq_f32,
+    |a, b| vbslq_f32(vcgtq_f32(a, b), a, b),
+    |a, b| vbslq_f32(vcltq_f32(a, b), a, b),
+    |a, b, c| vfmaq_f32(c, a, b)
+);

@@ -1,0 +1,153 @@
+//! What a graph stores, widened to f32.
+
+use std::collections::HashMap;
+
+use half::f16;
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// Tensors that do not depend on the image, by name.
+pub(super) struct Constants<'p> {
+    tensors: HashMap<&'p str, &'p pb::TensorProto>,
+    nodes: HashMap<&'p str, &'p pb::NodeProto>,
+}
+
+/// A tensor with its shape.
+pub(super) struct Constant {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+/// Casts of casts that are followed; a file of this project has one.
+const MAX_DEPTH: usize = 8;
+
+impl<'p> Constants<'p> {
+    pub(super) fn new(graph: &'p pb::GraphProto) -> Self {
+        let tensors = graph.initializer.iter();
+        let mut this = Self {
+            tensors: tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect(),
+            nodes: HashMap::new(),
+        };
+        for node in &graph.node {
+            let mut inputs = node.input.iter().filter(|input| !input.is_empty());
+            if let [output] = &node.output[..]
+                && inputs.all(|input| this.contains(input))
+            {
+                this.nodes.insert(output, node);
+            }
+        }
+        this
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name) || self.nodes.contains_key(name)
+    }
+
+    /// A tensor of numbers as f32; `None` for one that is computed in a way unknown here.
+    pub(super) fn floats(&self, name: &str) -> Option<Constant> {
+        self.floats_within(name, MAX_DEPTH)
+    }
+
+    fn floats_within(&self, name: &str, depth: usize) -> Option<Constant> {
+        let depth = depth.checked_sub(1)?;
+        if let Some(tensor) = self.tensors.get(name) {
+            return floats(tensor);
+        }
+        let node = self.nodes.get(name)?;
+        let input = |at: usize| node.input.get(at).filter(|name| !name.is_empty());
+        match node.op_type.as_str() {
+            "Constant" => floats(node.attribute.iter().find_map(|a| a.t.as_ref())?),
+            "Identity" => self.floats_within(input(0)?, depth),
+            "Cast" => {
+                let to = node.attribute.iter().find(|a| a.name == "to")?.i;
+                let widens = to == i64::from(DataType::Float as i32);
+                widens.then(|| self.floats_within(input(0)?, depth))?
+            }
+            "DequantizeLinear" => {
+                let axis = node.attribute.iter().find(|a| a.name == "axis");
+                let codes = self.floats_within(input(0)?, depth)?;
+                let scales = self.floats_within(input(1)?, depth)?;
+                let zeros = match input(2) {
+                    Some(name) => Some(self.floats_within(name, depth)?),
+                    None => None,
+                };
+                dequantize(codes, axis.map_or(1, |axis| axis.i), &scales, zeros.as_ref())
+            }
+            _ => None,
+        }
+    }
+
+    /// A tensor of whole numbers.
+    pub(super) fn integers(&self, name: &str) -> Option<Vec<i64>> {
+        let tensor = match self.tensors.get(name) {
+            Some(tensor) => tensor,
+            None => {
+                let node = self.nodes.get(name)?;
+                let is_constant = node.op_type == "Constant";
+                is_constant.then(|| node.attribute.iter().find_map(|a| a.t.as_ref()))??
+            }
+        };
+        if DataType::try_from(tensor.data_type) != Ok(DataType::Int64) {
+            return None;
+        }
+        if tensor.raw_data.is_empty() {
+            return Some(tensor.int64_data.clone());
+        }
+        let chunks = tensor.raw_data.as_chunks::<8>().0.iter();
+        Some(chunks.map(|bytes| i64::from_le_bytes(*bytes)).collect())
+    }
+}
+
+/// (code - zero) x scale, with one zero and scale, or one of each along an axis.
+fn dequantize(
+    mut codes: Constant,
+    axis: i64,
+    scales: &Constant,
+    zeros: Option<&Constant>,
+) -> Option<Constant> {
+    let rank = codes.shape.len() as i64;
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
+    let channels = codes.shape.get(axis).copied().unwrap_or(1);
+    let fits = |parameters: &Constant| matches!(parameters.values.len(), n if n == 1 || n == channels);
+    if !fits(scales) || !zeros.is_none_or(fits) {
+        return None;
+    }
+    let inner: usize = codes.shape.get(axis + 1..).unwrap_or_default().iter().product();
+    let of = |parameters: &Constant, at: usize| {
+        let channel = at / inner.max(1) % channels.max(1);
+        parameters.values[if parameters.values.len() == 1 { 0 } else { channel }]
+    };
+    for (at, value) in codes.values.iter_mut().enumerate() {
+        let zero = zeros.map_or(0.0, |zeros| of(zeros, at));
+        *value = (*value - zero) * of(scales, at);
+    }
+    Some(codes)
+}
+
+fn floats(tensor: &pb::TensorProto) -> Option<Constant> {
+    let shape = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok());
+    let shape = shape.collect::<Option<Vec<usize>>>()?;
+    let raw = &tensor.raw_data;
+    let listed = || tensor.int32_data.iter();
+    let values: Vec<f32> = match DataType::try_from(tensor.data_type).ok()? {
+        DataType::Float if raw.is_empty() => tensor.float_data.clone(),
+        DataType::Float => eyas_shared::quant::f32_from_bytes(raw),
+        // Listed f16 are their bits.
+        DataType::Float16 if raw.is_empty() => listed()
+            .map(|&bits| f16::from_bits(bits as u16).to_f32())
+            .collect(),
+        DataType::Float16 => {
+            let chunks = raw.as_chunks::<2>().0.iter();
+            chunks
+                .map(|bytes| f16::from_bits(u16::from_le_bytes(*bytes)).to_f32())
+                .collect()
+        }
+        DataType::Int8 | DataType::Uint8 if raw.is_empty() => {
+            listed().map(|&value| value as f32).collect()
+        }
+        DataType::Int8 => raw.iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
+        DataType::Uint8 => raw.iter().map(|&byte| f32::from(byte)).collect(),
+        _ => return None,
+    };
+    (shape.iter().product::<usize>() == values.len()).then_some(Constant { shape, values })
+}

@@ -1,0 +1,314 @@
+//! From the nodes of an ONNX graph to layers: what is fused with what, and how far the
+//! engine goes.
+//!
+//! Nodes are taken as long as they are known here and read nothing that is not; tract is
+//! given the rest. So a network with one foreign operator still runs its convolutions here.
+
+mod attributes;
+mod constants;
+mod nodes;
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb;
+
+use super::epilogue::Activation;
+use constants::Constants;
+
+/// Most values of one map, of all of an index, and of one layer's weights: networks beyond
+/// are left to tract and its limits.
+const MAX_VALUES: usize = 1 << 26;
+
+/// A value of the network: height, width, channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) shape: [usize; 3],
+    /// The value whose channels, from one on, it is.
+    pub(super) part_of: Option<(usize, usize)>,
+}
+
+/// The image's position among the values.
+pub(super) const IMAGE: usize = 0;
+
+/// A layer.
+pub(super) struct Layer {
+    /// Of the node that does most of it.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) inputs: Vec<usize>,
+    /// What is added before the activation.
+    pub(super) residual: Option<usize>,
+    pub(super) activation: Activation,
+    pub(super) output: usize,
+}
+
+/// What a layer computes.
+pub(super) enum Kind {
+    Dense(Convolution),
+    Depthwise(Convolution),
+    MaxPool(Window),
+    AveragePool {
+        window: Window,
+        /// Whether zeros around the map count.
+        with_padding: bool,
+    },
+    GlobalMean,
+    GlobalMax,
+    /// Sum of two maps.
+    Sum,
+    /// A map whose channels are scaled by a vector.
+    Scale,
+    /// The activation alone.
+    Activation,
+    /// Channels of the inputs: which input, which channel.
+    Channels(Vec<(usize, usize)>),
+    /// x / max(|x|, `smallest`).
+    Normalize {
+        smallest: f32,
+    },
+}
+
+/// A window that slides over a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    /// Top, left, bottom, right.
+    pub(super) pads: [usize; 4],
+}
+
+impl Window {
+    /// Height and width of what it gives.
+    fn output(self, [height, width]: [usize; 2]) -> Option<[usize; 2]> {
+        let [top, left, bottom, right] = self.pads;
+        let across = |size: usize, axis: usize| {
+            let room = size.checked_sub(self.kernel[axis])?;
+            Some(room / self.stride[axis] + 1)
+        };
+        Some([across(height + top + bottom, 0)?, across(width + left + right, 1)?])
+    }
+}
+
+/// Weights `[outputs, inputs, height, width]` (inputs 1 if depthwise) and a bias.
+pub(super) struct Convolution {
+    pub(super) window: Window,
+    pub(super) weights: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// Layers, and what is left.
+pub(super) struct Lowered {
+    pub(super) values: Vec<Value>,
+    pub(super) layers: Vec<Layer>,
+    /// What somebody outside reads.
+    pub(super) outputs: Vec<Output>,
+    /// The graph from those values on, if its output is none of them.
+    pub(super) rest: Option<pb::GraphProto>,
+}
+
+/// A value that is read outside.
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) value: usize,
+    /// Whether it is 1 x C for its readers, and not 1 x C x H x W.
+    pub(super) is_flat: bool,
+}
+
+/// Layers for the graph of one output over an image of `side` x `side`; `None` if not even
+/// its first node is known.
+pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
+    let constants = Constants::new(graph);
+    let image = graph.input.iter().find(|input| !constants.contains(&input.name))?;
+    let mut lowering = Lowering {
+        consumers: consumers(graph),
+        constants,
+        values: vec![Value {
+            shape: [side, side, 3],
+            part_of: None,
+        }],
+        layers: Vec::new(),
+        bound: HashMap::from([(image.name.as_str(), Bound::Value(IMAGE))]),
+        flat: HashSet::new(),
+        done: vec![false; graph.node.len()],
+        graph,
+    };
+    for (at, node) in graph.node.iter().enumerate() {
+        if !lowering.done[at] && lowering.node(at, node).is_some() {
+            lowering.done[at] = true;
+        }
+    }
+    lowering.finish()
+}
+
+/// Which nodes read each value; the graph's output counts as read by a node after all.
+fn consumers(graph: &pb::GraphProto) -> HashMap<&str, Vec<usize>> {
+    let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (at, node) in graph.node.iter().enumerate() {
+        for input in &node.input {
+            consumers.entry(input).or_default().push(at);
+        }
+    }
+    for output in &graph.output {
+        consumers.entry(&output.name).or_default().push(graph.node.len());
+    }
+    consumers
+}
+
+/// What a name stands for.
+#[derive(Clone)]
+enum Bound {
+    Value(usize),
+    /// Channels of values, not yet beside each other.
+    Channels(Vec<(usize, usize)>),
+}
+
+struct Lowering<'p> {
+    graph: &'p pb::GraphProto,
+    consumers: HashMap<&'p str, Vec<usize>>,
+    constants: Constants<'p>,
+    values: Vec<Value>,
+    layers: Vec<Layer>,
+    bound: HashMap<&'p str, Bound>,
+    /// Names of vectors whose height and width were dropped.
+    flat: HashSet<&'p str>,
+    done: Vec<bool>,
+}
+
+impl<'p> Lowering<'p> {
+    /// The only node that reads a value.
+    fn only_consumer(&self, name: &str) -> Option<(usize, &'p pb::NodeProto)> {
+        match self.consumers.get(name)?[..] {
+            [at] => Some((at, self.graph.node.get(at)?)),
+            _ => None,
+        }
+    }
+
+    fn is_read_once(&self, name: &str) -> bool {
+        self.consumers.get(name).is_some_and(|nodes| nodes.len() == 1)
+    }
+
+    /// A value that layers can read; channels that are elsewhere are brought together.
+    fn value(&mut self, name: &str) -> Option<usize> {
+        match self.bound.get(name)?.clone() {
+            Bound::Value(value) => Some(value),
+            Bound::Channels(channels) => {
+                let value = self.gather(name, channels)?;
+                let name = *self.bound.get_key_value(name)?.0;
+                self.bound.insert(name, Bound::Value(value));
+                Some(value)
+            }
+        }
+    }
+
+    /// A map; the image is none, its colors lie in another order.
+    fn map(&mut self, name: &str) -> Option<usize> {
+        self.value(name).filter(|value| *value != IMAGE)
+    }
+
+    fn gather(&mut self, name: &str, channels: Vec<(usize, usize)>) -> Option<usize> {
+        let [height, width, _] = self.values[channels.first()?.0].shape;
+        let mut inputs: Vec<usize> = channels.iter().map(|(value, _)| *value).collect();
+        inputs.sort_unstable();
+        inputs.dedup();
+        let of = |value: usize| inputs.binary_search(&value).expect("it is one of them");
+        let sources = channels.iter().map(|&(value, at)| (of(value), at)).collect();
+        let shape = [height, width, channels.len()];
+        self.push(name, Kind::Channels(sources), inputs.clone(), shape)
+    }
+
+    /// A new layer; its output's position among the values.
+    fn push(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        inputs: Vec<usize>,
+        shape: [usize; 3],
+    ) -> Option<usize> {
+        if shape.iter().product::<usize>() > MAX_VALUES || shape.contains(&0) {
+            return None;
+        }
+        let output = self.values.len();
+        self.values.push(Value {
+            shape,
+            part_of: None,
+        });
+        self.layers.push(Layer {
+            name: name.to_owned(),
+            kind,
+            inputs,
+            residual: None,
+            activation: Activation::None,
+            output,
+        });
+        Some(output)
+    }
+
+    /// Layers, what is read of them, and the rest of the graph.
+    fn finish(mut self) -> Option<Lowered> {
+        let graph = self.graph;
+        let is_constant = |this: &Self, at: usize| {
+            let mut outputs = graph.node[at].output.iter();
+            outputs.all(|name| this.constants.contains(name))
+        };
+        let left: Vec<usize> = (0..graph.node.len())
+            .filter(|&at| !self.done[at] && !is_constant(&self, at))
+            .collect();
+        let read_by_rest = left.iter().flat_map(|&at| &graph.node[at].input);
+        let result = &graph.output[0].name;
+        let mut names: Vec<&String> = read_by_rest
+            .chain([result])
+            .filter(|name| self.bound.contains_key(name.as_str()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let is_whole = self.bound.contains_key(result.as_str());
+        if is_whole {
+            names = vec![result];
+        }
+        let mut outputs = Vec::new();
+        for name in names {
+            outputs.push(Output {
+                name: name.clone(),
+                value: self.map(name)?,
+                is_flat: self.flat.contains(name.as_str()),
+            });
+        }
+        let rest = (!is_whole).then(|| self.rest(&left, &outputs));
+        Some(Lowered {
+            values: self.values,
+            layers: self.layers,
+            outputs,
+            rest,
+        })
+    }
+
+    /// A graph of the nodes that are left and of all constants, with `outputs` as inputs.
+    fn rest(&self, left: &[usize], outputs: &[Output]) -> pb::GraphProto {
+        let mut graph = pb::GraphProto {
+            initializer: self.graph.initializer.clone(),
+            output: self.graph.output.clone(),
+            name: self.graph.name.clone(),
+            ..Default::default()
+        };
+        for (at, node) in self.graph.node.iter().enumerate() {
+            let constant = node.output.iter().all(|name| self.constants.contains(name));
+            if constant || left.contains(&at) {
+                graph.node.push(node.clone());
+            }
+        }
+        let tensor = pb::type_proto::Tensor {
+            elem_type: pb::tensor_proto::DataType::Float as i32,
+            shape: None,
+        };
+        let inputs = outputs.iter().map(|output| pb::ValueInfoProto {
+            name: output.name.clone(),
+            r#type: Some(pb::TypeProto {
+                value: Some(pb::type_proto::Value::TensorType(tensor.clone())),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        graph.input = inputs.collect();
+        graph
+    }
+}

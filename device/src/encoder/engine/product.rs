@@ -1,0 +1,342 @@
+//! Dense layers: convolutions without copies of their input, and products of matrices.
+//!
+//! A layer is a product of rows (output pixels) with a matrix (output channels). A row is
+//! not stored: it is so many pieces of the input, one a tap of the kernel, and a table says
+//! where each begins (Dukhan, "The indirect convolution algorithm", 2019). Sums go over taps
+//! and channels in order, one fused multiply-add a term, so their bits depend neither on
+//! tiles nor on threads.
+
+use super::epilogue::Activation;
+use super::lanes::{Isa, LANES, Lanes, Tile, Work};
+use super::lines::Lines;
+
+/// Where the rows of a product begin, in values from the input's start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// `[tap][row]`; [`OUTSIDE`] for a tap in the padding.
+    offsets: Vec<u32>,
+    n_rows: usize,
+    /// Values that follow the largest offset and are read.
+    reach: usize,
+}
+
+/// A tap that reads zeros.
+pub(super) const OUTSIDE: u32 = u32::MAX;
+
+impl Rows {
+    /// From the offsets of every tap and row, each followed by `channels` values.
+    pub(super) fn new(offsets: Vec<u32>, n_taps: usize, channels: usize) -> Self {
+        let inside = offsets.iter().filter(|offset| **offset != OUTSIDE);
+        let reach = inside.max().map_or(0, |last| *last as usize + channels);
+        Self {
+            n_rows: offsets.len() / n_taps,
+            offsets,
+            reach,
+        }
+    }
+
+    /// Rows of one tap, one after the other at equal distances.
+    pub(super) fn even(n_rows: usize, stride: usize, channels: usize) -> Self {
+        let offsets = (0..n_rows).map(|row| (row * stride) as u32).collect();
+        Self::new(offsets, 1, channels)
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    pub(super) fn n_taps(&self) -> usize {
+        self.offsets.len() / self.n_rows.max(1)
+    }
+
+    /// Values of the input that are read, from its start.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Where a tap of a row begins.
+    pub(super) fn offset(&self, tap: usize, row: usize) -> u32 {
+        self.offsets[tap * self.n_rows + row]
+    }
+}
+
+/// A matrix with `depth` rows and columns in panels of [`LANES`], packed in the order in
+/// which tiles read it.
+#[derive(Clone, Debug)]
+pub(super) struct Matrix {
+    values: Lines,
+    depth: usize,
+    groups: Vec<Group>,
+    tile_rows: usize,
+}
+
+/// Panels that are computed together.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    first_panel: usize,
+    n_panels: usize,
+}
+
+impl Matrix {
+    /// Packs a matrix for products with `n_rows` rows. `value(k, column)` is asked once for
+    /// each row and column; columns that fill up the last panel are zero.
+    pub(super) fn pack(
+        isa: Isa,
+        n_rows: usize,
+        [depth, n_columns]: [usize; 2],
+        value: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let n_panels = n_columns.div_ceil(LANES);
+        let tile = best_tile(isa, n_rows, n_panels);
+        let groups = groups(n_panels, tile.1);
+        let mut values = Lines::zeros(depth * n_panels * LANES);
+        for group in &groups {
+            let width = group.n_panels * LANES;
+            let first = group.first_panel * LANES;
+            let rows = &mut values.as_mut_slice()[depth * first..][..depth * width];
+            for (k, row) in rows.chunks_exact_mut(width).enumerate() {
+                let n = width.min(n_columns - first);
+                for (column, stored) in row[..n].iter_mut().enumerate() {
+                    *stored = value(k, first + column);
+                }
+            }
+        }
+        Self {
+            values,
+            depth,
+            groups,
+            tile_rows: tile.0,
+        }
+    }
+
+    /// Rows of the matrix: terms of a sum.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        self.groups.iter().map(|group| group.n_panels).sum()
+    }
+
+    /// Parts that can be computed on their own for so many rows.
+    pub(super) fn n_parts(&self, n_rows: usize) -> usize {
+        self.groups.len() * n_rows.div_ceil(self.tile_rows)
+    }
+}
+
+/// The tile with which a product needs the fewest steps: those of its own kind and those
+/// that wait for weights, which every tile of rows reads anew.
+fn best_tile(isa: Isa, n_rows: usize, n_panels: usize) -> Tile {
+    let steps = |tile: &Tile| {
+        let n_tiles = n_rows.div_ceil(tile.0);
+        groups(n_panels, tile.1)
+            .iter()
+            .map(|group| {
+                let sums = n_rows * group.n_panels;
+                let loads = n_tiles * group.n_panels + n_rows;
+                // A load of weights waits longer than one of a row, which is near.
+                8 * sums.max(loads) + 3 * n_tiles * group.n_panels
+            })
+            .sum::<usize>()
+    };
+    let tiles = isa.tiles().iter();
+    *tiles.min_by_key(|tile| steps(tile)).expect("there is a tile")
+}
+
+/// Panels in groups of at most `most`, as even as can be.
+fn groups(n_panels: usize, most: usize) -> Vec<Group> {
+    let n_groups = n_panels.div_ceil(most).max(1);
+    let first = |group: usize| group * n_panels / n_groups;
+    let group = |at: usize| Group {
+        first_panel: first(at),
+        n_panels: first(at + 1) - first(at),
+    };
+    (0..n_groups).map(group).collect()
+}
+
+/// A product and where it is computed. Pointers are to values in one allocation or to
+/// constants.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// [`Rows::reach`] values.
+    pub(super) input: *const f32,
+    pub(super) rows: &'a Rows,
+    /// As many zeros as a tap has channels.
+    pub(super) zeros: *const f32,
+    /// Values that a tap reads.
+    pub(super) channels: usize,
+    pub(super) matrix: &'a Matrix,
+    /// One value a column, filled up to whole panels.
+    pub(super) bias: Option<&'a Lines>,
+    /// Added to the sums: rows at distances of the second.
+    pub(super) residual: Option<(*const f32, usize)>,
+    pub(super) activation: Activation,
+    /// Rows at distances of the second, each of whole panels.
+    pub(super) output: (*mut f32, usize),
+}
+
+impl Product<'_> {
+    /// Computes some parts of [`Matrix::n_parts`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions, and the pointers are good for all rows and panels; what
+    /// is written is read by nobody else.
+    pub(super) unsafe fn compute(&self, isa: Isa, parts: std::ops::Range<usize>) {
+        let matrix = self.matrix;
+        let n_rows = self.rows.n_rows;
+        let n_tiles = n_rows.div_ceil(matrix.tile_rows);
+        for part in parts {
+            let group = matrix.groups[part / n_tiles];
+            let tile = part % n_tiles;
+            let first = tile * n_rows / n_tiles;
+            let last = (tile + 1) * n_rows / n_tiles;
+            // SAFETY: the caller's promise.
+            unsafe { self.compute_tile(isa, group, first, last - first) }
+        }
+    }
+
+    unsafe fn compute_tile(&self, isa: Isa, group: Group, first: usize, n_rows: usize) {
+        let column = group.first_panel * LANES;
+        let weights = &self.matrix.values.as_slice()[self.matrix.depth * column..];
+        let bias = self.bias.map(|bias| &bias.as_slice()[column..]);
+        // SAFETY: offsets stay within what the caller promised.
+        let sums = unsafe {
+            Sums {
+                input: self.input,
+                zeros: self.zeros,
+                offsets: self.rows.offsets[first..].as_ptr(),
+                offsets_stride: self.rows.n_rows,
+                n_taps: self.rows.n_taps(),
+                channels: self.channels,
+                weights: weights.as_ptr(),
+                bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+                residual: self.residual.map_or(std::ptr::null(), |(at, stride)| {
+                    at.add(first * stride + column)
+                }),
+                residual_stride: self.residual.map_or(0, |(_, stride)| stride),
+                activation: self.activation,
+                output: self.output.0.add(first * self.output.1 + column),
+                output_stride: self.output.1,
+            }
+        };
+        // SAFETY: as above.
+        unsafe { sums.compute(isa, n_rows, group.n_panels) }
+    }
+}
+
+/// The sums of one tile.
+struct Sums {
+    input: *const f32,
+    zeros: *const f32,
+    offsets: *const u32,
+    offsets_stride: usize,
+    n_taps: usize,
+    channels: usize,
+    weights: *const f32,
+    bias: *const f32,
+    residual: *const f32,
+    residual_stride: usize,
+    activation: Activation,
+    output: *mut f32,
+    output_stride: usize,
+}
+
+struct Rectangle<'a, const ROWS: usize, const PANELS: usize>(&'a Sums);
+
+/// Calls the function compiled for so many rows and panels.
+macro_rules! by_size {
+    ($isa:expr, $sums:expr, $rows:expr, $panels:expr; $($p:literal: $($r:literal)*;)*) => {
+        match ($panels, $rows) {
+            // SAFETY: the caller of the function around this promised it.
+            $($(($p, $r) => unsafe { $isa.perform(&Rectangle::<$r, $p>($sums)) },)*)*
+            _ => unreachable!("tiles have the sizes that `Isa::tiles` lists"),
+        }
+    };
+}
+
+impl Sums {
+    unsafe fn compute(&self, isa: Isa, rows: usize, panels: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512 {
+            return by_size!(Wide, self, rows, panels;
+                1: 1 2 3 4 5 6 7 8 9 10 11 12;
+                2: 1 2 3 4 5 6 7 8 9 10 11 12;
+                3: 1 2 3 4 5 6 7 8;
+                4: 1 2 3 4 5 6;
+            );
+        }
+        by_size!(isa, self, rows, panels; 1: 1 2 3 4 5 6;)
+    }
+}
+
+/// AVX-512 alone has tiles of several panels.
+#[cfg(target_arch = "x86_64")]
+struct Wide;
+
+#[cfg(target_arch = "x86_64")]
+impl Wide {
+    unsafe fn perform<W: Work>(&self, work: &W) {
+        // SAFETY: the caller found AVX-512.
+        unsafe { super::lanes::perform_avx512(work) }
+    }
+}
+
+impl<const ROWS: usize, const PANELS: usize> Work for Rectangle<'_, ROWS, PANELS> {
+    #[inline(always)]
+    unsafe fn perform<L: Lanes>(&self) {
+        let this = self.0;
+        // SAFETY: pointers and extents are those that `Product::compute` was promised.
+        unsafe {
+            let start: [L; PANELS] = std::array::from_fn(|panel| {
+                if this.bias.is_null() {
+                    L::splat(0.0)
+                } else {
+                    L::load(this.bias.add(panel * LANES))
+                }
+            });
+            let mut sums = [start; ROWS];
+            let mut weights = this.weights;
+            for tap in 0..this.n_taps {
+                let offsets = this.offsets.add(tap * this.offsets_stride);
+                let rows: [*const f32; ROWS] = std::array::from_fn(|row| {
+                    let offset = *offsets.add(row);
+                    if offset == OUTSIDE {
+                        this.zeros
+                    } else {
+                        this.input.add(offset as usize)
+                    }
+                });
+                for channel in 0..this.channels {
+                    let factors: [L; PANELS] =
+                        std::array::from_fn(|panel| L::load(weights.add(panel * LANES)));
+                    for (row, sums) in rows.iter().zip(&mut sums) {
+                        let x = L::splat(*row.add(channel));
+                        for (sum, factor) in sums.iter_mut().zip(&factors) {
+                            *sum = x.mul_add(*factor, *sum);
+                        }
+                    }
+                    weights = weights.add(PANELS * LANES);
+                }
+            }
+            // Through memory: were the sums indexed where they are, every step of the loop
+            // above would store them.
+            let mut done = [[[0.0_f32; LANES]; PANELS]; ROWS];
+            for (sums, done) in sums.iter().zip(&mut done) {
+                for (sum, done) in sums.iter().zip(done) {
+                    sum.store(done.as_mut_ptr());
+                }
+            }
+            for (row, done) in done.iter().enumerate() {
+                for (panel, done) in done.iter().enumerate() {
+                    let mut sum = L::load(done.as_ptr());
+                    if !this.residual.is_null() {
+                        let at = row * this.residual_stride + panel * LANES;
+                        sum = sum.add(L::load(this.residual.add(at)));
+                    }
+                    let value = this.activation.apply(sum);
+                    value.store(this.output.add(row * this.output_stride + panel * LANES));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Held to plain loops and to tract.
