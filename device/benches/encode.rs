@@ -76,10 +76,14 @@ fn load(file: &str, threads: usize) -> Outcome<Vec<Way>> {
     let mut random = Random::new(1);
     let pixels = Pixels {
         side,
-        values_chw: (0..3 * side * side).map(|_| random.normal() as f32).collect(),
+        values_chw: (0..3 * side * side)
+            .map(|_| random.normal() as f32)
+            .collect(),
     };
     let name = path.rsplit('/').next().unwrap_or(path);
-    let isas = Isa::available().into_iter().filter(|isa| *isa != Isa::Plain);
+    let isas = Isa::available()
+        .into_iter()
+        .filter(|isa| *isa != Isa::Plain);
     let mut ways = Vec::new();
     for runtime in isas.map(Runtime::Engine).chain([Runtime::Tract]) {
         let began = Instant::now();
@@ -135,7 +139,10 @@ fn show(ways: &[Way], layers: bool) -> Outcome<()> {
             .iter()
             .find(|other| other.name == format!("{file} tract"));
         let cosine = match tract {
-            Some(tract) => cosine(&way.network.run(&way.pixels)?, &tract.network.run(&tract.pixels)?),
+            Some(tract) => cosine(
+                &way.network.run(&way.pixels)?,
+                &tract.network.run(&tract.pixels)?,
+            ),
             None => f64::NAN,
         };
         let mmac = way.network.multiply_adds() as f64 / 1e6;

@@ -107,6 +107,15 @@ pub(crate) fn int(name: &str, value: i64) -> pb::AttributeProto {
     }
 }
 
+pub(crate) fn float(name: &str, f: f32) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: name.to_owned(),
+        r#type: pb::attribute_proto::AttributeType::Float as i32,
+        f,
+        ..Default::default()
+    }
+}
+
 pub(crate) fn ints(name: &str, values: &[i64]) -> pb::AttributeProto {
     pb::AttributeProto {
         name: name.to_owned(),
@@ -140,7 +149,7 @@ pub(crate) fn raw_tensor(
     }
 }
 
-fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
+pub(crate) fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
     use pb::tensor_shape_proto::{Dimension, dimension::Value};
     let dim = |&extent: &i64| Dimension {
         value: Some(Value::DimValue(extent)),

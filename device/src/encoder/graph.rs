@@ -53,6 +53,8 @@ const ALLOWED_OPERATORS: &[&str] = &[
     "Relu",
     "Reshape",
     "Sigmoid",
+    "Slice",
+    "Split",
     "Sqrt",
     "Squeeze",
     "Sub",

@@ -261,7 +261,9 @@ impl Network {
         let n_values = 3 * (expected as usize).pow(2);
         if pixels.values_chw.len() != n_values {
             let n = pixels.values_chw.len();
-            return graph_fault(format!("{n} values are no image of 3x{expected}x{expected}"));
+            return graph_fault(format!(
+                "{n} values are no image of 3x{expected}x{expected}"
+            ));
         }
         Ok(&pixels.values_chw)
     }

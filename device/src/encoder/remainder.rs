@@ -75,8 +75,7 @@ impl Remainder {
     pub(super) fn run(&self, values: &[Vec<f32>]) -> Result<Vec<f32>, EncodeError> {
         in_tract("run", || {
             let inputs = self.inputs(values)?;
-            let outputs =
-                multithread_tract_scope(self.executor.clone(), || self.plan.run(inputs))?;
+            let outputs = multithread_tract_scope(self.executor.clone(), || self.plan.run(inputs))?;
             let output = outputs[0].cast_to::<f32>()?;
             Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
         })

@@ -94,7 +94,15 @@ fn exp(x: f32) -> f32 {
     let rest = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
     // Taylor's series to the seventh power: |rest| is at most ln 2 / 2.
     let mut sum = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    for coefficient in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
         sum = rest.mul_add(sum, coefficient);
     }
     let power = f32::from_bits(((n as i32 + 127) as u32) << 23);

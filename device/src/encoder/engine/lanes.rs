@@ -272,14 +272,38 @@ use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
 lanes!(
-    Avx2, __m256, 2, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
-    _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_max_ps, _mm256_min_ps, _mm256_fmadd_ps
+    Avx2,
+    __m256,
+    2,
+    8,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_max_ps,
+    _mm256_min_ps,
+    _mm256_fmadd_ps
 );
 
 #[cfg(target_arch = "x86_64")]
 lanes!(
-    Avx512, __m512, 1, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
-    _mm512_sub_ps, _mm512_mul_ps, _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_fmadd_ps
+    Avx512,
+    __m512,
+    1,
+    16,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_max_ps,
+    _mm512_min_ps,
+    _mm512_fmadd_ps
 );
 
 #[cfg(target_arch = "aarch64")]
@@ -288,7 +312,16 @@ use std::arch::aarch64::*;
 // Arm's own maximum would pass on NaN, and its fused product takes the term first.
 #[cfg(target_arch = "aarch64")]
 lanes!(
-    Neon, float32x4_t, 4, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32,
+    Neon,
+    float32x4_t,
+    4,
+    4,
+    vdupq_n_f32,
+    vld1q_f32,
+    vst1q_f32,
+    vaddq_f32,
+    vsubq_f32,
+    vmulq_f32,
     vdivq_f32,
     |a, b| vbslq_f32(vcgtq_f32(a, b), a, b),
     |a, b| vbslq_f32(vcltq_f32(a, b), a, b),

@@ -83,7 +83,10 @@ mod tests {
     #[test]
     fn a_chain_takes_the_memory_of_two_neighbors() {
         let chain: Vec<Need> = (0..10)
-            .map(|at| Need { len: 160, steps: [at, at + 1] })
+            .map(|at| Need {
+                len: 160,
+                steps: [at, at + 1],
+            })
             .collect();
         assert_eq!(plan(&chain).1, 320);
     }

@@ -120,7 +120,11 @@ impl Normalize {
                 sums[at % LANES] = x.mul_add(x, sums[at % LANES]);
             }
             let norm = sums.iter().sum::<f32>().sqrt();
-            let divisor = if norm > self.smallest { norm } else { self.smallest };
+            let divisor = if norm > self.smallest {
+                norm
+            } else {
+                self.smallest
+            };
             for at in 0..self.n {
                 *self.output.add(at) = *self.input.add(at) / divisor;
             }

@@ -16,29 +16,24 @@ pub(super) struct Rows {
     /// `[tap][row]`; [`OUTSIDE`] for a tap in the padding.
     offsets: Vec<u32>,
     n_rows: usize,
-    /// Values that follow the largest offset and are read.
-    reach: usize,
 }
 
 /// A tap that reads zeros.
 pub(super) const OUTSIDE: u32 = u32::MAX;
 
 impl Rows {
-    /// From the offsets of every tap and row, each followed by `channels` values.
-    pub(super) fn new(offsets: Vec<u32>, n_taps: usize, channels: usize) -> Self {
-        let inside = offsets.iter().filter(|offset| **offset != OUTSIDE);
-        let reach = inside.max().map_or(0, |last| *last as usize + channels);
+    /// From the offsets of every tap and row.
+    pub(super) fn new(offsets: Vec<u32>, n_taps: usize) -> Self {
         Self {
             n_rows: offsets.len() / n_taps,
             offsets,
-            reach,
         }
     }
 
     /// Rows of one tap, one after the other at equal distances.
-    pub(super) fn even(n_rows: usize, stride: usize, channels: usize) -> Self {
+    pub(super) fn even(n_rows: usize, stride: usize) -> Self {
         let offsets = (0..n_rows).map(|row| (row * stride) as u32).collect();
-        Self::new(offsets, 1, channels)
+        Self::new(offsets, 1)
     }
 
     pub(super) fn n_rows(&self) -> usize {
@@ -47,11 +42,6 @@ impl Rows {
 
     pub(super) fn n_taps(&self) -> usize {
         self.offsets.len() / self.n_rows.max(1)
-    }
-
-    /// Values of the input that are read, from its start.
-    pub(super) fn reach(&self) -> usize {
-        self.reach
     }
 
     /// Where a tap of a row begins.
@@ -140,7 +130,9 @@ fn best_tile(isa: Isa, n_rows: usize, n_panels: usize) -> Tile {
             .sum::<usize>()
     };
     let tiles = isa.tiles().iter();
-    *tiles.min_by_key(|tile| steps(tile)).expect("there is a tile")
+    *tiles
+        .min_by_key(|tile| steps(tile))
+        .expect("there is a tile")
 }
 
 /// Panels in groups of at most `most`, as even as can be.
@@ -158,7 +150,7 @@ fn groups(n_panels: usize, most: usize) -> Vec<Group> {
 /// constants.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
-    /// [`Rows::reach`] values.
+    /// Where offsets count from.
     pub(super) input: *const f32,
     pub(super) rows: &'a Rows,
     /// As many zeros as a tap has channels.
@@ -318,23 +310,59 @@ impl<const ROWS: usize, const PANELS: usize> Work for Rectangle<'_, ROWS, PANELS
                     weights = weights.add(PANELS * LANES);
                 }
             }
-            // Through memory: were the sums indexed where they are, every step of the loop
-            // above would store them.
-            let mut done = [[[0.0_f32; LANES]; PANELS]; ROWS];
-            for (sums, done) in sums.iter().zip(&mut done) {
-                for (sum, done) in sums.iter().zip(done) {
-                    sum.store(done.as_mut_ptr());
+            if !this.residual.is_null() {
+                let mut residual = this.residual;
+                for sums in &mut sums {
+                    for (panel, sum) in sums.iter_mut().enumerate() {
+                        *sum = sum.add(L::load(residual.add(panel * LANES)));
+                    }
+                    residual = residual.wrapping_add(this.residual_stride);
                 }
             }
-            for (row, done) in done.iter().enumerate() {
-                for (panel, done) in done.iter().enumerate() {
-                    let mut sum = L::load(done.as_ptr());
-                    if !this.residual.is_null() {
-                        let at = row * this.residual_stride + panel * LANES;
-                        sum = sum.add(L::load(this.residual.add(at)));
-                    }
-                    let value = this.activation.apply(sum);
-                    value.store(this.output.add(row * this.output_stride + panel * LANES));
+            match this.activation {
+                Activation::None => this.store(sums, |sum| sum),
+                Activation::Relu => this.store(sums, |sum| sum.max(L::splat(0.0))),
+                Activation::Clip { low, high } => {
+                    let (low, high) = (L::splat(low), L::splat(high));
+                    this.store(sums, |sum| sum.max(low).min(high));
+                }
+                _ => {
+                    this.store(sums, |sum| sum);
+                    this.activate::<L>(ROWS, PANELS);
+                }
+            }
+        }
+    }
+}
+
+impl Sums {
+    /// Stores a tile. Short and of known length, so that it is unrolled: were the sums
+    /// indexed at run time, they would live in memory, not in registers.
+    #[inline(always)]
+    unsafe fn store<L: Lanes, const ROWS: usize, const PANELS: usize>(
+        &self,
+        sums: [[L; PANELS]; ROWS],
+        last: impl Fn(L) -> L,
+    ) {
+        let mut output = self.output;
+        for sums in sums {
+            for (panel, sum) in sums.into_iter().enumerate() {
+                // SAFETY: as in `perform`.
+                unsafe { last(sum).store(output.add(panel * LANES)) }
+            }
+            output = output.wrapping_add(self.output_stride);
+        }
+    }
+
+    /// Applies the activation to a tile that is stored.
+    #[inline(always)]
+    unsafe fn activate<L: Lanes>(&self, rows: usize, panels: usize) {
+        for row in 0..rows {
+            for panel in 0..panels {
+                // SAFETY: as in `perform`.
+                unsafe {
+                    let at = self.output.add(row * self.output_stride + panel * LANES);
+                    self.activation.apply(L::load(at)).store(at);
                 }
             }
         }

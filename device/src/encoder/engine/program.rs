@@ -8,8 +8,8 @@ use super::memory::{self, Need};
 use super::place::Place;
 use super::point::{Channels, Combination, Global, Image, Normalize, Pointwise};
 use super::product::{Matrix, OUTSIDE, Product, Rows};
-use super::window::{self, Reduction, Window};
-use super::winograd::{self, Gather, PLACES, Scatter};
+use super::window::{self, Group, Reduction, Window};
+use super::winograd::{Form, Gather, Scatter};
 
 /// A network as steps over one piece of memory.
 pub(super) struct Program {
@@ -50,6 +50,7 @@ enum Task {
         output: Place,
     },
     Scatter {
+        form: Form,
         input: Place,
         squares: Rows,
         at: usize,
@@ -61,6 +62,7 @@ enum Task {
         at: usize,
     },
     Gather {
+        form: Form,
         from: usize,
         bias: Lines,
         output: Place,
@@ -68,6 +70,7 @@ enum Task {
     Window {
         input: Place,
         rows: Rows,
+        groups: Vec<Group>,
         reduction: Reduced,
         output: Place,
     },
@@ -124,7 +127,11 @@ impl Step {
             Task::Channels { .. } => "channels",
             Task::Normalize { .. } => "normalize",
         };
-        let sum = if self.residual.is_some() { " + sum" } else { "" };
+        let sum = if self.residual.is_some() {
+            " + sum"
+        } else {
+            ""
+        };
         format!("{kind}{sum}{}", self.activation.suffix())
     }
 
@@ -240,7 +247,13 @@ impl Run<'_> {
                     output: write(*output),
                 }
                 .compute(isa, parts),
-                Task::Scatter { input, squares, at } => isa.perform(&Scatter {
+                Task::Scatter {
+                    form,
+                    input,
+                    squares,
+                    at,
+                } => isa.perform(&Scatter {
+                    form: *form,
                     input: read(input.at),
                     squares,
                     zeros,
@@ -254,9 +267,15 @@ impl Run<'_> {
                     matrices,
                     at,
                 } => self.products([*from, *at], rows, matrices, parts),
-                Task::Gather { from, bias, output } => isa.perform(&Gather {
+                Task::Gather {
+                    form,
+                    from,
+                    bias,
+                    output,
+                } => isa.perform(&Gather {
+                    form: *form,
                     input: read(*from),
-                    n_squares: winograd::n_squares([output.height, output.width]),
+                    n_squares: form.n_squares([output.height, output.width]),
                     n_blocks: output.channels.div_ceil(LANES),
                     bias,
                     residual,
@@ -268,6 +287,7 @@ impl Run<'_> {
                 Task::Window {
                     input,
                     rows,
+                    groups,
                     reduction,
                     output,
                 } => isa.perform(&Window {
@@ -287,6 +307,7 @@ impl Run<'_> {
                     activation,
                     output: self.memory.add(output.at),
                     output_stride: output.stride,
+                    groups,
                     parts,
                 }),
                 Task::Pointwise {
@@ -407,18 +428,13 @@ fn whole(values: &[Value], value: usize) -> (usize, usize) {
     (at, first)
 }
 
-/// Whether a convolution is computed through Winograd's transforms.
-fn is_winograd(isa: Isa, convolution: &Convolution, input: usize, values: &[Value; 2]) -> bool {
-    let [from, to] = values;
+/// The form in which a convolution is computed through Winograd's transforms, if it is.
+fn winograd_form(convolution: &Convolution, input: usize, [from, to]: [&Value; 2]) -> Option<Form> {
     let window = convolution.window;
-    window.kernel == [3, 3]
-        && window.stride == [1, 1]
-        && input != IMAGE
-        && winograd::pays(
-            isa,
-            [to.shape[0], to.shape[1]],
-            [from.shape[2], to.shape[2]],
-        )
+    let fits = window.kernel == [3, 3] && window.stride == [1, 1] && input != IMAGE;
+    let output = [to.shape[0], to.shape[1]];
+    let channels = [from.shape[2], to.shape[2]];
+    fits.then(|| Form::best(output, channels)).flatten()
 }
 
 impl<'a> Building<'a> {
@@ -434,21 +450,17 @@ impl<'a> Building<'a> {
                 let life = lives.entry(whole(values, *value).0).or_insert([at, at]);
                 life[1] = at;
             }
-            let [from, to] = [layer.inputs[0], layer.output].map(|value| values[value].clone());
+            let [from, to] = [layer.inputs[0], layer.output].map(|value| &values[value]);
             let steps = [at, at];
             let mut need = |room: Room, len: usize| needs.push((room, Need { len, steps }));
             if let Kind::Dense(convolution) = &layer.kind {
                 if layer.inputs[0] == IMAGE {
                     let [height, width] = padded(convolution, from.shape);
                     need(Room::Before(at), height * width * 3);
-                } else {
-                    let shapes = [from, to];
-                    if is_winograd(isa, convolution, layer.inputs[0], &shapes) {
-                        let [from, to] = shapes;
-                        let n = PLACES * winograd::n_squares([to.shape[0], to.shape[1]]);
-                        need(Room::Before(at), n * from.shape[2].next_multiple_of(LANES));
-                        need(Room::Between(at), n * to.shape[2].next_multiple_of(LANES));
-                    }
+                } else if let Some(form) = winograd_form(convolution, layer.inputs[0], [from, to]) {
+                    let n = form.n_places() * form.n_squares([to.shape[0], to.shape[1]]);
+                    need(Room::Before(at), n * from.shape[2].next_multiple_of(LANES));
+                    need(Room::Between(at), n * to.shape[2].next_multiple_of(LANES));
                 }
             }
         }
@@ -473,7 +485,9 @@ impl<'a> Building<'a> {
             outputs,
             isa,
             constants,
-            rooms: rooms.map(|((room, _), at)| (*room, at + 2 * constants)).collect(),
+            rooms: rooms
+                .map(|((room, _), at)| (*room, at + 2 * constants))
+                .collect(),
             len: len + 2 * constants,
             steps: Vec::new(),
             multiply_adds: 0,
@@ -503,41 +517,17 @@ impl<'a> Building<'a> {
         let (task, n_parts) = match &layer.kind {
             Kind::Dense(convolution) => return self.dense(at, layer, convolution),
             Kind::Depthwise(convolution) => {
-                let input = input(self, 0);
                 self.multiply_adds += (n_pixels * convolution.weights.len()) as u64;
-                let task = Task::Window {
-                    input,
-                    rows: convolution.window.rows(input, output),
-                    reduction: depthwise(convolution, output.channels),
-                    output,
-                };
-                (task, window::n_parts(n_pixels))
+                let reduction = depthwise(convolution, output.channels);
+                slide(convolution.window, input(self, 0), output, |_| reduction)
             }
-            Kind::MaxPool(window) => {
-                let input = input(self, 0);
-                let task = Task::Window {
-                    input,
-                    rows: window.rows(input, output),
-                    reduction: Reduced::Max,
-                    output,
-                };
-                (task, window::n_parts(n_pixels))
-            }
+            Kind::MaxPool(window) => slide(*window, input(self, 0), output, |_| Reduced::Max),
             Kind::AveragePool {
                 window,
                 with_padding,
-            } => {
-                let input = input(self, 0);
-                let rows = window.rows(input, output);
-                let divisors = divisors(&rows, *with_padding);
-                let task = Task::Window {
-                    input,
-                    rows,
-                    reduction: Reduced::Mean { divisors },
-                    output,
-                };
-                (task, window::n_parts(n_pixels))
-            }
+            } => slide(*window, input(self, 0), output, |rows| Reduced::Mean {
+                divisors: divisors(rows, *with_padding),
+            }),
             Kind::GlobalMean | Kind::GlobalMax => {
                 let task = Task::Global {
                     input: input(self, 0),
@@ -614,10 +604,10 @@ impl<'a> Building<'a> {
         if layer.inputs[0] == IMAGE {
             return self.first(at, layer, convolution, bias);
         }
-        let shapes = [layer.inputs[0], layer.output].map(|value| self.values[value].clone());
         let input = self.place(layer.inputs[0]);
-        if is_winograd(self.isa, convolution, layer.inputs[0], &shapes) {
-            return self.winograd(at, layer, convolution, bias);
+        let ends = [layer.inputs[0], layer.output].map(|value| &self.values[value]);
+        if let Some(form) = winograd_form(convolution, layer.inputs[0], ends) {
+            return self.winograd(at, form, layer, convolution, bias);
         }
         let weights = &convolution.weights;
         let matrix = Matrix::pack(
@@ -678,7 +668,7 @@ impl<'a> Building<'a> {
         let n_parts = matrix.n_parts(output.n_pixels());
         let task = Task::Product {
             input: image,
-            rows: Rows::new(offsets, rows, channels),
+            rows: Rows::new(offsets, rows),
             channels,
             matrix,
             bias,
@@ -687,30 +677,39 @@ impl<'a> Building<'a> {
         self.push(layer, task, n_parts);
     }
 
-    fn winograd(&mut self, at: usize, layer: &Layer, convolution: &Convolution, bias: Lines) {
+    fn winograd(
+        &mut self,
+        at: usize,
+        form: Form,
+        layer: &Layer,
+        convolution: &Convolution,
+        bias: Lines,
+    ) {
         let [input, output] = [layer.inputs[0], layer.output].map(|value| self.place(value));
         let extents = [output.height, output.width];
-        let n_squares = winograd::n_squares(extents);
+        let n_squares = form.n_squares(extents);
         let [top, left, ..] = convolution.window.pads;
-        let squares = winograd::squares(input, [top, left], extents);
+        let squares = form.squares(input, [top, left], extents);
         let [from, to] = [Room::Before(at), Room::Between(at)].map(|room| self.rooms[&room]);
         let task = Task::Scatter {
+            form,
             input,
             squares,
             at: from,
         };
         self.prepare(layer, task, n_squares);
-        let matrices = transformed(self.isa, n_squares, convolution, input.channels);
-        let n_parts = PLACES * matrices[0].n_parts(n_squares);
+        let matrices = transformed(self.isa, form, n_squares, convolution, input.channels);
+        let n_parts = form.n_places() * matrices[0].n_parts(n_squares);
         let stride = input.channels.next_multiple_of(LANES);
         let task = Task::Products {
             from,
-            rows: Rows::even(n_squares, stride, input.channels),
+            rows: Rows::even(n_squares, stride),
             matrices,
             at: to,
         };
         self.prepare(layer, task, n_parts);
         let task = Task::Gather {
+            form,
             from: to,
             bias,
             output,
@@ -719,7 +718,11 @@ impl<'a> Building<'a> {
     }
 
     fn finish(self, side: usize) -> Program {
-        let outputs = self.outputs.iter().map(|value| self.place(*value)).collect();
+        let outputs = self
+            .outputs
+            .iter()
+            .map(|value| self.place(*value))
+            .collect();
         Program {
             isa: self.isa,
             side,
@@ -774,8 +777,28 @@ impl super::lower::Window {
                 }
             }
         }
-        Rows::new(offsets, rows * columns, input.channels)
+        Rows::new(offsets, rows * columns)
     }
+}
+
+/// A window over a map, and its number of parts.
+fn slide(
+    window: super::lower::Window,
+    input: Place,
+    output: Place,
+    reduction: impl FnOnce(&Rows) -> Reduced,
+) -> (Task, usize) {
+    let rows = window.rows(input, output);
+    let groups = window::groups(&rows, output.width);
+    let n_parts = groups.len();
+    let task = Task::Window {
+        input,
+        reduction: reduction(&rows),
+        rows,
+        groups,
+        output,
+    };
+    (task, n_parts)
 }
 
 /// Weights with the taps first.
@@ -798,7 +821,8 @@ fn depthwise(convolution: &Convolution, channels: usize) -> Reduced {
 fn divisors(rows: &Rows, with_padding: bool) -> Vec<f32> {
     let taps = |row: usize| {
         let taps = (0..rows.n_taps()).map(move |tap| rows.offset(tap, row));
-        taps.filter(|offset| with_padding || *offset != OUTSIDE).count()
+        taps.filter(|offset| with_padding || *offset != OUTSIDE)
+            .count()
     };
     (0..rows.n_rows()).map(|row| taps(row) as f32).collect()
 }
@@ -806,17 +830,19 @@ fn divisors(rows: &Rows, with_padding: bool) -> Vec<f32> {
 /// The kernels of a 3x3 convolution, transformed: a matrix a place.
 fn transformed(
     isa: Isa,
+    form: Form,
     n_squares: usize,
     convolution: &Convolution,
     inputs: usize,
 ) -> Vec<Matrix> {
-    let n_kernels = convolution.weights.len() / 9;
-    let outputs = n_kernels / inputs;
-    let mut places = vec![0.0; PLACES * n_kernels];
-    for (at, weights) in convolution.weights.chunks_exact(9).enumerate() {
-        let (output, input) = (at / inputs, at % inputs);
-        for (place, value) in winograd::kernel(weights).into_iter().enumerate() {
-            places[place * n_kernels + input * outputs + output] = value;
+    let kernels = convolution.weights.as_chunks::<9>().0;
+    let outputs = kernels.len() / inputs;
+    let mut places = vec![0.0; form.n_places() * kernels.len()];
+    for input in 0..inputs {
+        for output in 0..outputs {
+            form.kernel(&kernels[output * inputs + input], |place, value| {
+                places[place * kernels.len() + input * outputs + output] = value;
+            });
         }
     }
     let matrix = |values: &[f32]| {
@@ -824,5 +850,5 @@ fn transformed(
             values[k * outputs + column]
         })
     };
-    places.chunks_exact(n_kernels).map(matrix).collect()
+    places.chunks_exact(kernels.len()).map(matrix).collect()
 }

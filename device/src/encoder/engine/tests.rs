@@ -1,1 +1,490 @@
-//! Held to plain loops and to tract.
+//! The engine beside tract and beside plain loops.
+
+use eyas_shared::preprocess::Pixels;
+use eyas_shared::random::Random;
+use prost::Message;
+use tract_onnx::pb;
+
+use super::super::{Network, Runtime};
+use super::lanes::Isa;
+use crate::test_data::{float, int, ints, model, node, tensor, value};
+
+/// Sums in another order: a few units in the last place of their largest terms.
+const SUMMATION: f32 = 1e-5;
+
+/// The same behind the transforms of Winograd's F(4x4, 3x3), and through several layers.
+const TRANSFORMED: f32 = 1e-4;
+
+/// A network that grows.
+struct Net {
+    graph: pb::GraphProto,
+    random: Random,
+    side: usize,
+}
+
+/// A map in a network: its name, channels and side.
+#[derive(Clone)]
+struct Map {
+    name: String,
+    channels: usize,
+    side: usize,
+}
+
+impl Net {
+    fn new(seed: u64, side: usize) -> (Self, Map) {
+        let edge = side as i64;
+        let graph = pb::GraphProto {
+            name: "test".to_owned(),
+            input: vec![value("image", &[1, 3, edge, edge])],
+            ..Default::default()
+        };
+        let random = Random::new(seed);
+        let image = Map {
+            name: "image".to_owned(),
+            channels: 3,
+            side,
+        };
+        (
+            Self {
+                graph,
+                random,
+                side,
+            },
+            image,
+        )
+    }
+
+    fn weights(&mut self, shape: &[usize], scale: f32) -> String {
+        let name = format!("w{}", self.graph.initializer.len());
+        let n = shape.iter().product();
+        let values: Vec<f32> = (0..n)
+            .map(|_| self.random.normal() as f32 * scale)
+            .collect();
+        let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+        self.graph.initializer.push(tensor(&name, &dims, &values));
+        name
+    }
+
+    fn push(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        attributes: Vec<pb::AttributeProto>,
+    ) -> String {
+        let name = format!("n{}", self.graph.node.len());
+        self.graph
+            .node
+            .push(node(operator, inputs, &name, attributes));
+        name
+    }
+
+    /// A convolution with a square kernel; depthwise for 0 outputs.
+    fn conv(&mut self, from: &Map, outputs: usize, [kernel, stride, padding]: [usize; 3]) -> Map {
+        let depthwise = outputs == 0;
+        let (channels, per_group) = match depthwise {
+            true => (from.channels, 1),
+            false => (outputs, from.channels),
+        };
+        let n_terms = (per_group * kernel * kernel) as f32;
+        let weights = self.weights(
+            &[channels, per_group, kernel, kernel],
+            n_terms.sqrt().recip(),
+        );
+        let bias = self.weights(&[channels], 0.1);
+        let mut attributes = vec![
+            ints("kernel_shape", &[kernel as i64; 2]),
+            ints("strides", &[stride as i64; 2]),
+            ints("pads", &[padding as i64; 4]),
+        ];
+        if depthwise {
+            attributes.push(int("group", channels as i64));
+        }
+        Map {
+            name: self.push("Conv", &[&from.name, &weights, &bias], attributes),
+            channels,
+            side: (from.side + 2 * padding - kernel) / stride + 1,
+        }
+    }
+
+    /// The same map after an operator that keeps its shape.
+    fn then(&mut self, operator: &str, from: &Map, attributes: Vec<pb::AttributeProto>) -> Map {
+        let name = self.push(operator, &[&from.name], attributes);
+        Map {
+            name,
+            ..from.clone()
+        }
+    }
+
+    fn activated(&mut self, from: &Map) -> Map {
+        match self.random.below(7) {
+            0 => from.clone(),
+            1 | 2 => self.then("Relu", from, vec![]),
+            3 => {
+                let bounds = [-0.5, 0.75].map(|bound: f32| {
+                    let name = format!("w{}", self.graph.initializer.len());
+                    self.graph.initializer.push(tensor(&name, &[], &[bound]));
+                    name
+                });
+                let name = self.push("Clip", &[&from.name, &bounds[0], &bounds[1]], vec![]);
+                Map {
+                    name,
+                    ..from.clone()
+                }
+            }
+            4 => {
+                let line = vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
+                self.gated("HardSigmoid", from, line)
+            }
+            5 => self.gated("Sigmoid", from, vec![]),
+            _ => self.then("Sigmoid", from, vec![]),
+        }
+    }
+
+    fn gated(&mut self, gate: &str, from: &Map, attributes: Vec<pb::AttributeProto>) -> Map {
+        let gate = self.then(gate, from, attributes);
+        self.join("Mul", from, &gate)
+    }
+
+    fn join(&mut self, operator: &str, a: &Map, b: &Map) -> Map {
+        let attributes = match operator {
+            "Concat" => vec![int("axis", 1)],
+            _ => vec![],
+        };
+        let channels = match operator {
+            "Concat" => a.channels + b.channels,
+            _ => a.channels,
+        };
+        let name = self.push(operator, &[&a.name, &b.name], attributes);
+        Map {
+            name,
+            channels,
+            side: a.side,
+        }
+    }
+
+    fn pool(&mut self, from: &Map) -> Map {
+        let (kernel, stride) = (2 + self.random.below(2), 1 + self.random.below(2));
+        let padding = self.random.below(2);
+        let mut attributes = vec![
+            ints("kernel_shape", &[kernel as i64; 2]),
+            ints("strides", &[stride as i64; 2]),
+            ints("pads", &[padding as i64; 4]),
+        ];
+        let max = self.random.below(2) == 0;
+        if !max {
+            attributes.push(int("count_include_pad", self.random.below(2) as i64));
+        }
+        let operator = if max { "MaxPool" } else { "AveragePool" };
+        Map {
+            name: self.push(operator, &[&from.name], attributes),
+            side: (from.side + 2 * padding - kernel) / stride + 1,
+            ..from.clone()
+        }
+    }
+
+    /// Every channel scaled by a number that comes from the mean of all.
+    fn excited(&mut self, from: &Map) -> Map {
+        let mean = self.then("GlobalAveragePool", from, vec![]);
+        let mean = Map { side: 1, ..mean };
+        let scale = self.conv(&mean, from.channels, [1, 1, 0]);
+        let line = vec![float("alpha", 0.2), float("beta", 0.5)];
+        let scale = self.then("HardSigmoid", &scale, line);
+        self.join("Mul", from, &scale)
+    }
+
+    /// Halves of the channels, one convolved, dealt out alternately.
+    fn shuffled(&mut self, from: &Map) -> Map {
+        let half = from.channels / 2;
+        let channels = half * 2;
+        let from = self.conv(from, channels, [1, 1, 0]);
+        let name = format!("n{}", self.graph.node.len());
+        let mut split = node("Split", &[&from.name], &name, vec![int("axis", 1)]);
+        split.output.push(format!("{name}b"));
+        self.graph.node.push(split);
+        let part = |name: String| Map {
+            name,
+            channels: half,
+            ..from
+        };
+        let (kept, other) = (part(name.clone()), part(format!("{name}b")));
+        let other = self.conv(&other, half, [3, 1, 1]);
+        let both = self.join("Concat", &kept, &other);
+        let edge = from.side as i64;
+        let reshaped = |this: &mut Self, name: &str, shape: &[i64]| {
+            let stored = format!("w{}", this.graph.initializer.len());
+            this.graph.initializer.push(pb::TensorProto {
+                name: stored.clone(),
+                dims: vec![shape.len() as i64],
+                data_type: pb::tensor_proto::DataType::Int64 as i32,
+                int64_data: shape.to_vec(),
+                ..Default::default()
+            });
+            this.push("Reshape", &[name, &stored], vec![])
+        };
+        let dealt = reshaped(self, &both.name, &[1, 2, half as i64, edge, edge]);
+        let dealt = self.push("Transpose", &[&dealt], vec![ints("perm", &[0, 2, 1, 3, 4])]);
+        let name = reshaped(self, &dealt, &[1, channels as i64, edge, edge]);
+        Map { name, ..both }
+    }
+
+    /// Global pooling, a linear layer, and perhaps unit length.
+    fn head(&mut self, from: &Map) -> Map {
+        let pool = ["GlobalAveragePool", "GlobalMaxPool"][self.random.below(2)];
+        let pooled = self.then(pool, from, vec![]);
+        let flat = self.then("Flatten", &pooled, vec![int("axis", 1)]);
+        let weights = self.weights(&[9, from.channels], 0.3);
+        let bias = self.weights(&[9], 0.1);
+        let inputs = [&flat.name[..], &weights, &bias];
+        let linear = self.push("Gemm", &inputs, vec![int("transB", 1)]);
+        Map {
+            name: linear,
+            channels: 9,
+            side: 1,
+        }
+    }
+
+    fn finish(mut self, output: &Map) -> Vec<u8> {
+        let edge = output.side as i64;
+        let shape = [1, output.channels as i64, edge, edge];
+        self.graph.output = vec![value(&output.name, &shape)];
+        let mut whole = model(5);
+        whole.graph = Some(self.graph);
+        whole.encode_to_vec()
+    }
+
+    fn pixels(&self) -> Pixels {
+        let mut random = Random::new(self.side as u64);
+        let n = 3 * self.side * self.side;
+        Pixels {
+            side: self.side as u32,
+            values_chw: (0..n).map(|_| random.normal() as f32).collect(),
+        }
+    }
+}
+
+/// A network with some of all that is known here, in random order.
+fn random_network(seed: u64) -> (Vec<u8>, Pixels) {
+    let side = 9 + Random::new(seed).below(24);
+    let (mut net, image) = Net::new(seed, side);
+    let pixels = net.pixels();
+    let first = [[3, 2, 1], [3, 1, 1], [4, 4, 0], [5, 2, 2]][net.random.below(4)];
+    let channels = 4 + net.random.below(40);
+    let mut at = net.conv(&image, channels, first);
+    at = net.activated(&at);
+    for _ in 0..4 {
+        let channels = 1 + net.random.below(50);
+        let before = at.clone();
+        at = match net.random.below(8) {
+            0 => net.conv(&at, channels, [1, 1, 0]),
+            1 => net.conv(&at, channels, [3, 1, 1]),
+            2 if at.side >= 5 => {
+                let (kernel, stride) = (3 + 2 * net.random.below(2), 1 + net.random.below(2));
+                net.conv(&at, 0, [kernel, stride, 1])
+            }
+            3 if at.side >= 3 => net.pool(&at),
+            4 => {
+                let same = net.conv(&at, at.channels, [3, 1, 1]);
+                let pair = if net.random.below(2) == 0 {
+                    [&at, &same]
+                } else {
+                    [&same, &at]
+                };
+                net.join("Add", pair[0], pair[1])
+            }
+            5 => {
+                let beside = net.conv(&at, channels, [3, 1, 1]);
+                let beside = net.activated(&beside);
+                net.join("Concat", &beside, &before)
+            }
+            6 => net.excited(&at),
+            7 if at.channels >= 2 => net.shuffled(&at),
+            _ => net.conv(&at, channels, [3, 1, 1]),
+        };
+        at = net.activated(&at);
+    }
+    if net.random.below(4) > 0 {
+        at = net.head(&at);
+    }
+    (net.finish(&at), pixels)
+}
+
+fn run(runtime: Runtime, onnx: &[u8], pixels: &Pixels) -> Vec<f32> {
+    let network = Network::load_for(runtime, onnx, pixels.side, None).unwrap();
+    network.run(pixels).unwrap()
+}
+
+#[track_caller]
+fn assert_near(wanted: &[f32], found: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(wanted.len(), found.len(), "{what}");
+    let largest = wanted.iter().fold(1e-3_f32, |most, x| most.max(x.abs()));
+    for (at, (a, b)) in wanted.iter().zip(found).enumerate() {
+        let error = (a - b).abs() / largest;
+        assert!(error <= tolerance, "{what}: value {at} is {b}, not {a}");
+    }
+}
+
+#[test]
+fn random_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions() {
+    let mut whole = 0;
+    for seed in 0..150 {
+        let (onnx, pixels) = random_network(seed);
+        if Network::load_for(Runtime::Tract, &onnx, pixels.side, None).is_err() {
+            // A map of more values than an embedding has.
+            continue;
+        }
+        let wanted = run(Runtime::Tract, &onnx, &pixels);
+        let plain = run(Runtime::Engine(Isa::Plain), &onnx, &pixels);
+        assert_near(&wanted, &plain, TRANSFORMED, &format!("network {seed}"));
+        for isa in Isa::available() {
+            let found = run(Runtime::Engine(isa), &onnx, &pixels);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&plain), bits(&found), "network {seed} with {isa:?}");
+        }
+        let network = Network::load(&onnx, pixels.side, None).unwrap();
+        whole += usize::from(network.remainder.is_none());
+    }
+    assert!(whole > 100, "only {whole} networks run here as a whole");
+}
+
+/// A convolution by its definition.
+fn by_definition(
+    input: &[f32],
+    [channels, side]: [usize; 2],
+    weights: &[f32],
+    bias: &[f32],
+    [kernel, stride, padding]: [usize; 3],
+) -> Vec<f32> {
+    let across = (side + 2 * padding - kernel) / stride + 1;
+    let per_group = weights.len() / (bias.len() * kernel * kernel);
+    let mut output = Vec::new();
+    for (o, bias) in bias.iter().enumerate() {
+        for (y, x) in (0..across).flat_map(|y| (0..across).map(move |x| (y, x))) {
+            let mut sum = f64::from(*bias);
+            for i in 0..per_group {
+                let channel = if per_group == channels { i } else { o };
+                for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                    let (row, column) = (y * stride + ky, x * stride + kx);
+                    let inside = padding..side + padding;
+                    if inside.contains(&row) && inside.contains(&column) {
+                        let at = (channel * side + row - padding) * side + column - padding;
+                        let weight = weights[((o * per_group + i) * kernel + ky) * kernel + kx];
+                        sum += f64::from(weight) * f64::from(input[at]);
+                    }
+                }
+            }
+            output.push(sum as f32);
+        }
+    }
+    output
+}
+
+#[test]
+fn convolutions_are_what_their_definition_says() {
+    // Kernel, stride, padding; outputs, 0 for depthwise.
+    let cases = [
+        ([1, 1, 0], 33),
+        ([3, 1, 1], 16),
+        ([3, 1, 1], 40),
+        ([3, 1, 0], 21),
+        ([3, 2, 1], 30),
+        ([5, 1, 2], 17),
+        ([2, 2, 0], 48),
+        ([7, 3, 2], 5),
+        ([3, 1, 1], 0),
+        ([3, 2, 1], 0),
+        ([5, 1, 2], 0),
+        ([5, 2, 1], 0),
+    ];
+    for (seed, (form, outputs)) in cases.into_iter().enumerate() {
+        for side in [7, 8, 13] {
+            let (mut net, image) = Net::new(seed as u64, side);
+            let pixels = net.pixels();
+            let from = net.conv(&image, 24, [1, 1, 0]);
+            let map = net.conv(&from, outputs, form);
+            let stored = net.graph.initializer.clone();
+            let values = |at: usize| match stored[at].float_data.is_empty() {
+                true => eyas_shared::quant::f32_from_bytes(&stored[at].raw_data),
+                false => stored[at].float_data.clone(),
+            };
+            let input = by_definition(
+                &pixels.values_chw,
+                [3, side],
+                &values(0),
+                &values(1),
+                [1, 1, 0],
+            );
+            let wanted = by_definition(&input, [24, side], &values(2), &values(3), form);
+            let found = run(Runtime::Engine(Isa::best()), &net.finish(&map), &pixels);
+            let tolerance = if form[..2] == [3, 1] {
+                TRANSFORMED
+            } else {
+                SUMMATION
+            };
+            assert_near(
+                &wanted,
+                &found,
+                tolerance,
+                &format!("{form:?} to {outputs}, {side}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn what_the_engine_does_not_know_is_left_to_tract() {
+    // A generalized mean: powers of a clipped map.
+    let (mut net, image) = Net::new(3, 16);
+    let pixels = net.pixels();
+    let map = net.conv(&image, 20, [3, 2, 1]);
+    let map = net.then("Relu", &map, vec![]);
+    let kept = net.conv(&map, 20, [3, 1, 1]);
+    net.graph
+        .initializer
+        .push(tensor("three", &[1, 1, 1, 1], &[3.0]));
+    let powers = net.push("Pow", &[&map.name, "three"], vec![]);
+    let powers = Map {
+        name: powers,
+        ..map.clone()
+    };
+    let both = net.join("Add", &powers, &kept);
+    let output = net.head(&both);
+    let onnx = net.finish(&output);
+    let network = Network::load(&onnx, pixels.side, None).unwrap();
+    assert!(network.engine.is_some() && network.remainder.is_some());
+    let wanted = run(Runtime::Tract, &onnx, &pixels);
+    assert_near(
+        &wanted,
+        &network.run(&pixels).unwrap(),
+        SUMMATION,
+        "generalized mean",
+    );
+    let tract = Network::load_for(Runtime::Tract, &onnx, pixels.side, None).unwrap();
+    assert_eq!(network.multiply_adds(), tract.multiply_adds());
+    assert!(!network.profile(&pixels, 2).unwrap().is_empty());
+}
+
+#[test]
+fn threads_share_every_layer_and_change_no_bit() {
+    for seed in 0..20 {
+        let (onnx, pixels) = random_network(seed);
+        let Ok(mut network) = Network::load(&onnx, pixels.side, None) else {
+            continue;
+        };
+        let alone = network.run(&pixels).unwrap();
+        network.set_threads(3).unwrap();
+        assert_eq!(alone, network.run(&pixels).unwrap(), "network {seed}");
+    }
+}
+
+#[test]
+fn multiply_adds_are_those_of_the_definition() {
+    let (mut net, image) = Net::new(1, 16);
+    let pixels = net.pixels();
+    let map = net.conv(&image, 32, [3, 2, 1]);
+    let map = net.conv(&map, 48, [3, 1, 1]);
+    let map = net.conv(&map, 0, [3, 1, 1]);
+    let output = net.head(&map);
+    let network = Network::load(&net.finish(&output), pixels.side, None).unwrap();
+    let wanted = 64 * (27 * 32 + 9 * 32 * 48 + 9 * 48) + 9 * 48;
+    assert_eq!(network.multiply_adds(), wanted);
+}

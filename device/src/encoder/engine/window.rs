@@ -33,47 +33,61 @@ pub(super) struct Window<'a> {
     pub(super) activation: Activation,
     pub(super) output: *mut f32,
     pub(super) output_stride: usize,
-    /// Which groups of [`PIXELS`] output pixels.
+    pub(super) groups: &'a [Group],
+    /// Which groups.
     pub(super) parts: std::ops::Range<usize>,
 }
 
-/// Groups of output pixels in a map.
-pub(super) fn n_parts(n_pixels: usize) -> usize {
-    n_pixels.div_ceil(PIXELS)
+/// Neighbors in a row of the output that are computed together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    first: usize,
+    n: usize,
+    /// The distance of their taps in the input, if all taps of all lie inside.
+    step: Option<usize>,
+}
+
+/// The output of a window in groups.
+pub(super) fn groups(rows: &Rows, width: usize) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let n_groups = width.div_ceil(PIXELS);
+    for row in 0..rows.n_rows() / width {
+        for group in 0..n_groups {
+            let begin = group * width / n_groups;
+            let n = (group + 1) * width / n_groups - begin;
+            let first = row * width + begin;
+            let step = (n == PIXELS).then(|| even_step(rows, first)).flatten();
+            groups.push(Group { first, n, step });
+        }
+    }
+    groups
+}
+
+/// The distance between the taps of [`PIXELS`] neighbors, if it is one.
+fn even_step(rows: &Rows, first: usize) -> Option<usize> {
+    let step = rows
+        .offset(0, first + 1)
+        .checked_sub(rows.offset(0, first))?;
+    let even = |tap: usize| {
+        (0..PIXELS as u32).all(|pixel| {
+            let offset = rows.offset(tap, first + pixel as usize);
+            let wanted = rows.offset(tap, first).checked_add(pixel * step);
+            offset != OUTSIDE && wanted == Some(offset)
+        })
+    };
+    (0..rows.n_taps()).all(even).then_some(step as usize)
 }
 
 impl Work for Window<'_> {
     #[inline(always)]
     unsafe fn perform<L: Lanes>(&self) {
-        let n_taps = self.rows.n_taps();
-        let n_pixels = self.rows.n_rows();
-        let n_parts = n_parts(n_pixels);
-        let mut taps = [[std::ptr::null::<f32>(); PIXELS]; MAX_TAPS];
-        for part in self.parts.clone() {
-            let first = part * n_pixels / n_parts;
-            let n = (part + 1) * n_pixels / n_parts - first;
+        for group in &self.groups[self.parts.clone()] {
             // SAFETY: offsets lie in the input, pixels in output and residual; the caller
             // of `perform` promised both.
             unsafe {
-                for (tap, pixels) in taps[..n_taps].iter_mut().enumerate() {
-                    for (pixel, at) in pixels.iter_mut().enumerate() {
-                        *at = match self.rows.offset(tap, first + pixel.min(n - 1)) {
-                            OUTSIDE => self.outside,
-                            offset => self.input.add(offset as usize),
-                        };
-                    }
-                }
-                for channel in (0..self.n_blocks * LANES).step_by(LANES) {
-                    let values = self.reduce::<L>(&taps[..n_taps], channel, first);
-                    for (pixel, value) in values[..n].iter().enumerate() {
-                        let at = first + pixel;
-                        let mut value = L::load(value.as_ptr());
-                        if let Some((residual, stride)) = self.residual {
-                            value = value.add(L::load(residual.add(at * stride + channel)));
-                        }
-                        let value = self.activation.apply(value);
-                        value.store(self.output.add(at * self.output_stride + channel));
-                    }
+                match group.step {
+                    Some(step) => self.inside::<L>(*group, step),
+                    None => self.anywhere::<L>(*group),
                 }
             }
         }
@@ -81,62 +95,113 @@ impl Work for Window<'_> {
 }
 
 impl Window<'_> {
-    /// What the reduction gives for sixteen channels of [`PIXELS`] pixels.
+    /// A group whose taps lie inside, at equal distances.
+    #[inline(always)]
+    unsafe fn inside<L: Lanes>(&self, group: Group, step: usize) {
+        let n_taps = self.rows.n_taps();
+        let mut taps = [std::ptr::null::<f32>(); MAX_TAPS];
+        // SAFETY: as in `perform`.
+        unsafe {
+            for (tap, at) in taps[..n_taps].iter_mut().enumerate() {
+                *at = self.input.add(self.rows.offset(tap, group.first) as usize);
+            }
+            for channel in (0..self.n_blocks * LANES).step_by(LANES) {
+                let at = |tap: usize, pixel: usize| taps[tap].add(pixel * step + channel);
+                self.reduce::<L>(n_taps, at, channel, group);
+            }
+        }
+    }
+
+    /// Any group.
+    #[inline(always)]
+    unsafe fn anywhere<L: Lanes>(&self, group: Group) {
+        let n_taps = self.rows.n_taps();
+        let mut taps = [[std::ptr::null::<f32>(); PIXELS]; MAX_TAPS];
+        // SAFETY: as in `perform`.
+        unsafe {
+            for (tap, pixels) in taps[..n_taps].iter_mut().enumerate() {
+                for (pixel, at) in pixels.iter_mut().enumerate() {
+                    let pixel = group.first + pixel.min(group.n - 1);
+                    *at = match self.rows.offset(tap, pixel) {
+                        OUTSIDE => self.outside,
+                        offset => self.input.add(offset as usize),
+                    };
+                }
+            }
+            for channel in (0..self.n_blocks * LANES).step_by(LANES) {
+                let at = |tap: usize, pixel: usize| taps[tap][pixel].add(channel);
+                self.reduce::<L>(n_taps, at, channel, group);
+            }
+        }
+    }
+
+    /// Computes sixteen channels of a group; `at(tap, pixel)` is where they lie.
     #[inline(always)]
     unsafe fn reduce<L: Lanes>(
         &self,
-        taps: &[[*const f32; PIXELS]],
+        n_taps: usize,
+        at: impl Fn(usize, usize) -> *const f32,
         channel: usize,
-        first: usize,
-    ) -> [[f32; LANES]; PIXELS] {
-        let mut done = [[0.0; LANES]; PIXELS];
+        group: Group,
+    ) {
         // SAFETY: as in `perform`.
         unsafe {
-            match &self.reduction {
-                Reduction::Weighted { taps: weights, bias } => {
-                    let mut sums = [L::load(bias.as_slice()[channel..].as_ptr()); PIXELS];
-                    let mut weight = weights.as_slice()[channel..].as_ptr();
-                    for pixels in taps {
+            let sums = match &self.reduction {
+                Reduction::Weighted { taps, bias } => {
+                    let mut sums = [L::load(bias.as_slice().as_ptr().add(channel)); PIXELS];
+                    let mut weight = taps.as_slice().as_ptr().add(channel);
+                    for tap in 0..n_taps {
                         let factor = L::load(weight);
-                        for (sum, pixel) in sums.iter_mut().zip(pixels) {
-                            *sum = L::load(pixel.add(channel)).mul_add(factor, *sum);
+                        for (pixel, sum) in sums.iter_mut().enumerate() {
+                            *sum = L::load(at(tap, pixel)).mul_add(factor, *sum);
                         }
                         weight = weight.wrapping_add(self.n_blocks * LANES);
                     }
-                    store(sums, &mut done);
+                    sums
                 }
                 Reduction::Max => {
                     let mut sums = [L::splat(f32::NEG_INFINITY); PIXELS];
-                    for pixels in taps {
-                        for (sum, pixel) in sums.iter_mut().zip(pixels) {
-                            *sum = L::load(pixel.add(channel)).max(*sum);
+                    for tap in 0..n_taps {
+                        for (pixel, sum) in sums.iter_mut().enumerate() {
+                            *sum = L::load(at(tap, pixel)).max(*sum);
                         }
                     }
-                    store(sums, &mut done);
+                    sums
                 }
                 Reduction::Mean { divisors } => {
                     let mut sums = [L::splat(0.0); PIXELS];
-                    for pixels in taps {
-                        for (sum, pixel) in sums.iter_mut().zip(pixels) {
-                            *sum = sum.add(L::load(pixel.add(channel)));
+                    for tap in 0..n_taps {
+                        for (pixel, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add(L::load(at(tap, pixel)));
                         }
                     }
                     for (pixel, sum) in sums.iter_mut().enumerate() {
-                        let at = (first + pixel).min(divisors.len() - 1);
-                        *sum = sum.div(L::splat(divisors[at]));
+                        let pixel = group.first + pixel.min(group.n - 1);
+                        *sum = sum.div(L::splat(divisors[pixel]));
                     }
-                    store(sums, &mut done);
+                    sums
+                }
+            };
+            self.finish(sums, channel, group);
+        }
+    }
+
+    /// Adds, activates and stores.
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(&self, sums: [L; PIXELS], channel: usize, group: Group) {
+        // SAFETY: as in `perform`.
+        unsafe {
+            for (pixel, sum) in sums.into_iter().enumerate() {
+                if pixel < group.n {
+                    let at = group.first + pixel;
+                    let mut value = sum;
+                    if let Some((residual, stride)) = self.residual {
+                        value = value.add(L::load(residual.add(at * stride + channel)));
+                    }
+                    let value = self.activation.apply(value);
+                    value.store(self.output.add(at * self.output_stride + channel));
                 }
             }
         }
-        done
-    }
-}
-
-#[inline(always)]
-unsafe fn store<L: Lanes>(sums: [L; PIXELS], done: &mut [[f32; LANES]; PIXELS]) {
-    for (sum, done) in sums.into_iter().zip(done) {
-        // SAFETY: an array of all lanes; the caller has the instructions.
-        unsafe { sum.store(done.as_mut_ptr()) }
     }
 }

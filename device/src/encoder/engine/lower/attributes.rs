@@ -38,7 +38,10 @@ pub(super) fn window(node: &pb::NodeProto, of_weights: Option<[usize; 2]>) -> Op
     }
     let has_name = |name: &str| node.attribute.iter().any(|a| a.name == name);
     let automatic = has_name("auto_pad")
-        && node.attribute.iter().any(|a| a.name == "auto_pad" && a.s != b"NOTSET");
+        && node
+            .attribute
+            .iter()
+            .any(|a| a.name == "auto_pad" && a.s != b"NOTSET");
     if automatic || int(node, "ceil_mode", 0) != 0 || pair("dilations", [1, 1])? != [1, 1] {
         return None;
     }
@@ -60,5 +63,7 @@ pub(super) fn window(node: &pb::NodeProto, of_weights: Option<[usize; 2]>) -> Op
 }
 
 fn extent(value: i64, least: i64) -> Option<usize> {
-    (least..=MAX_EXTENT).contains(&value).then_some(value as usize)
+    (least..=MAX_EXTENT)
+        .contains(&value)
+        .then_some(value as usize)
 }

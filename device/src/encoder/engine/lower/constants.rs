@@ -25,7 +25,9 @@ impl<'p> Constants<'p> {
     pub(super) fn new(graph: &'p pb::GraphProto) -> Self {
         let tensors = graph.initializer.iter();
         let mut this = Self {
-            tensors: tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect(),
+            tensors: tensors
+                .map(|tensor| (tensor.name.as_str(), tensor))
+                .collect(),
             nodes: HashMap::new(),
         };
         for node in &graph.node {
@@ -71,7 +73,12 @@ impl<'p> Constants<'p> {
                     Some(name) => Some(self.floats_within(name, depth)?),
                     None => None,
                 };
-                dequantize(codes, axis.map_or(1, |axis| axis.i), &scales, zeros.as_ref())
+                dequantize(
+                    codes,
+                    axis.map_or(1, |axis| axis.i),
+                    &scales,
+                    zeros.as_ref(),
+                )
             }
             _ => None,
         }
@@ -108,14 +115,24 @@ fn dequantize(
     let rank = codes.shape.len() as i64;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
     let channels = codes.shape.get(axis).copied().unwrap_or(1);
-    let fits = |parameters: &Constant| matches!(parameters.values.len(), n if n == 1 || n == channels);
+    let fits =
+        |parameters: &Constant| matches!(parameters.values.len(), n if n == 1 || n == channels);
     if !fits(scales) || !zeros.is_none_or(fits) {
         return None;
     }
-    let inner: usize = codes.shape.get(axis + 1..).unwrap_or_default().iter().product();
+    let inner: usize = codes
+        .shape
+        .get(axis + 1..)
+        .unwrap_or_default()
+        .iter()
+        .product();
     let of = |parameters: &Constant, at: usize| {
         let channel = at / inner.max(1) % channels.max(1);
-        parameters.values[if parameters.values.len() == 1 { 0 } else { channel }]
+        parameters.values[if parameters.values.len() == 1 {
+            0
+        } else {
+            channel
+        }]
     };
     for (at, value) in codes.values.iter_mut().enumerate() {
         let zero = zeros.map_or(0.0, |zeros| of(zeros, at));
@@ -145,7 +162,10 @@ fn floats(tensor: &pb::TensorProto) -> Option<Constant> {
         DataType::Int8 | DataType::Uint8 if raw.is_empty() => {
             listed().map(|&value| value as f32).collect()
         }
-        DataType::Int8 => raw.iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
+        DataType::Int8 => raw
+            .iter()
+            .map(|&byte| f32::from(byte.cast_signed()))
+            .collect(),
         DataType::Uint8 => raw.iter().map(|&byte| f32::from(byte)).collect(),
         _ => return None,
     };

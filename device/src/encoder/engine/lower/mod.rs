@@ -85,7 +85,10 @@ impl Window {
             let room = size.checked_sub(self.kernel[axis])?;
             Some(room / self.stride[axis] + 1)
         };
-        Some([across(height + top + bottom, 0)?, across(width + left + right, 1)?])
+        Some([
+            across(height + top + bottom, 0)?,
+            across(width + left + right, 1)?,
+        ])
     }
 }
 
@@ -118,7 +121,10 @@ pub(super) struct Output {
 /// its first node is known.
 pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
     let constants = Constants::new(graph);
-    let image = graph.input.iter().find(|input| !constants.contains(&input.name))?;
+    let image = graph
+        .input
+        .iter()
+        .find(|input| !constants.contains(&input.name))?;
     let mut lowering = Lowering {
         consumers: consumers(graph),
         constants,
@@ -149,7 +155,10 @@ fn consumers(graph: &pb::GraphProto) -> HashMap<&str, Vec<usize>> {
         }
     }
     for output in &graph.output {
-        consumers.entry(&output.name).or_default().push(graph.node.len());
+        consumers
+            .entry(&output.name)
+            .or_default()
+            .push(graph.node.len());
     }
     consumers
 }
@@ -184,7 +193,9 @@ impl<'p> Lowering<'p> {
     }
 
     fn is_read_once(&self, name: &str) -> bool {
-        self.consumers.get(name).is_some_and(|nodes| nodes.len() == 1)
+        self.consumers
+            .get(name)
+            .is_some_and(|nodes| nodes.len() == 1)
     }
 
     /// A value that layers can read; channels that are elsewhere are brought together.
@@ -211,7 +222,10 @@ impl<'p> Lowering<'p> {
         inputs.sort_unstable();
         inputs.dedup();
         let of = |value: usize| inputs.binary_search(&value).expect("it is one of them");
-        let sources = channels.iter().map(|&(value, at)| (of(value), at)).collect();
+        let sources = channels
+            .iter()
+            .map(|&(value, at)| (of(value), at))
+            .collect();
         let shape = [height, width, channels.len()];
         self.push(name, Kind::Channels(sources), inputs.clone(), shape)
     }

@@ -46,7 +46,10 @@ impl<'p> Lowering<'p> {
             _ => return None,
         };
         self.bound.insert(output, bound);
-        let reads_flat = node.input.first().is_some_and(|input| self.flat.contains(input.as_str()));
+        let reads_flat = node
+            .input
+            .first()
+            .is_some_and(|input| self.flat.contains(input.as_str()));
         if reads_flat || matches!(node.op_type.as_str(), "Flatten" | "Gemm") {
             self.flat.insert(output);
         }
@@ -59,7 +62,10 @@ impl<'p> Lowering<'p> {
 
     /// The layer that gives a value which only one node reads, if it may still be changed.
     fn fusible(&mut self, name: &str, value: usize) -> Option<usize> {
-        let last = self.layers.iter().rposition(|layer| layer.output == value)?;
+        let last = self
+            .layers
+            .iter()
+            .rposition(|layer| layer.output == value)?;
         let layer = &self.layers[last];
         let free = layer.activation == Activation::None
             && !matches!(layer.kind, Kind::Channels(_) | Kind::Normalize { .. })
@@ -99,7 +105,8 @@ impl<'p> Lowering<'p> {
             false => Kind::Dense(convolution),
         };
         let shape = [rows, columns, outputs];
-        self.push(&node.name, kind, vec![input], shape).map(Bound::Value)
+        self.push(&node.name, kind, vec![input], shape)
+            .map(Bound::Value)
     }
 
     fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
@@ -123,7 +130,11 @@ impl<'p> Lowering<'p> {
             return None;
         };
         let transposed = int(node, "transB", 0) != 0;
-        let [inputs, outputs] = if transposed { [second, first] } else { [first, second] };
+        let [inputs, outputs] = if transposed {
+            [second, first]
+        } else {
+            [first, second]
+        };
         if !plain || self.shape(input) != [1, 1, inputs] {
             return None;
         }
@@ -139,7 +150,8 @@ impl<'p> Lowering<'p> {
             bias: self.bias(node.input.get(2), outputs)?,
         };
         let (kind, shape) = (Kind::Dense(convolution), [1, 1, outputs]);
-        self.push(&node.name, kind, vec![input], shape).map(Bound::Value)
+        self.push(&node.name, kind, vec![input], shape)
+            .map(Bound::Value)
     }
 
     fn pool(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -162,7 +174,8 @@ impl<'p> Lowering<'p> {
             },
         };
         let shape = [rows, columns, channels];
-        self.push(&node.name, kind, vec![input], shape).map(Bound::Value)
+        self.push(&node.name, kind, vec![input], shape)
+            .map(Bound::Value)
     }
 
     fn global_pool(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -172,7 +185,8 @@ impl<'p> Lowering<'p> {
             _ => Kind::GlobalMean,
         };
         let shape = [1, 1, self.shape(input)[2]];
-        self.push(&node.name, kind, vec![input], shape).map(Bound::Value)
+        self.push(&node.name, kind, vec![input], shape)
+            .map(Bound::Value)
     }
 
     fn add(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -197,7 +211,8 @@ impl<'p> Lowering<'p> {
             }
         }
         let shape = self.shape(a);
-        self.push(&node.name, Kind::Sum, vec![a, b], shape).map(Bound::Value)
+        self.push(&node.name, Kind::Sum, vec![a, b], shape)
+            .map(Bound::Value)
     }
 
     /// x times its own gate, or a map times a vector.
@@ -417,7 +432,8 @@ impl<'p> Lowering<'p> {
         }
         let dealt = (0..channels.len()).map(|at| channels[at % groups * each + at / groups]);
         let dealt = dealt.collect();
-        self.bound.insert(last.output.first()?, Bound::Channels(dealt));
+        self.bound
+            .insert(last.output.first()?, Bound::Channels(dealt));
         for at in [at, transposed_at, last_at] {
             self.done[at] = true;
         }
@@ -449,7 +465,8 @@ impl<'p> Lowering<'p> {
         }
         let (kind, shape) = (Kind::Normalize { smallest }, [1, 1, n]);
         let output = self.push(&divide.name, kind, vec![input], shape)?;
-        self.bound.insert(divide.output.first()?, Bound::Value(output));
+        self.bound
+            .insert(divide.output.first()?, Bound::Value(output));
         self.flat.insert(divide.output.first()?);
         self.done[max_at] = true;
         self.done[divide_at] = true;
