@@ -127,6 +127,7 @@ fn unsafe_code_stands_where_it_was_measured() {
         "host/src/learn/compute.rs",
         "device/src/store",
         "device/src/matcher/kernel/",
+        "device/src/encoder/engine",
     ];
     only_in(
         "unsafe {",

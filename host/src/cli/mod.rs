@@ -24,6 +24,7 @@ mod teacher_script;
 mod teacher_train;
 mod train;
 mod upgrade;
+mod zoo;
 
 mod progress;
 #[cfg(feature = "torch")]
@@ -79,6 +80,8 @@ enum Command {
     /// Explain the losses, or check them against published implementations.
     #[command(subcommand)]
     Losses(losses::Command),
+    /// Say what architectures there are, and what each costs on this machine.
+    Zoo(zoo::Args),
     /// Turn a trained student into bundles that the device encoder has verified.
     Export(export::Args),
     /// Build and inspect galleries.
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::BenchTraining(args) => bench_training::run(&args),
         Command::Losses(command) => losses::run(command),
+        Command::Zoo(args) => zoo::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Gallery(command) => gallery::run(command),
         Command::Evaluate(args) => evaluate::run(&args),

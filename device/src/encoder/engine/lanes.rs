@@ -136,6 +136,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// 2 to the power of this, a whole number from -126 to 127.
+    unsafe fn exp2_whole(self) -> Self;
 }
 
 /// The reference.
@@ -194,13 +196,20 @@ impl Lanes for Plain {
             self.0[lane].mul_add(factor.0[lane], term.0[lane])
         }))
     }
+    #[inline(always)]
+    unsafe fn exp2_whole(self) -> Self {
+        Self(
+            self.0
+                .map(|n| f32::from_bits(((n as i32 + 127) << 23).cast_unsigned())),
+        )
+    }
 }
 
 /// A type of so many registers, with intrinsics that take and give one.
 macro_rules! lanes {
     ($name:ident, $register:ty, $count:literal, $width:literal,
      $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $max:expr, $min:expr, $fma:expr) => {
+     $max:expr, $min:expr, $fma:expr, $exp2:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name([$register; $count]);
 
@@ -263,6 +272,11 @@ macro_rules! lanes {
                     }))
                 }
             }
+            #[inline(always)]
+            unsafe fn exp2_whole(self) -> Self {
+                // SAFETY: see above.
+                unsafe { Self(std::array::from_fn(|i| $exp2(self.0[i]))) }
+            }
         }
     };
 }
@@ -285,7 +299,11 @@ lanes!(
     _mm256_div_ps,
     _mm256_max_ps,
     _mm256_min_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    |n| {
+        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+    }
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -303,7 +321,11 @@ lanes!(
     _mm512_div_ps,
     _mm512_max_ps,
     _mm512_min_ps,
-    _mm512_fmadd_ps
+    _mm512_fmadd_ps,
+    |n| {
+        let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+    }
 );
 
 #[cfg(target_arch = "aarch64")]
@@ -325,5 +347,9 @@ lanes!(
     vdivq_f32,
     |a, b| vbslq_f32(vcgtq_f32(a, b), a, b),
     |a, b| vbslq_f32(vcltq_f32(a, b), a, b),
-    |a, b, c| vfmaq_f32(c, a, b)
+    |a, b, c| vfmaq_f32(c, a, b),
+    |n| {
+        let exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+        vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+    }
 );

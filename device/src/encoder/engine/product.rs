@@ -68,13 +68,14 @@ struct Group {
 }
 
 impl Matrix {
-    /// Packs a matrix for products with `n_rows` rows. `value(k, column)` is asked once for
-    /// each row and column; columns that fill up the last panel are zero.
+    /// Packs a matrix for products with `n_rows` rows. `fill(k, first, columns)` is asked
+    /// for the columns of row `k` from the first on; those that fill up the last panel stay
+    /// zero.
     pub(super) fn pack(
         isa: Isa,
         n_rows: usize,
         [depth, n_columns]: [usize; 2],
-        value: impl Fn(usize, usize) -> f32,
+        fill: impl Fn(usize, usize, &mut [f32]),
     ) -> Self {
         let n_panels = n_columns.div_ceil(LANES);
         let tile = best_tile(isa, n_rows, n_panels);
@@ -84,11 +85,9 @@ impl Matrix {
             let width = group.n_panels * LANES;
             let first = group.first_panel * LANES;
             let rows = &mut values.as_mut_slice()[depth * first..][..depth * width];
+            let n = width.min(n_columns - first);
             for (k, row) in rows.chunks_exact_mut(width).enumerate() {
-                let n = width.min(n_columns - first);
-                for (column, stored) in row[..n].iter_mut().enumerate() {
-                    *stored = value(k, first + column);
-                }
+                fill(k, first, &mut row[..n]);
             }
         }
         Self {

@@ -65,9 +65,10 @@ impl Form {
         Rows::new(offsets, self.n_places())
     }
 
-    /// The transformed kernel, `G g G^T`, of one 3x3 kernel `g`, place after place.
-    pub(super) fn kernel(self, weights: &[f32; 9], mut put: impl FnMut(usize, f32)) {
-        let g: &[[f32; 3]] = match self {
+    /// The transformed kernels, `G g G^T`, of sixteen 3x3 kernels `g`, which lie beside each
+    /// other: place after place.
+    pub(super) fn kernels(self, g: &[[f32; LANES]; 9], mut put: impl FnMut(usize, [f32; LANES])) {
+        let rows: &[[f32; 3]] = match self {
             Self::F2 => &[
                 [1.0, 0.0, 0.0],
                 [0.5, 0.5, 0.5],
@@ -83,13 +84,17 @@ impl Form {
                 [0.0, 0.0, 1.0],
             ],
         };
-        for (y, of_y) in g.iter().enumerate() {
-            let row: [f32; 3] = std::array::from_fn(|x| {
-                of_y[0] * weights[x] + of_y[1] * weights[3 + x] + of_y[2] * weights[6 + x]
-            });
-            for (x, of_x) in g.iter().enumerate() {
-                let value = row[0] * of_x[0] + row[1] * of_x[1] + row[2] * of_x[2];
-                put(y * g.len() + x, value);
+        let combined = |[a, b, c]: [f32; 3], values: [&[f32; LANES]; 3]| -> [f32; LANES] {
+            std::array::from_fn(|lane| {
+                a * values[0][lane] + b * values[1][lane] + c * values[2][lane]
+            })
+        };
+        for (y, of_y) in rows.iter().enumerate() {
+            let row: [[f32; LANES]; 3] =
+                std::array::from_fn(|x| combined(*of_y, [&g[x], &g[3 + x], &g[6 + x]]));
+            for (x, of_x) in rows.iter().enumerate() {
+                let value = combined(*of_x, [&row[0], &row[1], &row[2]]);
+                put(y * rows.len() + x, value);
             }
         }
     }
@@ -216,6 +221,7 @@ impl Work for Scatter<'_> {
 }
 
 impl Scatter<'_> {
+    #[expect(clippy::needless_range_loop, reason = "columns are read across")]
     #[inline(always)]
     unsafe fn scatter<L: Lanes, T: Transforms<SIZE, STEP>, const SIZE: usize, const STEP: usize>(
         &self,
@@ -234,9 +240,9 @@ impl Scatter<'_> {
                 });
                 for channel in (0..stride).step_by(LANES) {
                     let mut columns = [[L::splat(0.0); SIZE]; SIZE];
-                    for x in 0..SIZE {
-                        let column = std::array::from_fn(|y| L::load(pixels[y][x].add(channel)));
-                        columns[x] = T::input(column);
+                    for (x, column) in columns.iter_mut().enumerate() {
+                        *column =
+                            T::input(std::array::from_fn(|y| L::load(pixels[y][x].add(channel))));
                     }
                     let output = self.output.add(square * stride + channel);
                     for y in 0..SIZE {

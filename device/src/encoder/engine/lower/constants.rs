@@ -126,17 +126,20 @@ fn dequantize(
         .unwrap_or_default()
         .iter()
         .product();
-    let of = |parameters: &Constant, at: usize| {
-        let channel = at / inner.max(1) % channels.max(1);
-        parameters.values[if parameters.values.len() == 1 {
-            0
-        } else {
-            channel
-        }]
+    let of = |parameters: &Constant, channel: usize| match parameters.values[..] {
+        [one] => one,
+        _ => parameters.values[channel],
     };
-    for (at, value) in codes.values.iter_mut().enumerate() {
-        let zero = zeros.map_or(0.0, |zeros| of(zeros, at));
-        *value = (*value - zero) * of(scales, at);
+    let parts = codes.values.chunks_exact_mut(inner.max(1)).enumerate();
+    for (at, part) in parts {
+        let channel = at % channels.max(1);
+        let (scale, zero) = (
+            of(scales, channel),
+            zeros.map_or(0.0, |zeros| of(zeros, channel)),
+        );
+        for value in part {
+            *value = (*value - zero) * scale;
+        }
     }
     Some(codes)
 }
