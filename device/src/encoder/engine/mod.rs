@@ -66,10 +66,7 @@ impl Engine {
         if lowered.layers.is_empty() {
             return None;
         }
-        let program = Program::new(&lowered, side, isa);
-        if program.len() > MAX_LEN {
-            return None;
-        }
+        let program = Program::new(&lowered, side, isa, MAX_LEN)?;
         let places = program.outputs.iter().zip(&lowered.outputs);
         let shapes = places.map(|(place, output)| match output.is_flat {
             true => vec![1, place.channels],

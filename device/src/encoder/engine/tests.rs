@@ -325,8 +325,12 @@ fn assert_near(wanted: &[f32], found: &[f32], tolerance: f32, what: &str) {
 
 #[test]
 fn random_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions() {
+    let n_networks: u64 = match std::env::var("EYAS_NETWORKS") {
+        Ok(n) => n.parse().unwrap(),
+        Err(_) => 150,
+    };
     let mut whole = 0;
-    for seed in 0..150 {
+    for seed in 0..n_networks {
         let (onnx, pixels) = random_network(seed);
         if Network::load_for(Runtime::Tract, &onnx, pixels.side, None).is_err() {
             // A map of more values than an embedding has.
@@ -341,9 +345,12 @@ fn random_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions
             assert_eq!(bits(&plain), bits(&found), "network {seed} with {isa:?}");
         }
         let network = Network::load(&onnx, pixels.side, None).unwrap();
-        whole += usize::from(network.remainder.is_none());
+        whole += u64::from(network.remainder.is_none());
     }
-    assert!(whole > 100, "only {whole} networks run here as a whole");
+    assert!(
+        2 * whole > n_networks,
+        "only {whole} networks run here as a whole"
+    );
 }
 
 /// A convolution by its definition.

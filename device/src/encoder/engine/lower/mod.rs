@@ -15,8 +15,8 @@ use tract_onnx::pb;
 use super::epilogue::Activation;
 use constants::Constants;
 
-/// Most values of one map, of all of an index, and of one layer's weights: networks beyond
-/// are left to tract and its limits.
+/// Most values of one map, and most entries of all tables of taps: layers beyond are left to
+/// tract and its limits.
 const MAX_VALUES: usize = 1 << 26;
 
 /// A value of the network: height, width, channels.
@@ -135,6 +135,7 @@ pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
         layers: Vec::new(),
         bound: HashMap::from([(image.name.as_str(), Bound::Value(IMAGE))]),
         flat: HashSet::new(),
+        index_left: MAX_VALUES,
         done: vec![false; graph.node.len()],
         graph,
     };
@@ -180,6 +181,8 @@ struct Lowering<'p> {
     bound: HashMap<&'p str, Bound>,
     /// Names of vectors whose height and width were dropped.
     flat: HashSet<&'p str>,
+    /// Entries that tables of taps may still have.
+    index_left: usize,
     done: Vec<bool>,
 }
 

@@ -90,10 +90,10 @@ impl<'p> Lowering<'p> {
             per_group == channels
         };
         let n_taps = height * width;
-        let index = rows.checked_mul(columns)?.checked_mul(n_taps)?;
-        if !fits || index > MAX_VALUES || (depthwise && n_taps > MAX_TAPS) {
+        if !fits || (depthwise && n_taps > MAX_TAPS) {
             return None;
         }
+        self.index(rows.checked_mul(columns)?, n_taps)?;
         let bias = self.bias(node.input.get(2), outputs)?;
         let convolution = Convolution {
             window,
@@ -107,6 +107,13 @@ impl<'p> Lowering<'p> {
         let shape = [rows, columns, outputs];
         self.push(&node.name, kind, vec![input], shape)
             .map(Bound::Value)
+    }
+
+    /// Counts the entries of a layer's table of taps; all tables together are bounded.
+    fn index(&mut self, n_rows: usize, n_taps: usize) -> Option<()> {
+        let entries = n_rows.checked_mul(n_taps)?;
+        self.index_left = self.index_left.checked_sub(entries)?;
+        Some(())
     }
 
     fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
@@ -166,6 +173,7 @@ impl<'p> Lowering<'p> {
         if !sees || of_rows * of_columns > MAX_TAPS {
             return None;
         }
+        self.index(rows.checked_mul(columns)?, of_rows * of_columns)?;
         let kind = match node.op_type.as_str() {
             "MaxPool" => Kind::MaxPool(window),
             _ => Kind::AveragePool {
