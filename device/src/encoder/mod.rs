@@ -9,6 +9,7 @@
 //! the same bits every time on one machine, whatever the number of threads.
 
 mod graph;
+mod layers;
 mod profile;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tract_onnx::tract_core::tract_linalg::multithread::{Executor, multithread_tr
 use tract_onnx::tract_hir::infer::InferenceModelExt;
 use tract_onnx::tract_hir::internal::DimLike;
 
+pub use layers::Layers;
 pub use profile::OperatorTime;
 
 /// Largest ONNX file that is read.
