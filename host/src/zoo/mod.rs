@@ -224,7 +224,8 @@ impl Network {
     }
 
     /// Channels, or components, of every node's output.
-    fn output_channels(&self) -> Vec<usize> {
+    #[must_use]
+    pub fn output_channels(&self) -> Vec<usize> {
         let mut channels: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             channels.push(node.output_channels(&channels));

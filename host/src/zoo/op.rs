@@ -193,7 +193,8 @@ impl Op {
 
     /// Multiply-adds for an output of `side` x `side`: those of convolutions and linear
     /// layers.
-    pub(super) fn multiply_adds(self, side: usize) -> usize {
+    #[must_use]
+    pub fn multiply_adds(self, side: usize) -> usize {
         match self {
             Self::Conv {
                 inputs,

@@ -70,7 +70,8 @@ impl<'p> Lowering<'p> {
         let free = layer.activation == Activation::None
             && !matches!(layer.kind, Kind::Channels(_) | Kind::Normalize { .. })
             && !matches!(layer.kind, Kind::GlobalMean | Kind::GlobalMax);
-        (free && self.is_read_once(name)).then_some(last)
+        let own = self.is_read_once(name) && !self.shared.contains(&value);
+        (free && own).then_some(last)
     }
 
     fn conv(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -258,6 +259,7 @@ impl<'p> Lowering<'p> {
         let readers = self.consumers.get(names[0]).map_or(0, Vec::len);
         if let Some(source) = source
             && readers == 2
+            && !self.shared.contains(&x)
             && self.layers[source].activation == Activation::None
             && !matches!(self.layers[source].kind, Kind::Channels(_))
         {
@@ -309,9 +311,12 @@ impl<'p> Lowering<'p> {
                 return None;
             }
         }
-        // Two names of one value: what reads it under one of them must not change it.
         let readers = self.consumers.get(name.as_str()).map_or(0, Vec::len);
-        (readers == 1).then_some(bound)
+        if let (Bound::Value(value), true) = (&bound, readers > 1) {
+            // Two names of one value: what reads it under one must not change it.
+            self.shared.insert(*value);
+        }
+        Some(bound)
     }
 
     fn concat(&mut self, node: &pb::NodeProto) -> Option<Bound> {
