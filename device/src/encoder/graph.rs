@@ -53,6 +53,7 @@ const ALLOWED_OPERATORS: &[&str] = &[
     "Relu",
     "Reshape",
     "Sigmoid",
+    "Slice",
     "Sqrt",
     "Squeeze",
     "Sub",
