@@ -19,6 +19,7 @@ use eyas_shared::quant;
 use prost::Message;
 use tract_onnx::pb;
 
+mod channels;
 mod pool;
 #[cfg(test)]
 mod sabotage;
@@ -202,6 +203,8 @@ impl Writer<'_> {
             Op::ScaleChannels => self.push("Mul", step.output, step.inputs, Vec::new()),
             Op::SpatialMean => self.push(pool::MEAN, step.output, step.inputs, Vec::new()),
             Op::Concat => self.push("Concat", step.output, step.inputs, vec![int("axis", 1)]),
+            Op::Slice { start, channels } => self.slice(step, [start, start + channels]),
+            Op::Shuffle { channels, groups } => self.shuffle(step, channels, groups),
             Op::GlobalPool(pooling) => self.global_pool(step, pooling)?,
             Op::Linear { .. } => self.linear(step)?,
             Op::L2Normalize => self.l2_normalize(step),

@@ -126,6 +126,18 @@ pub(crate) fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Te
             like_input(pairs.map(|(a, b)| a + b).collect())
         }
         Op::Concat => like_input(inputs.iter().flat_map(|t| t.values.clone()).collect()),
+        Op::Slice { start, channels } => {
+            like_input(input.values[start * area..][..channels * area].to_vec())
+        }
+        Op::Shuffle { channels, groups } => {
+            let per_group = channels / groups;
+            let dealt = (0..channels).map(|c| c % groups * per_group + c / groups);
+            like_input(
+                dealt
+                    .flat_map(|c| input.values[c * area..][..area].to_vec())
+                    .collect(),
+            )
+        }
         Op::SpatialMean => flat(input.values.chunks_exact(area).map(mean).collect()),
         Op::ScaleChannels => {
             let planes = input.values.chunks_exact(area).zip(&inputs[1].values);
