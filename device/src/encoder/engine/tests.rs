@@ -221,8 +221,14 @@ impl Net {
             });
             this.push("Reshape", &[name, &stored], vec![])
         };
-        let dealt = reshaped(self, &both.name, &[1, 2, half as i64, edge, edge]);
-        let dealt = self.push("Transpose", &[&dealt], vec![ints("perm", &[0, 2, 1, 3, 4])]);
+        let map: &[i64] = match self.random.below(2) {
+            0 => &[edge, edge],
+            _ => &[edge * edge],
+        };
+        let order = &[0, 2, 1, 3, 4][..3 + map.len()];
+        let table = [&[1, 2, half as i64], map].concat();
+        let dealt = reshaped(self, &both.name, &table);
+        let dealt = self.push("Transpose", &[&dealt], vec![ints("perm", order)]);
         let name = reshaped(self, &dealt, &[1, channels as i64, edge, edge]);
         Map { name, ..both }
     }

@@ -427,19 +427,22 @@ impl<'p> Lowering<'p> {
     fn shuffle(&mut self, at: usize, node: &'p pb::NodeProto) -> Option<()> {
         let channels = self.channels_of(self.bound.get(node.input[0].as_str())?.clone())?;
         let [height, width, _] = self.shape(channels.first()?.0);
-        let [1, groups, each, h, w] = self.constants.integers(node.input.get(1)?)?[..] else {
+        let table = self.constants.integers(node.input.get(1)?)?;
+        let [1, groups, each, ref pixels @ ..] = table[..] else {
             return None;
         };
         let (transposed_at, transpose) = self.only_consumer(&node.output[0])?;
         let (last_at, last) = self.only_consumer(transpose.output.first()?)?;
         let (groups, each) = (usize::try_from(groups).ok()?, usize::try_from(each).ok()?);
         let whole = self.constants.integers(last.input.get(1)?)?;
+        let map = [height as i64, width as i64];
+        let order = [0, 2, 1, 3, 4];
         let fits = transpose.op_type == "Transpose"
-            && ints(transpose, "perm") == [0, 2, 1, 3, 4]
             && last.op_type == "Reshape"
-            && [h, w] == [height as i64, width as i64]
+            && (*pixels == map || *pixels == [map[0] * map[1]])
+            && ints(transpose, "perm") == &order[..table.len()]
             && groups.checked_mul(each) == Some(channels.len())
-            && whole == [1, channels.len() as i64, h, w];
+            && whole == [1, channels.len() as i64, map[0], map[1]];
         if !fits {
             return None;
         }
