@@ -4,6 +4,8 @@
 //! Runs where the interpreter named by `EYAS_PYTHON`, or else `python3`, has onnxruntime
 //! and numpy; checks files where it has onnx too.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it, too")]
+
 #[path = "support/random_weights.rs"]
 mod support;
 
@@ -39,6 +41,7 @@ fn script() -> PathBuf {
 }
 
 /// The interpreter, if it has onnxruntime; says what is left out without.
+#[expect(clippy::print_stderr, reason = "says what was not tested")]
 fn python() -> Option<String> {
     let python = std::env::var("EYAS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let probe = Command::new(&python).arg(script()).output();

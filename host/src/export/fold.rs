@@ -121,7 +121,7 @@ impl Plan {
     /// A sum takes in its terms if one convolution can do their work.
     fn sum(&mut self, network: &Network, n_readers: &[usize], terms: &[NodeIdx]) -> Option<Linear> {
         let own = |&term: &NodeIdx| self.linear[term].as_ref().filter(|_| n_readers[term] == 1);
-        let from = terms.iter().find_map(|term| own(term))?.from;
+        let from = terms.iter().find_map(&own)?.from;
         let mut branches = Vec::new();
         for term in terms {
             match own(term) {

@@ -62,8 +62,7 @@ pub(super) fn choose(
     }
     let mut best: Option<(Agreement, Rounded, &Start)> = None;
     for start in &starts {
-        for rounding in subject.ways(start) {
-            let rounded = subject.rounded(start, rounding)?;
+        for rounded in subject.ways(start)? {
             let agreement = subject.agreement(&rounded, &compared)?;
             let is_better = |(best, ..): &(Agreement, _, _)| {
                 agreement.mean_cosine > best.mean_cosine || best.mean_cosine.is_nan()
@@ -120,27 +119,29 @@ impl Subject<'_> {
     }
 
     /// Ways of rounding, the plainest first.
-    fn ways(&self, start: &Start) -> Vec<Rounding> {
+    fn ways(&self, start: &Start) -> Result<Vec<Rounded>, ExportError> {
         let rules: &[ScaleRule] = match self.precision {
             Precision::Int8 => &ScaleRule::ALL,
             Precision::F32 | Precision::F16 => &[ScaleRule::MinMax],
         };
-        if self.precision == Precision::F32 {
-            return vec![Rounding::default()];
+        let mut ways = Vec::new();
+        for &scales in rules {
+            let rounding = Rounding {
+                scales,
+                equalized: start.equalized,
+                ..Rounding::default()
+            };
+            let stored = self.stored(&start.weights, self.precision, &rounding)?;
+            let plain = Rounded { stored, rounding };
+            let mut corrected = plain.clone();
+            ways.push(plain);
+            // What is not rounded needs no correction.
+            if self.precision != Precision::F32 {
+                corrected.rounding.bias_corrected = true;
+                ways.push(self.corrected(start, corrected));
+            }
         }
-        let way = |(&scales, bias_corrected): (&ScaleRule, bool)| Rounding {
-            scales,
-            equalized: start.equalized,
-            bias_corrected,
-            f16_layers: Vec::new(),
-        };
-        let ways = rules.iter().flat_map(|rule| [(rule, false), (rule, true)]);
-        ways.map(way).collect()
-    }
-
-    fn rounded(&self, start: &Start, rounding: Rounding) -> Result<Rounded, ExportError> {
-        let stored = self.stored(&start.weights, self.precision, &rounding)?;
-        Ok(self.corrected(start, Rounded { stored, rounding }))
+        Ok(ways)
     }
 
     fn corrected(&self, start: &Start, mut rounded: Rounded) -> Rounded {
