@@ -147,9 +147,13 @@ pub(super) fn counterparts<'a>(trained: Trained<'a>) -> BTreeMap<NodeIdx, &'a st
     for (node_idx, node) in trained.network.nodes.iter().enumerate() {
         let mut name = &node.name;
         if let Op::BatchNorm { .. } = node.op {
-            let conv_idx = node.inputs[0];
-            counterparts.remove(&conv_idx);
-            name = &trained.network.nodes[conv_idx].name;
+            let from = node.inputs[0];
+            let Op::Conv { .. } = trained.network.nodes[from].op else {
+                // A branch that is folded into the convolution beside it.
+                continue;
+            };
+            counterparts.remove(&from);
+            name = &trained.network.nodes[from].name;
         }
         if let (false, Some(at)) = (node.op == Op::Input, position(name)) {
             counterparts.insert(node_idx, onnx::value_name(folded, at));

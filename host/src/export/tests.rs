@@ -225,7 +225,7 @@ fn a_layer_that_int8_can_not_hold_is_kept_in_f16() {
     let folder = tempfile::tempdir().unwrap();
     // A channel that never fires, with weights in the head that take up the whole range of
     // int8: nothing would be left of the others.
-    let (channel, n_channels) = (7, 256);
+    let (channel, n_channels) = (7, 192);
     let student = student_with("eyas-xs", folder.path(), |weights| {
         let mut value = |name: &str, at: usize, value: f32| {
             weights.0.get_mut(name).unwrap().values[at] = value;
