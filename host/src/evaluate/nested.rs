@@ -61,10 +61,10 @@ mod tests {
 
     #[test]
     fn a_prefix_asks_with_its_own_components_only() {
-        // The first component separates nothing, the first two do.
+        // The first two components say cup, the third one decides for the jar.
         let mut rows = Embeddings::new(3);
-        rows.push(&[0.5, 0.8, 0.1]);
-        rows.push(&[0.5, -0.8, 0.1]);
+        rows.push(&[0.6, 0.0, -0.8]);
+        rows.push(&[0.0, 0.6, 0.8]);
         let ids = [id("a"), id("b")];
         let entries = ["cup", "jar"].map(|label| label.to_owned());
         let entries: Vec<Entry<'_>> = { ids.iter().zip(&entries) }
@@ -83,15 +83,15 @@ mod tests {
         let bytes = gallery::write(&source, &rows, &entries).unwrap();
         let matcher = Matcher::new(Gallery::open(&bytes).unwrap());
         let mut embeddings = Embeddings::new(3);
-        embeddings.push(&[0.4, -0.3, 0.85]);
+        embeddings.push(&[0.5, 0.3, 0.8]);
         let queries = Queries {
             embeddings,
             ids: vec![id("q")],
             labels: vec!["jar".to_owned()],
         };
         let at_1 = |dim| of_prefix(&queries, &matcher, dim).map(|found| found.means.recall_at_1);
-        assert_eq!(at_1(2).unwrap(), 1.0);
-        assert_eq!(at_1(1).unwrap(), 0.0, "a tie goes to the first row");
+        assert_eq!(at_1(3).unwrap(), 1.0);
+        assert_eq!(at_1(2).unwrap(), 0.0);
         let message = at_1(4).unwrap_err().to_string();
         assert_eq!(message, "4 components are asked for, embeddings have 3");
     }

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_network_and_the_losses_that_need_it_come_together() {
-        let message = fault(&with(attention("body.3.add.relu"), None)).unwrap();
+        let message = fault(&with(attention("body.3.relu"), None)).unwrap();
         assert!(
             message.contains("name the architecture in teacher_network"),
             "{message}"
@@ -148,7 +148,7 @@ mod tests {
         let mut alone = crate::recipe::example();
         alone.teacher_network = Some("resnet18".to_owned());
         assert!(fault(&alone).unwrap().contains("no loss compares maps"));
-        let message = fault(&with(attention("body.3.add.relu"), Some("resnet"))).unwrap();
+        let message = fault(&with(attention("body.3.relu"), Some("resnet"))).unwrap();
         assert!(message.contains("`resnet` is not in the zoo"), "{message}");
     }
 
@@ -156,7 +156,7 @@ mod tests {
     fn a_node_that_is_not_there_is_named_with_those_that_are() {
         let message = fault(&with(attention("body.9"), Some("resnet18"))).unwrap();
         assert!(message.contains("has no map `body.9`"), "{message}");
-        assert!(message.contains("body.3.add.relu"), "{message}");
+        assert!(message.contains("body.3.relu"), "{message}");
         // The head puts out a vector.
         assert!(fault(&with(attention("head"), Some("resnet18"))).is_some());
     }
@@ -165,8 +165,8 @@ mod tests {
     fn flows_need_as_many_channels_on_both_sides() {
         let pair = |a: &str, b: &str| [a, b].map(str::to_owned);
         let flow = SolutionFlow {
-            student: pair("fine.1.add.relu", "body.3.add.relu"),
-            teacher: pair("layer1.1.add.relu", "layer4.1.add.relu"),
+            student: pair("body.0.relu", "body.3.relu"),
+            teacher: pair("layer2.0.add.relu", "layer4.1.add.relu"),
         };
         let message = fault(&with(Loss::SolutionFlow(flow), Some("resnet18"))).unwrap();
         assert!(
