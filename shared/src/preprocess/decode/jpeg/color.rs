@@ -48,7 +48,7 @@ impl Painter {
         for ((row, plane), (between, wide)) in chroma.iter_mut().zip(&planes[1..]).zip(memory) {
             *row = plane.row(y / down);
             if down == 2 {
-                let other = if y % 2 == 0 {
+                let other = if y.is_multiple_of(2) {
                     (y / 2).saturating_sub(1)
                 } else {
                     (y / 2 + 1).min(plane.rows - 1)
