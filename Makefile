@@ -5,10 +5,26 @@
 CARGO := env -u LIBTORCH -u LIBTORCH_USE_PYTORCH cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup demo test lint doc board clean
+.PHONY: help setup demo test lint doc board device-aarch64 test-aarch64 clean
+
+# A 64-bit Arm board. Apart from Rust only the assembly of tract's kernels is compiled, so a C
+# compiler for Arm is enough; with musl the program needs no library of the board, and rustup
+# brings the linker.
+AARCH64 := aarch64-unknown-linux-musl
+AARCH64_CPUS := cortex-a53 cortex-a72 cortex-a76
+aarch64_name = $(shell echo $(AARCH64) | tr a-z- A-Z_)
+aarch64_env = CC_$(subst -,_,$(AARCH64))=aarch64-linux-gnu-gcc \
+    CARGO_TARGET_$(aarch64_name)_LINKER=$(if $(findstring musl,$(AARCH64)),rust-lld,aarch64-linux-gnu-gcc)
+aarch64_args = --profile arm --target $(AARCH64)
+aarch64_program = $(TARGET)/$(AARCH64)/arm/eyas-device
+
+# Emulators older than 10 show programs the processor of this machine in /proc/cpuinfo, where
+# tract looks for Arm's features.
+QEMU = $(firstword $(foreach name,qemu-aarch64 qemu-aarch64-static,$(shell \
+    $(name) --version 2>/dev/null | grep -q ' version [1-9][0-9]' && command -v $(name))))
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## check the tools, fetch libtorch once into the user's cache folder
 	@complete=yes; \
@@ -63,6 +79,35 @@ doc: setup ## documentation of the crates; warnings are errors
 
 board: ## the device program as it goes on a board; needs no libtorch
 	EYAS_COMMIT=$$(git rev-parse --short=10 HEAD 2>/dev/null) $(CARGO) build --profile board -p eyas-device
+
+device-aarch64: ## the same for a board with a 64-bit Arm processor: one file without libraries
+	@complete=yes; \
+	missing() { printf 'device-aarch64: %s\nhint: %s\n' "$$1" "$$2" >&2; complete=no; }; \
+	has() { command -v "$$1" >/dev/null 2>&1; }; \
+	has cargo || missing 'cargo, which builds Eyas, is not installed' \
+	    'install Rust from https://rustup.rs, then open a new shell'; \
+	if has cargo && ! test -d "$$(rustc --print target-libdir --target $(AARCH64))"; then \
+	    has rustup && rustup target add $(AARCH64) || missing 'Rust lacks its library for $(AARCH64)' \
+	        '`rustup target add $(AARCH64)`; without rustup, Debian testing or newer: `dpkg --add-architecture arm64; apt-get update; apt-get install cargo libstd-rust-dev:arm64 libc6-dev-arm64-cross`, then `make device-aarch64 AARCH64=aarch64-unknown-linux-gnu`, whose program needs a board with as new a glibc'; fi; \
+	has aarch64-linux-gnu-gcc || missing 'aarch64-linux-gnu-gcc, which assembles for Arm, is not installed' \
+	    'Debian, Ubuntu: `apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross`; Fedora: `dnf install gcc-aarch64-linux-gnu`'; \
+	test $$complete = yes || exit 2
+	EYAS_COMMIT=$$(git rev-parse --short=10 HEAD 2>/dev/null) \
+	    $(aarch64_env) $(CARGO) build $(aarch64_args) -p eyas-device --bin eyas-device
+	@printf '%s: %d bytes\n' $(aarch64_program) "$$(wc -c < $(aarch64_program))"
+
+test-aarch64: device-aarch64 ## its tests on three Arm processors, under qemu, and its answers beside this machine's
+	@test -n "$(QEMU)" || { printf 'test-aarch64: %s\nhint: %s\n' \
+	    'qemu-user 10 or newer, which runs programs for Arm, is not installed' \
+	    'Debian 13: `apt-get install qemu-user`; Debian 12: the same from bookworm-backports; or name one: `make test-aarch64 QEMU=PATH`' >&2; exit 2; }
+	$(CARGO) build --release -p eyas-device --bin eyas-device --example material
+	$(TARGET)/release/examples/material $(TARGET)/material
+	set -e; for cpu in $(AARCH64_CPUS); do printf '\n== %s\n' $$cpu; \
+	    $(aarch64_env) CARGO_TARGET_$(aarch64_name)_RUNNER="$(QEMU) -cpu $$cpu" \
+	        $(CARGO) test --quiet $(aarch64_args) -p eyas-shared -p eyas-device --lib --test pixels; \
+	    python3 tests/arm/compare.py $(TARGET)/material $(TARGET)/release/eyas-device \
+	        $(QEMU) -cpu $$cpu $(aarch64_program); \
+	done
 
 clean: ## remove what was built and the demo; the libtorch in the cache folder stays
 	$(CARGO) clean

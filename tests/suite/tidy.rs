@@ -67,6 +67,7 @@ fn tract_is_named_only_by_the_encoder_and_the_onnx_writer() {
     let allowed = [
         "device/src/encoder",
         "host/src/export/onnx",
+        "device/examples/",
         "device/tests/",
         "device/src/test",
     ];
