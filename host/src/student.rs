@@ -36,7 +36,8 @@ const MAX_JSON_BYTES: u64 = 16 << 20;
 const MAX_TENSOR_BYTES: u64 = 4 << 30;
 
 /// Number of [`eyas_shared::bundle::probe_image`]s that every student is checked with.
-pub const N_PROBES: u32 = 8;
+/// Students of version 0.1 have 8.
+pub const N_PROBES: u32 = 16;
 
 /// A student after training, mapped into the teacher's space.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +67,7 @@ pub struct TrainedStudent {
 /// Unit embeddings computed by libtorch after training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceEmbeddings {
-    /// Of the probe images, in order, [`N_PROBES`] rows.
+    /// Of the probe images, in order: [`N_PROBES`] rows, or fewer from older versions.
     pub probes: Embeddings,
     /// Identity and root-relative path of the real images that follow.
     pub images: Vec<(ImageId, String)>,
@@ -350,8 +351,13 @@ fn reference_of(
             Embeddings::from_values(dim, weight.values.clone()).expect("the shape was checked"),
         )
     };
+    // How many probes there were is the file's to say, within reason.
+    let n_probes = stored
+        .0
+        .get(PROBES)
+        .map_or(0, |it| it.shape.first().copied().unwrap_or(0));
     Ok(ReferenceEmbeddings {
-        probes: matrix(PROBES, N_PROBES as usize)?,
+        probes: matrix(PROBES, n_probes.clamp(1, N_PROBES as usize))?,
         of_images: matrix(IMAGES, images.len())?,
         images,
     })

@@ -1,8 +1,8 @@
 //! Exported files mean the same to onnxruntime as to the device: a second opinion on the
-//! ONNX writer from a reader that shares no code with tract.
+//! ONNX writer from a reader that shares no code with tract, and from onnx's own checker.
 //!
 //! Runs where the interpreter named by `EYAS_PYTHON`, or else `python3`, has onnxruntime
-//! and numpy.
+//! and numpy; checks files where it has onnx too.
 
 #[path = "support/random_weights.rs"]
 mod support;
@@ -10,11 +10,13 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use eyas_device::encoder::Network;
-use eyas_host::export::{fold, onnx};
+use eyas_device::encoder::{Encoder, Network};
+use eyas_host::export::{Exporter, Reference, fold, onnx};
+use eyas_host::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use eyas_host::{weights, zoo};
-use eyas_shared::bundle::{Precision, probe_image};
-use eyas_shared::embedding::dot;
+use eyas_shared::bundle::{Bundle, Precision, probe_image};
+use eyas_shared::embedding::{Embeddings, dot};
+use eyas_shared::fingerprint::{Fingerprint, SpaceId};
 use eyas_shared::preprocess::{self, Filter, IMAGENET_MEAN, IMAGENET_STD, Pixels, PreprocessSpec};
 use eyas_shared::quant;
 
@@ -36,29 +38,100 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnxruntime_embed.py")
 }
 
+/// The interpreter, if it has onnxruntime; says what is left out without.
 fn python() -> Option<String> {
     let python = std::env::var("EYAS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let probe = Command::new(&python).arg(script()).output();
-    probe
-        .is_ok_and(|probe| probe.status.success())
-        .then_some(python)
+    let Some(probe) = probe.ok().filter(|probe| probe.status.success()) else {
+        eprintln!(
+            "skipped: onnxruntime is not installed (EYAS_PYTHON names an interpreter that has it)"
+        );
+        return None;
+    };
+    if !probe.stdout.starts_with(b"can check") {
+        eprintln!("onnx is not installed: files are run, but not checked by onnx.checker");
+    }
+    Some(python)
+}
+
+fn images() -> Vec<Pixels> {
+    (0..N_IMAGES)
+        .map(|index| preprocess::prepare(&probe_image(index), &SPEC))
+        .collect()
+}
+
+fn write_images(path: &Path, images: &[Pixels]) {
+    let values: Vec<f32> = images.iter().flat_map(|p| &p.values_chw).copied().collect();
+    std::fs::write(path, quant::f32_bytes(&values)).unwrap();
+}
+
+/// A student whose reference is what the device computes in f32, without photographs.
+fn student(architecture: &str) -> TrainedStudent {
+    let network = zoo::by_name(architecture, 32).unwrap();
+    let weights = support::random_weights(&network, 21);
+    let (folded, of_folded) = fold::fold(&network, &weights).unwrap();
+    let file = onnx::write(&folded, &of_folded, SPEC.crop, Precision::F32, &[]).unwrap();
+    let device = Network::load(&file, SPEC.crop, None).unwrap();
+    let mut probes = Embeddings::new(32);
+    for index in 0..N_PROBES {
+        let pixels = preprocess::prepare(&probe_image(index), &SPEC);
+        probes.push(&device.run(&pixels).unwrap());
+    }
+    let print = |text: &str| Fingerprint::of_bytes(text.as_bytes());
+    TrainedStudent {
+        name: "shelf".to_owned(),
+        network,
+        weights,
+        preprocess: SPEC,
+        space: SpaceId(print("space")),
+        teacher: "big".to_owned(),
+        recipe: print("recipe"),
+        seed: 3,
+        manifest: print("manifest"),
+        reference: ReferenceEmbeddings {
+            probes,
+            images: Vec::new(),
+            of_images: Embeddings::new(32),
+        },
+    }
+}
+
+#[test]
+fn a_bundle_s_file_means_the_same_elsewhere_and_says_what_it_is() {
+    let Some(python) = python() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let images = images();
+    let images_path = folder.path().join("images.f32");
+    write_images(&images_path, &images);
+    // Depthwise: its biases are corrected in f16 and int8, and its scales chosen.
+    let student = student("mobilenet_v2");
+    let reference = Reference::read(&student, folder.path()).unwrap();
+    let exporter = Exporter::new(&student, &reference).unwrap();
+    for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+        let verified = exporter.bundle(precision).unwrap();
+        let path = folder.path().join(format!("{precision}.onnx"));
+        std::fs::write(&path, verified.onnx()).unwrap();
+        let bundle = Bundle::read(verified.bytes()).unwrap();
+        let encoder = Encoder::load(&bundle).unwrap();
+        let expected = by_onnxruntime(&python, &path, &images_path);
+        for (pixels, expected) in images.iter().zip(expected.chunks_exact(32)) {
+            let cosine = dot(&encoder.encode(pixels).unwrap(), expected);
+            assert!(cosine >= SAME_NETWORK_MIN_COSINE, "{precision}: {cosine}");
+        }
+    }
 }
 
 #[test]
 fn onnxruntime_and_tract_agree_on_every_exported_file() {
     let Some(python) = python() else {
-        eprintln!(
-            "skipped: onnxruntime is not installed (EYAS_PYTHON names an interpreter that has it)"
-        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let images: Vec<Pixels> = (0..N_IMAGES)
-        .map(|index| preprocess::prepare(&probe_image(index), &SPEC))
-        .collect();
-    let values: Vec<f32> = images.iter().flat_map(|p| &p.values_chw).copied().collect();
+    let images = images();
     let images_path = folder.path().join("images.f32");
-    std::fs::write(&images_path, quant::f32_bytes(&values)).unwrap();
+    write_images(&images_path, &images);
 
     for (name, _) in zoo::ARCHITECTURES {
         let network = zoo::by_name(name, 32).unwrap();

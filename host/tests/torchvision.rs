@@ -43,9 +43,11 @@ const SPEC: PreprocessSpec = PreprocessSpec {
 const N_IMAGES: u32 = 2;
 
 /// Architectures that torchvision has under the same name.
-const IN_TORCHVISION: [&str; 13] = [
+const IN_TORCHVISION: [&str; 15] = [
     "squeezenet1_1",
     "mobilenet_v2",
+    "mobilenet_v2_035",
+    "shufflenet_v2_x0_5",
     "mobilenet_v3_small",
     "mobilenet_v3_large",
     "efficientnet_b0",

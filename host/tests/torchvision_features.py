@@ -39,6 +39,8 @@ def randomize(name, model, images):
 def last_map(name, model, images):
     if name.startswith("resnet"):
         layers = list(model.children())[:-2]
+    elif name.startswith("shufflenet"):
+        layers = list(model.children())[:-1]
     elif name == "vgg16":
         layers = list(model.features)[:-1]
     else:
@@ -71,7 +73,10 @@ def main(name, images, side, weights):
     torch.set_num_threads(1)
     images = numpy.fromfile(images, "<f4").reshape(-1, 3, int(side), int(side))
     images = torch.from_numpy(images)
-    model = getattr(torchvision.models, name)(weights=None).eval()
+    if name == "mobilenet_v2_035":
+        model = torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).eval()
+    else:
+        model = getattr(torchvision.models, name)(weights=None).eval()
     randomize(name, model, images)
     save(model.state_dict(), weights)
     found = last_map(name, model, images)

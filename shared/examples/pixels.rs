@@ -6,22 +6,25 @@
 //! pixels crop FILTER SHORTER CROP FILE...            after resize and crop
 //! pixels tensor FILTER SHORTER CROP FILE...          fingerprints of the tensors, as text
 //! pixels time FILTER SHORTER CROP FILE...            microseconds per stage (median)
+//! pixels serve FILTER SHORTER CROP FILE...           times itself, one file per line read
 //! ```
 //!
 //! For every file, `decode` and `crop` write width and height (u32, little-endian) and the
 //! samples (u8, row by row, R G B). A file that can not be decoded gets width and height 0.
+//! `serve` says `ready`, and answers the number of a file by the nanoseconds that decoding,
+//! and the rest of the way to the tensor, took; `tests/peers/pixels.py` asks.
 
 use std::io::{Error, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use eyas_shared::preprocess::{
-    Filter, IMAGENET_MEAN, IMAGENET_STD, Limits, PreprocessSpec, RgbImage, apply, decode,
-    normalize, resize_and_crop,
+    Filter, IMAGENET_MEAN, IMAGENET_STD, Limits, PreprocessSpec, Preprocessor, RgbImage, apply,
+    decode, resize_and_crop,
 };
 
 const USAGE: &str =
-    "pixels decode FILE... | pixels crop|tensor|time bilinear|bicubic SHORTER CROP FILE...";
+    "pixels decode FILE... | pixels crop|tensor|time|serve bilinear|bicubic SHORTER CROP FILE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +56,7 @@ fn run(arguments: &[&str]) -> Result<(), Error> {
         ["time", filter, shorter, crop, files @ ..] => {
             time_all(files, &spec(filter, shorter, crop)?)
         }
+        ["serve", filter, shorter, crop, files @ ..] => serve(files, &spec(filter, shorter, crop)?),
         _ => Err(Error::other(USAGE)),
     }
 }
@@ -92,31 +96,58 @@ fn write_all(files: &[&str], make: impl Fn(RgbImage) -> RgbImage) -> Result<(), 
 }
 
 fn time_all(files: &[&str], spec: &PreprocessSpec) -> Result<(), Error> {
+    const N_RUNS: usize = 201;
     let mut out = std::io::stdout().lock();
+    let mut preprocessor = Preprocessor::default();
     for file in files {
         let bytes = std::fs::read(file)?;
         let image = decode(&bytes, &Limits::DEFAULT).map_err(Error::other)?;
-        let cropped = resize_and_crop(&image, spec);
-        let decoding = median_micros(|| decode(&bytes, &Limits::DEFAULT).is_ok());
-        let resizing = median_micros(|| resize_and_crop(&image, spec));
-        let normalizing = median_micros(|| normalize(&cropped, spec));
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..N_RUNS {
+            let took = measure(&mut preprocessor, &bytes, spec)?;
+            for (times, took) in times.iter_mut().zip(took) {
+                times.push(took);
+            }
+        }
+        let [decoding, preparing] = times.map(|mut times| {
+            times.sort_unstable();
+            times[N_RUNS / 2] / 1000
+        });
         writeln!(
             out,
-            "{file} {image:?}: decode {decoding:.0} resize {resizing:.0} \
-             normalize {normalizing:.0} microseconds"
+            "{file} {image:?}: decode {decoding} resize and normalize {preparing} microseconds"
         )?;
     }
     Ok(())
 }
 
-fn median_micros<T>(mut work: impl FnMut() -> T) -> f64 {
-    let mut samples: Vec<f64> = (0..201)
-        .map(|_| {
-            let start = Instant::now();
-            std::hint::black_box(work());
-            start.elapsed().as_secs_f64() * 1e6
-        })
-        .collect();
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+fn serve(files: &[&str], spec: &PreprocessSpec) -> Result<(), Error> {
+    let contents: Vec<Vec<u8>> = files.iter().map(std::fs::read).collect::<Result<_, _>>()?;
+    let mut preprocessor = Preprocessor::default();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready")?;
+    for line in std::io::stdin().lines() {
+        let file: Option<usize> = line?.trim().parse().ok();
+        let bytes = file.and_then(|file| contents.get(file));
+        let bytes = bytes.ok_or_else(|| Error::other("not the number of a file"))?;
+        let [decoding, preparing] = measure(&mut preprocessor, bytes, spec)?;
+        writeln!(out, "{decoding} {preparing}")?;
+    }
+    Ok(())
+}
+
+/// Nanoseconds of both stages.
+fn measure(
+    preprocessor: &mut Preprocessor,
+    bytes: &[u8],
+    spec: &PreprocessSpec,
+) -> Result<[u128; 2], Error> {
+    let started = Instant::now();
+    preprocessor
+        .decode(bytes, &Limits::DEFAULT)
+        .map_err(Error::other)?;
+    let decoded = Instant::now();
+    std::hint::black_box(preprocessor.prepare(spec));
+    let took = [decoded - started, decoded.elapsed()];
+    Ok(took.map(|took| took.as_nanos()))
 }

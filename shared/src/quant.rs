@@ -61,9 +61,81 @@ pub fn symmetric_scale(values: &[f32]) -> f32 {
     }
 }
 
+/// The scale that maps to 127 the magnitude which a share of all magnitudes does not
+/// exceed; the rest saturates. As [`symmetric_scale`] for a share of 1 or few values.
+#[must_use]
+pub fn percentile_scale(values: &[f32], share: f64) -> f32 {
+    let mut magnitudes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
+    magnitudes.sort_unstable_by(f32::total_cmp);
+    let n_kept = (magnitudes.len() as f64 * share).ceil() as usize;
+    match n_kept.checked_sub(1).and_then(|idx| magnitudes.get(idx)) {
+        // Where most values are zero, the few others carry everything.
+        Some(&largest) if largest > 0.0 => symmetric_scale(&[largest]),
+        _ => symmetric_scale(values),
+    }
+}
+
+/// Candidates between [`symmetric_scale`] and [`LEAST_SHARE`] of it.
+const N_CANDIDATES: u32 = 64;
+
+/// Below this share of the largest magnitude, clipping costs more than finer steps save for
+/// any distribution met in weights.
+const LEAST_SHARE: f64 = 0.3;
+
+/// The scale with the least squared error of rounding and saturation, among
+/// [`symmetric_scale`] and smaller ones on a grid.
+#[must_use]
+pub fn least_squares_scale(values: &[f32]) -> f32 {
+    let widest = symmetric_scale(values);
+    let error = |scale: f32| -> f64 {
+        let errors = values.iter().map(|&x| {
+            let error = f64::from(f32::from(to_i8(x, scale)) * scale) - f64::from(x);
+            error * error
+        });
+        errors.sum()
+    };
+    let mut best = (error(widest), widest);
+    for step in 1..=N_CANDIDATES {
+        let share = 1.0 - (1.0 - LEAST_SHARE) * f64::from(step) / f64::from(N_CANDIDATES);
+        let scale = (f64::from(widest) * share) as f32;
+        let found = error(scale);
+        if scale > 0.0 && found < best.0 {
+            best = (found, scale);
+        }
+    }
+    best.1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scales_that_clip_keep_the_many_and_give_up_the_few() {
+        let mut values: Vec<f32> = (0..1000).map(|i| (i as f32 - 500.0) / 500.0).collect();
+        values.push(40.0);
+        let widest = symmetric_scale(&values);
+        let least = least_squares_scale(&values);
+        let percentile = percentile_scale(&values, 0.999);
+        assert_eq!(percentile, symmetric_scale(&values[..1000]));
+        assert!(least < widest, "{least} and {widest}");
+        let error = |scale: f32| -> f32 {
+            let error = |&x: &f32| f32::from(to_i8(x, scale)) * scale - x;
+            values.iter().map(error).map(|error| error * error).sum()
+        };
+        assert!(error(least) < error(widest) && error(least) <= error(percentile));
+        // Nothing to clip.
+        let two = [1.27, -1.27];
+        assert_eq!(least_squares_scale(&two), symmetric_scale(&two));
+        assert_eq!(percentile_scale(&two, 0.999), symmetric_scale(&two));
+        for empty in [&[][..], &[0.0, 0.0]] {
+            assert_eq!(least_squares_scale(empty), 1.0);
+            assert_eq!(percentile_scale(empty, 0.999), 1.0);
+        }
+        let mut sparse = [0.0; 1000];
+        sparse[3] = 2.0;
+        assert_eq!(percentile_scale(&sparse, 0.9), symmetric_scale(&sparse));
+    }
 
     #[test]
     fn ties_round_to_even_on_both_sides_of_zero() {

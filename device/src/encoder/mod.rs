@@ -10,6 +10,7 @@
 
 mod engine;
 mod graph;
+mod layers;
 mod profile;
 mod remainder;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use tract_onnx::prelude::*;
 
 pub use engine::Isa;
 use engine::{Engine, Team};
+pub use layers::Layers;
 pub use profile::OperatorTime;
 use remainder::Remainder;
 
@@ -241,7 +243,7 @@ impl Network {
     /// # Errors
     /// If the pixels have another size, or tract fails.
     pub fn run(&self, pixels: &Pixels) -> Result<Vec<f32>, EncodeError> {
-        let image = self.image(pixels)?;
+        let image = image(pixels, self.side)?;
         let mut values = match &self.engine {
             Some(engine) => engine.run(image, &self.team),
             None => vec![image.to_vec()],
@@ -250,22 +252,6 @@ impl Network {
             Some(remainder) => remainder.run(&values),
             None => Ok(values.swap_remove(0)),
         }
-    }
-
-    /// The values of an image of the right size.
-    fn image<'p>(&self, pixels: &'p Pixels) -> Result<&'p [f32], EncodeError> {
-        let (expected, found) = (self.side, pixels.side);
-        if expected != found {
-            return Err(EncodeError::OtherSide { expected, found });
-        }
-        let n_values = 3 * (expected as usize).pow(2);
-        if pixels.values_chw.len() != n_values {
-            let n = pixels.values_chw.len();
-            return graph_fault(format!(
-                "{n} values are no image of 3x{expected}x{expected}"
-            ));
-        }
-        Ok(&pixels.values_chw)
     }
 
     /// Multiply-adds of one run: those of its convolutions and matrix products.
@@ -299,6 +285,20 @@ impl Network {
     pub fn layers(&self) -> &[String] {
         &self.layers
     }
+}
+
+/// The values of an image of this side.
+fn image(pixels: &Pixels, side: u32) -> Result<&[f32], EncodeError> {
+    let (expected, found) = (side, pixels.side);
+    if expected != found {
+        return Err(EncodeError::OtherSide { expected, found });
+    }
+    let n_values = 3 * (side as usize).pow(2);
+    if pixels.values_chw.len() != n_values {
+        let n = pixels.values_chw.len();
+        return graph_fault(format!("{n} values are no image of 3x{side}x{side}"));
+    }
+    Ok(&pixels.values_chw)
 }
 
 /// The network of a bundle: from pixels to unit embeddings in the teacher's space.

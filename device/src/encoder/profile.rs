@@ -60,7 +60,7 @@ impl Network {
         pixels: &Pixels,
         n_runs: usize,
     ) -> Result<Vec<OperatorTime>, EncodeError> {
-        let image = self.image(pixels)?;
+        let image = super::image(pixels, self.side)?;
         let mut clock = Clock::default();
         for _ in 0..n_runs.max(1) {
             clock.at = 0;

@@ -71,13 +71,21 @@ impl Remainder {
         };
     }
 
-    /// Its output for its inputs' values, flattened.
+    /// Its first output for its inputs' values, flattened.
     pub(super) fn run(&self, values: &[Vec<f32>]) -> Result<Vec<f32>, EncodeError> {
+        Ok(self.run_all(values)?.swap_remove(0))
+    }
+
+    /// All of its outputs.
+    pub(super) fn run_all(&self, values: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, EncodeError> {
         in_tract("run", || {
             let inputs = self.inputs(values)?;
             let outputs = multithread_tract_scope(self.executor.clone(), || self.plan.run(inputs))?;
-            let output = outputs[0].cast_to::<f32>()?;
-            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+            let flat = |output: &TValue| -> TractResult<Vec<f32>> {
+                let output = output.cast_to::<f32>()?;
+                Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+            };
+            outputs.iter().map(flat).collect()
         })
     }
 

@@ -361,7 +361,7 @@ fn operators_of(visit: &Visit, layers: &[String]) -> Vec<OperatorTime> {
 
 /// The node of the ONNX file that an operator was made from: tract appends to its name what
 /// it made of it. The operator's own name if it belongs to none.
-fn layer_of<'n>(node: &'n str, layers: &'n [String]) -> &'n str {
+pub(crate) fn layer_of<'n>(node: &'n str, layers: &'n [String]) -> &'n str {
     let is_before = |layer: &&String| {
         let rest = node.strip_prefix(layer.as_str());
         !layer.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

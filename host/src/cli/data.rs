@@ -1,4 +1,4 @@
-//! `eyas data`: checks a data set, splits it by classes, or renders one.
+//! `eyas data`: checks a data set, splits it by classes, renders or generates one.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use serde_json::json;
 use super::{Answer, Progress, note, say, say_raw};
 use crate::data::check::{self, FindingKind, Severity, SplitSummary};
 use crate::data::label_errors::{self, Suspect};
-use crate::data::manifest::Manifest;
+use crate::data::manifest::{Manifest, Selection};
 use crate::data::split::{self, DisjointSplit};
 use crate::data::{self, CheckReport};
 use crate::embeddings::cache;
-use crate::synth::{self, SynthConfig};
+use crate::synth::{self, GenerateConfig, SynthConfig};
 use crate::teacher::Teacher;
 
 #[derive(clap::Subcommand)]
@@ -28,6 +28,8 @@ pub(super) enum Command {
     Split(SplitArgs),
     /// Render packaged goods on shelves: training products, and others to test on.
     Render(RenderArgs),
+    /// Generate pictures without labels, and crops of photographs, to pretrain students on.
+    Generate(GenerateArgs),
 }
 
 #[derive(clap::Args)]
@@ -106,11 +108,42 @@ pub(super) struct RenderArgs {
     side: usize,
 }
 
+/// Fractals, noise, stripes, cells, dead leaves and rendered shelves in equal shares. A
+/// teacher embeds them, and a student learns to put them where the teacher does.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  eyas data generate pictures --images 4000 --seed 1
+  eyas data generate pictures --images 4000 --crops-of photos --crops 3
+  eyas embed --teacher photos.teacher --data pictures --cache cache")]
+pub(super) struct GenerateArgs {
+    /// Folder to create; it must be empty or not there yet.
+    dir: PathBuf,
+    /// Generated pictures.
+    #[arg(long, value_name = "N", default_value_t = 4000)]
+    images: usize,
+    /// Also cut random crops out of these photographs; their labels are not read.
+    #[arg(long, value_name = "DATA")]
+    crops_of: Option<PathBuf>,
+    /// Crop only photographs of this split.
+    #[arg(long, default_value = "train", requires = "crops_of")]
+    split: String,
+    /// Crops of each photograph.
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "crops_of")]
+    crops: usize,
+    /// Another seed makes other pictures.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Width and height of a picture in pixels.
+    #[arg(long, value_name = "PX", default_value_t = 224)]
+    side: usize,
+}
+
 pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
     match command {
         Command::Check(args) => check_data(&args),
         Command::Split(args) => split(&args),
         Command::Render(args) => render(&args),
+        Command::Generate(args) => generate(&args),
     }
 }
 
@@ -281,6 +314,40 @@ fn render(args: &RenderArgs) -> anyhow::Result<Answer> {
         "{} images of {} products in `{}`",
         manifest.images.len(),
         manifest.labels().len(),
+        args.dir.display()
+    ));
+    Ok(Answer::Yes)
+}
+
+fn generate(args: &GenerateArgs) -> anyhow::Result<Answer> {
+    let photographs = match &args.crops_of {
+        Some(path) => data::open(path)?.select(&Selection {
+            split: Some(args.split.clone()),
+            role: None,
+        }),
+        None => Manifest {
+            root: PathBuf::new(),
+            images: Vec::new(),
+        },
+    };
+    if let (Some(path), true) = (&args.crops_of, photographs.images.is_empty()) {
+        let split = &args.split;
+        anyhow::bail!("`{}` has no image of the split `{split}`", path.display());
+    }
+    let config = GenerateConfig {
+        n_images: args.images,
+        n_crops: args.crops,
+        seed: args.seed,
+        side: args.side,
+    };
+    let n_crops = photographs.images.len() * args.crops;
+    let bar = Progress::new("generating", args.images + n_crops);
+    let manifest = synth::generate_dataset(&args.dir, &config, &photographs, &|| bar.step())
+        .with_context(|| format!("generating into `{}`", args.dir.display()))?;
+    drop(bar);
+    say(&format!(
+        "{} generated pictures and {n_crops} crops in `{}`",
+        manifest.images.len() - n_crops,
         args.dir.display()
     ));
     Ok(Answer::Yes)

@@ -1,6 +1,7 @@
 //! `eyas evaluate`: score a bundle against a gallery with labelled queries.
 
 mod against;
+mod nested;
 mod revisited;
 mod show;
 
@@ -25,6 +26,7 @@ use crate::evaluate::{self, Queries, Retrieval, clustering};
 use crate::gallery::{self, Selected};
 use crate::teacher::Teacher;
 use against::Loss;
+use nested::Prefix;
 
 /// Starts k-means of `--clusters`.
 const CLUSTER_SEED: u64 = 0;
@@ -42,7 +44,8 @@ const CLUSTER_SEED: u64 = 0;
   eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos \\
       --teacher photos.teacher --cache cache
   eyas evaluate --bundle s.bundle --gallery oxford.gallery --manifest roxford5k \\
-      --ground-truth roxford5k/gnd_roxford5k.pkl")]
+      --ground-truth roxford5k/gnd_roxford5k.pkl
+  eyas evaluate --bundle s.bundle --gallery photos.gallery --manifest photos --dims 64,32")]
 pub(super) struct Args {
     /// Student to score.
     #[arg(long, required_unless_present = "teacher")]
@@ -85,10 +88,19 @@ pub(super) struct Args {
     #[arg(long, value_name = "K,K,...", value_delimiter = ',', default_values_t = [1, 5, 10],
           value_parser = clap::value_parser!(u32).range(1..))]
     k: Vec<u32>,
+    /// Also score the first D components of every embedding by themselves, as a smaller gallery
+    /// would hold them; good for students trained with `nested`.
+    #[arg(
+        long,
+        value_name = "D,D,...",
+        value_delimiter = ',',
+        requires = "gallery"
+    )]
+    dims: Vec<usize>,
     /// Ground truth of revisited Oxford or Paris (gnd_*.pkl): its queries ask, cut out of their
     /// images; easy, medium and hard instead of labels.
     #[arg(long, value_name = "FILE", requires = "gallery",
-          conflicts_with_all = ["split", "symmetric", "clusters", "baseline"])]
+          conflicts_with_all = ["split", "symmetric", "clusters", "baseline", "dims"])]
     ground_truth: Option<PathBuf>,
     /// Also cluster the asking embeddings by k-means, as many clusters as labels ask, and
     /// show the normalized mutual information of clusters and labels.
@@ -112,6 +124,7 @@ struct Evaluation {
     baseline: Option<Baseline>,
     clusters: Option<Agreement>,
     against: Vec<Loss>,
+    nested: Vec<Prefix>,
     faults: Faults,
 }
 
@@ -225,6 +238,8 @@ fn asymmetric(
     let queries = evaluate::queries_of(&asked, &of_student);
     let clusters = Agreement::of(args, &queries);
     let against = against::losses(&args.against, &queries, &matcher)?;
+    let asks_too = { of_teacher.as_ref() }.map(|teacher| evaluate::queries_of(&asked, teacher));
+    let nested = nested::prefixes(&args.dims, Some(&queries), asks_too.as_ref(), &matcher)?;
     let ceiling = of_teacher.as_ref().map(score).transpose()?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
@@ -234,6 +249,7 @@ fn asymmetric(
         baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
         clusters,
         against,
+        nested,
         faults,
     })
 }
@@ -263,6 +279,7 @@ fn teacher_alone(
         baseline: with_histograms(&asked, searched.as_ref(), &mut faults)?,
         clusters: Agreement::of(args, &queries),
         against: Vec::new(),
+        nested: nested::prefixes(&args.dims, None, Some(&queries), &matcher)?,
         faults,
     })
 }
@@ -406,6 +423,7 @@ fn symmetric(
         baseline,
         clusters: Agreement::of(args, &queries),
         against: Vec::new(),
+        nested: Vec::new(),
         faults,
     })
 }

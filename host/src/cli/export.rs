@@ -1,24 +1,39 @@
 //! `eyas export`: bundles from a finished run.
 
-use std::path::PathBuf;
+mod explain;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use eyas_device::hints::human_bytes;
+use eyas_device::matcher::Matcher;
+use eyas_device::store::MappedFile;
 use eyas_shared::bundle::Precision;
 use eyas_shared::files;
+use serde_json::{Value, json};
 
 use super::{Answer, Progress, note, say, say_raw};
-use crate::export::{self, ExportError, Reference, Verified};
+use crate::data;
+use crate::data::manifest::{Manifest, Selection};
+use crate::evaluate;
+use crate::evaluate::paired::Difference;
+use crate::export::recall::{RecallCheck, RecallLoss};
+use crate::export::verify::{N_BUNDLED_PROBES, N_WANTED};
+use crate::export::{self, Cause, ExportError, Exporter, Reference, Verified};
 use crate::student::{StoredStudent, TrainedStudent};
-use eyas_device::hints::human_bytes;
 
 /// Turn a trained student into bundles that the device encoder has verified.
 ///
 /// A bundle is only written after the device encoder, fed with the bundle's bytes, has
-/// reproduced the embeddings that libtorch computed after training. Exit code 1 says that
-/// it did not.
+/// reproduced the embeddings that libtorch computed after training. Rounded weights may cost
+/// a little: which way of rounding costs the least is measured. Exit code 1 says that a
+/// bundle was refused, and why: the worst image, and the first layer that differs.
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  eyas export runs/shelf --precision f32 --precision f16 --out bundles")]
+#[command(after_help = "Examples:
+  eyas export runs/shelf --precision f32 --precision f16 --out bundles
+  eyas export runs/shelf --precision f32 --precision int8 --explain
+  eyas export runs/shelf --precision int8 --out bundles \\
+      --manifest photos --split val --gallery photos.gallery")]
 pub(super) struct Args {
     /// Run directory of a finished `eyas train`.
     pub(super) run: PathBuf,
@@ -28,9 +43,25 @@ pub(super) struct Args {
     /// Where the images of training lie, if they have moved: a folder or a CSV file.
     #[arg(long)]
     pub(super) data: Option<PathBuf>,
-    /// Folder for the bundles, named NAME-PRECISION.bundle.
+    /// More images to hold f16 and int8 against the f32 student with, where training kept
+    /// fewer than 256: a folder or a CSV file.
     #[arg(long)]
-    pub(super) out: PathBuf,
+    pub(super) manifest: Option<PathBuf>,
+    /// Only the images of this split of --manifest.
+    #[arg(long, requires = "manifest")]
+    pub(super) split: Option<String>,
+    /// Gallery that labelled images of --manifest ask (those of --split, or with the query
+    /// role): also refuses a bundle that loses more than 0.005 of the f32 student's
+    /// recall_at_1.
+    #[arg(long, requires = "manifest")]
+    pub(super) gallery: Option<PathBuf>,
+    /// Folder for the bundles, named NAME-PRECISION.bundle.
+    #[arg(long, required_unless_present = "explain")]
+    pub(super) out: Option<PathBuf>,
+    /// Write nothing; print what the student costs, layer by layer and precision by
+    /// precision: bytes, multiply-adds, milliseconds, and what rounding changes.
+    #[arg(long, conflicts_with_all = ["out", "onnx"])]
+    pub(super) explain: bool,
     /// Name of the bundles; the student's if not given.
     #[arg(long)]
     pub(super) name: Option<String>,
@@ -68,10 +99,21 @@ struct Written {
     path: PathBuf,
     onnx: Option<PathBuf>,
     verified: Verified,
+    recall: Option<RecallLoss>,
 }
 
 /// A precision for which no bundle was written, and why.
-type Failure = (PrecisionArg, ExportError);
+struct Failure {
+    precision: Precision,
+    why: ExportError,
+}
+
+/// What there is to say in the end.
+#[derive(Default)]
+struct Outcome {
+    written: Vec<Written>,
+    failures: Vec<Failure>,
+}
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let StoredStudent {
@@ -87,35 +129,111 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         Some(data) => data.clone(),
         None => images_root,
     };
-    let reference = Reference::read(&student, &images_root).with_context(|| {
+    let mut reference = Reference::read(&student, &images_root).with_context(|| {
         format!(
             "reading the images that the student is checked with, in `{}` (`--data` names another place)",
             images_root.display()
         )
     })?;
-    files::create_folder(&args.out)?;
+    let manifest = args.manifest.as_deref().map(data::open).transpose()?;
+    if let Some(manifest) = &manifest {
+        reference.add_images(&of_split(manifest, args))?;
+    }
+    say_if_few(&reference);
+    if let Some(out) = &args.out {
+        files::create_folder(out)?;
+    }
+    match Exporter::new(&student, &reference) {
+        Ok(exporter) => export_all(args, &exporter, manifest.as_ref()),
+        Err(why) => {
+            let mut outcome = Outcome::default();
+            outcome.refuse(Precision::F32, why)?;
+            print(args, &outcome)
+        }
+    }
+}
 
-    let mut written = Vec::new();
-    let mut failures = Vec::new();
-    let progress = Progress::new("exporting", args.precisions.len());
-    for &precision in &args.precisions {
-        match export::export(&student, &reference, precision.into()) {
-            Ok(verified) => {
-                let verified = verified.with_declared_memory()?;
-                written.push(write(args, &student.name, verified)?);
+fn of_split(manifest: &Manifest, args: &Args) -> Manifest {
+    manifest.select(&Selection {
+        split: args.split.clone(),
+        role: None,
+    })
+}
+
+/// Fewer images than wanted show less; all there are were used.
+fn say_if_few(reference: &Reference) {
+    let n_images = reference.n_images();
+    if n_images < N_WANTED + N_BUNDLED_PROBES {
+        note(&format!(
+            "{n_images} images to compare with, {N_WANTED} photographs are wanted: `--manifest` adds some"
+        ));
+    }
+}
+
+/// Every wished precision, explained, or verified and written; held against f32 in
+/// retrieval if there is a gallery.
+fn export_all(
+    args: &Args,
+    exporter: &Exporter<'_>,
+    manifest: Option<&Manifest>,
+) -> anyhow::Result<Answer> {
+    let asked = match (manifest, &args.gallery) {
+        (Some(manifest), Some(_)) => evaluate::select_queries(manifest, args.split.as_deref())?,
+        _ => Manifest {
+            root: PathBuf::new(),
+            images: Vec::new(),
+        },
+    };
+    let file = args.gallery.as_deref().map(MappedFile::open).transpose()?;
+    let matcher = match &file {
+        Some(file) => Some(Matcher::new(file.verified_gallery()?)),
+        None => None,
+    };
+    let exact = exporter.exact();
+    let check = matcher
+        .as_ref()
+        .map(|matcher| RecallCheck::new(exact, &asked, matcher));
+    let check = check.transpose()?;
+    let precisions: Vec<Precision> = args.precisions.iter().map(|&it| it.into()).collect();
+    let Some(out) = &args.out else {
+        let all_pass = explain::run(exporter, &precisions, check.as_ref(), args.json)?;
+        return Ok(if all_pass { Answer::Yes } else { Answer::No });
+    };
+    let progress = Progress::new("exporting", precisions.len());
+    let mut outcome = Outcome::default();
+    for precision in precisions {
+        match export_one(exporter, precision, check.as_ref()) {
+            Ok((verified, recall)) => {
+                let written = write(args, out, exporter.name(), verified, recall)?;
+                outcome.written.push(written);
             }
-            Err(err) if err.is_disagreement() => failures.push((precision, err)),
-            Err(err) => return Err(err.into()),
+            Err(why) => outcome.refuse(precision, why)?,
         }
         progress.step();
     }
     drop(progress);
-    print(args, &written, &failures)?;
-    Ok(if failures.is_empty() {
-        Answer::Yes
-    } else {
-        Answer::No
-    })
+    print(args, &outcome)
+}
+
+fn export_one(
+    exporter: &Exporter<'_>,
+    precision: Precision,
+    check: Option<&RecallCheck<'_>>,
+) -> Result<(Verified, Option<RecallLoss>), ExportError> {
+    let verified = exporter.bundle(precision)?;
+    let recall = check.map(|check| check.check(&verified)).transpose()?;
+    Ok((verified.with_declared_memory()?, recall))
+}
+
+impl Outcome {
+    /// Notes an answer that is no; hands on what could not be done.
+    fn refuse(&mut self, precision: Precision, why: ExportError) -> Result<(), ExportError> {
+        if !why.is_disagreement() {
+            return Err(why);
+        }
+        self.failures.push(Failure { precision, why });
+        Ok(())
+    }
 }
 
 /// The name becomes part of a file's name.
@@ -126,13 +244,19 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(args: &Args, name: &str, verified: Verified) -> anyhow::Result<Written> {
+fn write(
+    args: &Args,
+    out: &Path,
+    name: &str,
+    verified: Verified,
+    recall: Option<RecallLoss>,
+) -> anyhow::Result<Written> {
     let precision = verified.header().precision;
-    let path = args.out.join(format!("{name}-{precision}.bundle"));
+    let path = out.join(format!("{name}-{precision}.bundle"));
     verified.save(&path)?;
     let onnx = args
         .onnx
-        .then(|| args.out.join(format!("{name}-{precision}.onnx")));
+        .then(|| out.join(format!("{name}-{precision}.onnx")));
     if let Some(onnx) = &onnx {
         files::replace(onnx, verified.onnx())?;
     }
@@ -140,54 +264,92 @@ fn write(args: &Args, name: &str, verified: Verified) -> anyhow::Result<Written>
         path,
         onnx,
         verified,
+        recall,
     })
 }
 
-fn print(args: &Args, written: &[Written], failures: &[Failure]) -> anyhow::Result<()> {
+fn print(args: &Args, outcome: &Outcome) -> anyhow::Result<Answer> {
     if args.json {
-        say(&serde_json::to_string(&json(written, failures))?);
-        return Ok(());
+        say(&serde_json::to_string(&json(outcome))?);
+    } else {
+        if !outcome.written.is_empty() {
+            say_raw(&table(&outcome.written));
+        }
+        for Failure { precision, why } in &outcome.failures {
+            note(&format!("error: no {precision} bundle: {why}"));
+        }
     }
-    if !written.is_empty() {
-        say_raw(&table(written));
-    }
-    for failure in failures {
-        let (precision, failure) = failure;
-        let precision = Precision::from(*precision);
-        note(&format!("error: no {precision} bundle: {failure}"));
-    }
-    Ok(())
+    Ok(match outcome.failures.is_empty() {
+        true => Answer::Yes,
+        false => Answer::No,
+    })
 }
 
 fn table(written: &[Written]) -> String {
     let mut text = format!(
-        "{:9}  {:>10}  {:>10}  {:>12}  {:>8}  {:>10}  {:>13}  {}\n",
+        "{:9}  {:>10}  {:>10}  {:>11}  {:>11}  {:>8}  {:>10}  {:>13}  {}\n",
         "precision",
         "bytes",
         "memory",
         "min cosine",
+        "mean cosine",
         "n images",
         "parameters",
         "multiply-adds",
         "bundle"
     );
     for Written { path, verified, .. } in written {
-        let header = verified.header();
+        let (header, agreement) = (verified.header(), verified.agreement());
         text += &format!(
-            "{:9}  {:>10}  {:>10}  {:>12.8}  {:>8}  {:>10}  {:>13}  {}\n",
+            "{:9}  {:>10}  {:>10}  {:>11.8}  {:>11.8}  {:>8}  {:>10}  {:>13}  {}\n",
             header.precision.to_string(),
             verified.bytes().len(),
             verified
                 .memory_bytes()
                 .map_or_else(String::new, human_bytes),
-            header.verification.min_cosine,
-            header.verification.n_images,
+            agreement.min_cosine,
+            agreement.mean_cosine,
+            agreement.n_images,
             header.n_parameters,
             header.multiply_adds,
             path.display(),
         );
     }
-    text + "memory: what it takes to load and run it; min cosine: smallest cosine between libtorch's embedding of an image and the device encoder's\n"
+    text += "memory: what it takes to load and run it; cosine: between the device encoder's \
+             embedding of an image and libtorch's\n";
+    for it in written {
+        text += &remarks(it);
+    }
+    text
+}
+
+/// What rounding needed and cost, a line each.
+fn remarks(written: &Written) -> String {
+    let (header, rounding) = (written.verified.header(), written.verified.rounding());
+    let precision = header.precision;
+    let mut text = String::new();
+    if precision != Precision::F32 {
+        let how = export::rounding_json(precision, rounding);
+        text += &format!("{precision}: rounding {how}\n");
+    }
+    if let Some(loss) = &written.recall {
+        text += &recall_text(precision, loss);
+    }
+    text
+}
+
+fn recall_text(precision: Precision, loss: &RecallLoss) -> String {
+    let Difference { mean, low, high, n } = loss.difference;
+    format!(
+        "{precision}: recall_at_1 {:.4}, {mean:+.4} [{low:+.4}, {high:+.4}] to f32 on {n} queries\n",
+        loss.recall_at_1
+    )
+}
+
+fn recall_json(loss: &RecallLoss) -> Value {
+    let Difference { mean, low, high, n } = loss.difference;
+    let value = loss.recall_at_1;
+    json!({ "recall_at_1": value, "difference": mean, "low": low, "high": high, "n": n })
 }
 
 /// The f64 with the digits that the f32 is written with: 0.999, not 0.9990000128746033.
@@ -195,54 +357,61 @@ fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 
-fn json(written: &[Written], failures: &[Failure]) -> serde_json::Value {
-    let bundle = |Written {
-                      path,
-                      onnx,
-                      verified,
-                  }: &Written| {
-        let header = verified.header();
-        serde_json::json!({
-            "path": path,
-            "onnx": onnx,
-            "precision": header.precision,
-            "bytes": verified.bytes().len(),
-            "memory_bytes": verified.memory_bytes(),
-            "min_cosine": shortest(header.verification.min_cosine),
-            "tolerance": shortest(header.verification.tolerance),
-            "worst_image": verified.worst_image(),
-            "n_images": header.verification.n_images,
-            "n_parameters": header.n_parameters,
-            "multiply_adds": header.multiply_adds,
-        })
-    };
-    let failure = |(wished, failure): &Failure| match failure {
-        ExportError::Disagreement {
-            image,
-            precision,
-            found,
-            needed,
-        } => serde_json::json!({
-            "precision": Precision::from(*wished),
-            "checked_in": precision,
-            "image": image,
-            "min_cosine": shortest(*found),
-            "tolerance": shortest(*needed),
-        }),
-        other => serde_json::json!({ "error": other.to_string() }),
-    };
-    serde_json::json!({
+fn bundle_json(written: &Written) -> Value {
+    let verified = &written.verified;
+    let (header, agreement) = (verified.header(), verified.agreement());
+    json!({
+        "path": written.path,
+        "onnx": written.onnx,
+        "precision": header.precision,
+        "bytes": verified.bytes().len(),
+        "memory_bytes": verified.memory_bytes(),
+        "min_cosine": shortest(agreement.min_cosine),
+        "mean_cosine": shortest(agreement.mean_cosine),
+        "tolerance": shortest(header.verification.tolerance),
+        "worst_image": agreement.worst_image,
+        "n_images": agreement.n_images,
+        "n_parameters": header.n_parameters,
+        "multiply_adds": header.multiply_adds,
+        "rounding": export::rounding_json(header.precision, verified.rounding()),
+        "recall": written.recall.as_ref().map(recall_json),
+    })
+}
+
+fn failure_json(Failure { precision, why }: &Failure) -> Value {
+    let mut json = json!({ "precision": precision, "error": why.to_string() });
+    if let ExportError::Disagreement {
+        agreement,
+        precision,
+        needed,
+        cause,
+    } = why
+    {
+        json["checked_in"] = json!(precision);
+        json["image"] = json!(agreement.worst_image);
+        json["min_cosine"] = json!(shortest(agreement.min_cosine));
+        json["mean_cosine"] = json!(shortest(agreement.mean_cosine));
+        json["tolerance"] = json!(shortest(needed.min));
+        json["mean_tolerance"] = json!(shortest(needed.mean));
+        json["layer"] = match cause {
+            Some(Cause::Layer { name, .. } | Cause::Rounding { worst: name, .. }) => json!(name),
+            _ => Value::Null,
+        };
+    }
+    json
+}
+
+fn json(outcome: &Outcome) -> Value {
+    json!({
         "schema": "eyas.export/1",
-        "bundles": written.iter().map(bundle).collect::<Vec<_>>(),
-        "failures": failures.iter().map(failure).collect::<Vec<_>>(),
+        "bundles": outcome.written.iter().map(bundle_json).collect::<Vec<_>>(),
+        "failures": outcome.failures.iter().map(failure_json).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-
-    use std::path::Path;
 
     use super::*;
     use crate::export::tests::student;
@@ -307,5 +476,34 @@ mod tests {
         let answer = export(&[&at("broken"), "--out", &at("none")]).unwrap();
         assert_eq!(answer, Answer::No);
         assert!(files("none").is_empty());
+    }
+
+    #[test]
+    fn a_budget_is_printed_and_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let images = folder.path().join("images");
+        let student = student("eyas-xs", &images);
+        student.save(Path::new(&at("run")), &images).unwrap();
+        for json in [&[][..], &["--json"]] {
+            let run = at("run");
+            let explain = [run.as_str(), "--explain", "--precision", "int8"];
+            assert_eq!(export(&[&explain[..], json].concat()).unwrap(), Answer::Yes);
+        }
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        assert_eq!(entries.count(), 2, "the images and the run");
+        let refused = export(&[&at("run"), "--explain", "--out", &at("out")]).unwrap_err();
+        assert!(
+            refused.to_string().contains("cannot be used with"),
+            "{refused}"
+        );
+        assert!(
+            export(&[&at("run")])
+                .unwrap_err()
+                .to_string()
+                .contains("--out")
+        );
+        let gallery = export(&[&at("run"), "--out", &at("out"), "--gallery", "g"]).unwrap_err();
+        assert!(gallery.to_string().contains("--manifest"), "{gallery}");
     }
 }

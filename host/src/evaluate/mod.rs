@@ -11,6 +11,7 @@ pub mod clustering;
 pub mod golden;
 pub mod landmarks;
 pub mod metrics;
+pub mod nested;
 pub mod paired;
 pub mod protocols;
 pub mod ranks;
@@ -40,6 +41,14 @@ pub enum EvaluateError {
     /// Queries and gallery do not fit together.
     #[error(transparent)]
     Retrieval(#[from] RetrievalError),
+    /// More components than there are.
+    #[error("{dim} components are asked for, embeddings have {whole}")]
+    Prefix {
+        /// How many are wanted.
+        dim: usize,
+        /// How many there are.
+        whole: usize,
+    },
     /// Nothing asks.
     #[error("no image is selected as a query: {hint}")]
     NoQueries {

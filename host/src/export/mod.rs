@@ -5,11 +5,18 @@
 //! Deliberately not here: anything of libtorch. What it computed arrives as numbers in
 //! [`crate::student::TrainedStudent`].
 
+pub mod bias;
+mod diagnose;
+pub mod equalize;
+pub mod explain;
 pub mod fold;
+mod metadata;
 pub mod onnx;
+pub mod recall;
+mod rounding;
+pub mod stored;
 pub mod verify;
 
-#[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -18,16 +25,25 @@ use std::path::PathBuf;
 
 use eyas_device::encoder::EncodeError;
 use eyas_shared::bundle::{Bundle, BundleError, BundleHeader, Precision, Provenance, Verification};
+use eyas_shared::embedding::Embeddings;
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::{Fingerprint, ImageId};
 use eyas_shared::preprocess::DecodeError;
 use thiserror::Error;
 
-pub use verify::{Reference, Verified};
+pub use diagnose::Cause;
+pub use metadata::rounding_json;
+pub use stored::{Rounding, ScaleRule};
+pub use verify::{Agreement, Bounds, Reference, Verified};
 
+use crate::evaluate::RetrievalError;
 use crate::student::TrainedStudent;
 use crate::weights::{Weights, WeightsError};
 use crate::zoo::{Network, SideFault};
+use diagnose::Trained;
+use rounding::Rounded;
+use stored::StoredWeights;
+use verify::Sample;
 
 /// Why a student can not be exported.
 #[derive(Debug, Error)]
@@ -92,20 +108,77 @@ pub enum ExportError {
     /// The device encoder refuses the network.
     #[error("the device encoder can not run the student: {0}")]
     Encode(#[from] EncodeError),
+    /// An image that was added to the reference, and is none.
+    #[error("image `{}` can not be used: {why}", path.display())]
+    Added {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The reference belongs to another student.
+    #[error("the reference images were prepared for another student's preprocessing")]
+    OtherReference,
     /// The device encoder computes something else than libtorch did.
-    #[error(
-        "with weights in {precision} the student disagrees with libtorch on `{image}`: cosine {found}, needed {needed}"
-    )]
+    #[error("{}", disagreement(.precision, .agreement, .needed, .cause))]
     Disagreement {
-        /// The image with the smallest cosine.
-        image: String,
         /// How the weights are stored.
         precision: Precision,
-        /// Its cosine.
-        found: f32,
-        /// The smallest that is allowed.
-        needed: f32,
+        /// The cosines found.
+        agreement: Agreement,
+        /// The smallest that are allowed.
+        needed: Bounds,
+        /// Where it goes wrong, if that was found.
+        cause: Option<Cause>,
     },
+    /// The network's output is no unit vector, as its file promises.
+    #[error(
+        "the network's embedding of `{image}` has length {length}, not 1: it is not normalized in the graph"
+    )]
+    NotUnit {
+        /// Which image.
+        image: String,
+        /// Length of its embedding.
+        length: f32,
+    },
+    /// Rounded weights answer worse than is allowed.
+    #[error(
+        "with weights in {precision} recall_at_1 is {found:.4}, {drop:.4} less than in f32 on the same {n_queries} queries; at most {allowed} is allowed"
+    )]
+    RecallDrop {
+        /// How the weights are stored.
+        precision: Precision,
+        /// Its recall at 1.
+        found: f64,
+        /// How much less than in f32.
+        drop: f64,
+        /// What is allowed.
+        allowed: f64,
+        /// Queries that both answered.
+        n_queries: usize,
+    },
+    /// A query that can not be encoded.
+    #[error("a query can not be used: {fault}")]
+    Query {
+        /// Which, and why.
+        fault: String,
+    },
+    /// A gallery of another teacher.
+    #[error(
+        "the student speaks space {student}, the gallery is space {gallery}: give a gallery of the student's teacher"
+    )]
+    OtherSpace {
+        /// Short name of the student's space.
+        student: String,
+        /// Short name of the gallery's.
+        gallery: String,
+    },
+    /// Queries and gallery do not fit together.
+    #[error(transparent)]
+    Retrieval(#[from] RetrievalError),
+    /// Queries whose labels the gallery does not hold.
+    #[error("no query has an image of its label in the gallery, so recall can not be compared")]
+    NothingToFind,
     /// The device encoder does not repeat itself.
     #[error("the device encoder gave other embeddings for the same images the second time")]
     Unsteady,
@@ -115,14 +188,174 @@ impl ExportError {
     /// Whether the work was done and the answer is no: the student was compared and failed.
     #[must_use]
     pub fn is_disagreement(&self) -> bool {
-        matches!(self, Self::Disagreement { .. })
+        matches!(
+            self,
+            Self::Disagreement { .. } | Self::NotUnit { .. } | Self::RecallDrop { .. }
+        )
     }
 }
 
-/// Turns a student into a verified bundle.
+fn disagreement(
+    precision: &Precision,
+    found: &Agreement,
+    needed: &Bounds,
+    cause: &Option<Cause>,
+) -> String {
+    let mut text = format!(
+        "with weights in {precision} the student disagrees with libtorch: cosine {} on `{}` and \
+         {} on the mean of {} images, needed {} and {}",
+        found.min_cosine,
+        found.worst_image,
+        found.mean_cosine,
+        found.n_images,
+        needed.min,
+        needed.mean
+    );
+    if let Some(cause) = cause {
+        text += &format!("; {cause}");
+    }
+    text
+}
+
+/// A student whose f32 network the device encoder has reproduced, ready to be stored in any
+/// precision.
 ///
-/// Whatever the precision, the network is first held against libtorch with weights in f32:
-/// what rounding may cost must not hide a wrong network.
+/// What rounding may cost must not hide a wrong network: nothing is rounded before.
+pub struct Exporter<'a> {
+    student: &'a TrainedStudent,
+    reference: &'a Reference,
+    folded: Network,
+    weights: Weights,
+    exact: Verified,
+    of_added: Vec<Vec<f32>>,
+}
+
+impl<'a> Exporter<'a> {
+    /// Folds the student and holds its f32 network against libtorch.
+    ///
+    /// # Errors
+    /// [`ExportError`] says what can not be written, or where the device encoder disagrees.
+    pub fn new(student: &'a TrainedStudent, reference: &'a Reference) -> Result<Self, ExportError> {
+        if !reference.is_for(student) {
+            return Err(ExportError::OtherReference);
+        }
+        let (folded, weights) = fold::fold(&student.network, &student.weights)?;
+        let stored = StoredWeights::of(&folded, &weights, Precision::F32, &Rounding::default())?;
+        let writer = Writer {
+            student,
+            reference,
+            folded: &folded,
+        };
+        let trained = Trained {
+            network: &student.network,
+            weights: &student.weights,
+            folded: &folded,
+        };
+        let rounded = Rounded {
+            stored,
+            rounding: Rounding::default(),
+        };
+        let exact = writer.verified(Precision::F32, rounded, trained, &reference.samples())?;
+        let of_added = verify::embed_added(&exact, reference)?;
+        Ok(Self {
+            student,
+            reference,
+            folded,
+            weights,
+            exact,
+            of_added,
+        })
+    }
+
+    /// The bundle in f32.
+    #[must_use]
+    pub fn exact(&self) -> &Verified {
+        &self.exact
+    }
+
+    /// The student's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.student.name
+    }
+
+    /// The bundle of a precision. Of several ways of rounding the one with the largest mean
+    /// cosine on some of the reference images is taken.
+    ///
+    /// # Errors
+    /// [`ExportError`] says what can not be written, or where the device encoder disagrees.
+    pub fn bundle(&self, precision: Precision) -> Result<Verified, ExportError> {
+        if precision == Precision::F32 {
+            return Ok(self.exact.clone());
+        }
+        self.verified(&self.candidate(precision)?)
+    }
+
+    /// The weights of a precision, rounded in the best way, right or not.
+    ///
+    /// # Errors
+    /// If the precision can not hold them, or the device encoder fails.
+    pub(crate) fn candidate(&self, precision: Precision) -> Result<Candidate, ExportError> {
+        let writer = self.writer();
+        let subject = rounding::Subject {
+            writer: &writer,
+            weights: &self.weights,
+            precision,
+        };
+        let (rounded, weights) = rounding::choose(&subject, &self.samples())?;
+        Ok(Candidate {
+            precision,
+            rounded,
+            weights,
+        })
+    }
+
+    /// Holds a candidate against the reference.
+    ///
+    /// # Errors
+    /// As [`bundle`](Self::bundle).
+    pub(crate) fn verified(&self, candidate: &Candidate) -> Result<Verified, ExportError> {
+        let trained = Trained {
+            network: &self.folded,
+            weights: &candidate.weights,
+            folded: &self.folded,
+        };
+        let Candidate {
+            precision, rounded, ..
+        } = candidate;
+        self.writer()
+            .verified(*precision, rounded.clone(), trained, &self.samples())
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            student: self.student,
+            reference: self.reference,
+            folded: &self.folded,
+        }
+    }
+
+    /// What libtorch embedded, and what the verified f32 network did of the added images.
+    fn samples(&self) -> Vec<Sample<'_>> {
+        let added = self.reference.added().iter().zip(&self.of_added);
+        let added = added.map(|((name, pixels), expected)| Sample {
+            name,
+            pixels,
+            expected,
+        });
+        self.reference.samples().into_iter().chain(added).collect()
+    }
+}
+
+/// A student's weights as they would be stored.
+pub(crate) struct Candidate {
+    precision: Precision,
+    rounded: Rounded,
+    /// The exact weights that were rounded, whose channels may be scaled.
+    weights: Weights,
+}
+
+/// Turns a student into a verified bundle: one precision of an [`Exporter`].
 ///
 /// # Errors
 /// [`ExportError`] says what can not be written, or where the device encoder disagrees.
@@ -131,70 +364,82 @@ pub fn export(
     reference: &Reference,
     precision: Precision,
 ) -> Result<Verified, ExportError> {
-    let (network, weights) = fold::fold(&student.network, &student.weights)?;
-    if precision != Precision::F32 {
-        verified(student, (&network, &weights), reference, Precision::F32)?;
+    Exporter::new(student, reference)?.bundle(precision)
+}
+
+/// What every file of a student has in common.
+struct Writer<'a> {
+    student: &'a TrainedStudent,
+    reference: &'a Reference,
+    folded: &'a Network,
+}
+
+impl Writer<'_> {
+    fn side(&self) -> u32 {
+        self.student.preprocess.crop
     }
-    verified(student, (&network, &weights), reference, precision)
-}
 
-fn verified(
-    student: &TrainedStudent,
-    (network, weights): (&Network, &Weights),
-    reference: &Reference,
-    precision: Precision,
-) -> Result<Verified, ExportError> {
-    let side = student.preprocess.crop;
-    let metadata = metadata(student, precision);
-    let onnx = onnx::write(network, weights, side, precision, &metadata)?;
-    let header = BundleHeader {
-        name: student.name.clone(),
-        architecture: network.name.clone(),
-        precision,
-        preprocess: student.preprocess.clone(),
-        dim: network.dim() as u32,
-        space: student.space,
-        n_parameters: network.n_parameters(),
-        multiply_adds: network.multiply_adds(side as usize),
-        onnx: Fingerprint::of_bytes(&onnx),
-        probe_pixels: reference.probe_pixels(),
-        verification: Verification {
-            n_images: 0,
-            min_cosine: 0.0,
-            tolerance: verify::min_cosine(precision),
-        },
-        provenance: Provenance {
-            eyas_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recipe: student.recipe,
-            seed: student.seed,
-            teacher: student.teacher.clone(),
-            manifest: student.manifest,
-        },
-    };
-    let draft = Bundle {
-        header,
-        onnx: &onnx,
-        probe_embeddings: student.reference.probes.clone(),
-        calibrations: Vec::new(),
-        memory_bytes: None,
-    };
-    verify::verify(&draft, reference)
-}
+    fn onnx(
+        &self,
+        precision: Precision,
+        rounded: &Rounded,
+        measured: Option<&Agreement>,
+    ) -> Result<Vec<u8>, ExportError> {
+        let metadata = metadata::of(self.student, precision, &rounded.rounding, measured);
+        onnx::write_stored(self.folded, &rounded.stored, self.side(), &metadata)
+    }
 
-/// What an ONNX file says of itself, for tools that know nothing of bundles.
-fn metadata(student: &TrainedStudent, precision: Precision) -> Vec<(String, String)> {
-    let preprocess =
-        serde_json::to_string(&student.preprocess).expect("numbers and names have a JSON form");
-    [
-        ("producer", "eyas".to_owned()),
-        ("name", student.name.clone()),
-        ("architecture", student.network.name.clone()),
-        ("precision", precision.to_string()),
-        ("dim", student.network.dim().to_string()),
-        ("teacher", student.teacher.clone()),
-        ("space_id", student.space.0.to_string()),
-        ("preprocess", preprocess),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .to_vec()
+    /// A bundle around a file that nobody has compared yet.
+    fn draft<'o>(&self, onnx: &'o [u8], precision: Precision) -> Bundle<'o> {
+        let student = self.student;
+        let n_probes = self.reference.n_bundled();
+        let mut probe_embeddings = Embeddings::new(self.folded.dim());
+        let probes = student.reference.probes.rows().take(n_probes);
+        probes.for_each(|row| probe_embeddings.push(row));
+        let header = BundleHeader {
+            name: student.name.clone(),
+            architecture: self.folded.name.clone(),
+            precision,
+            preprocess: student.preprocess.clone(),
+            dim: self.folded.dim() as u32,
+            space: student.space,
+            n_parameters: self.folded.n_parameters(),
+            multiply_adds: self.folded.multiply_adds(self.side() as usize),
+            onnx: Fingerprint::of_bytes(onnx),
+            probe_pixels: self.reference.probe_pixels(),
+            verification: Verification {
+                n_images: 0,
+                min_cosine: 0.0,
+                tolerance: verify::bounds(precision).min,
+            },
+            provenance: Provenance {
+                eyas_version: env!("CARGO_PKG_VERSION").to_owned(),
+                recipe: student.recipe,
+                seed: student.seed,
+                teacher: student.teacher.clone(),
+                manifest: student.manifest,
+            },
+        };
+        Bundle {
+            header,
+            onnx,
+            probe_embeddings,
+            calibrations: Vec::new(),
+            memory_bytes: None,
+        }
+    }
+
+    fn verified(
+        &self,
+        precision: Precision,
+        rounded: Rounded,
+        trained: Trained<'_>,
+        samples: &[Sample<'_>],
+    ) -> Result<Verified, ExportError> {
+        let unmeasured = self.onnx(precision, &rounded, None)?;
+        let passed = verify::gate(&self.draft(&unmeasured, precision), samples, trained)?;
+        let onnx = self.onnx(precision, &rounded, Some(&passed.1))?;
+        let passing = self.draft(&onnx, precision);
+        verify::finish(&passing, passed, samples, rounded.rounding)
+    }
 }

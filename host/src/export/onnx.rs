@@ -10,7 +10,8 @@
 //! | f16 | f16 | `Cast` to f32 |
 //! | int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
 //!
-//! Biases stay f32: they are a hundredth of the bytes. Equal arguments give equal bytes.
+//! [`StoredWeights`] says it weight by weight: a file of int8 may keep some in f16. Biases
+//! stay f32: they are a hundredth of the bytes. Equal arguments give equal bytes.
 //! Reading ONNX is the device encoder's business, not done here.
 
 use eyas_shared::bundle::Precision;
@@ -18,11 +19,15 @@ use eyas_shared::quant;
 use prost::Message;
 use tract_onnx::pb;
 
+mod channels;
 mod pool;
+#[cfg(test)]
+mod sabotage;
 
 use super::ExportError;
-use crate::weights::{Weight, Weights};
-use crate::zoo::{Activation, Network, Node, Op};
+use super::stored::{Data, Rounding, StoredWeight, StoredWeights};
+use crate::weights::Weights;
+use crate::zoo::{Activation, Network, Node, NodeIdx, Op, WeightShape};
 use pb::attribute_proto::AttributeType;
 use pb::tensor_proto::DataType;
 
@@ -42,7 +47,8 @@ const IR_VERSION: i64 = 7;
 /// Name of the constant below which a vector counts as having no direction.
 const MIN_NORM_NAME: &str = "min_norm";
 
-/// The ONNX file of a network without batch norm, for images of `side` x `side`.
+/// The ONNX file of a network without batch norm, for images of `side` x `side`, with
+/// weights rounded the plain way.
 ///
 /// `metadata` becomes `metadata_props`, in this order.
 ///
@@ -56,10 +62,24 @@ pub fn write(
     precision: Precision,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
+    let stored = StoredWeights::of(network, weights, precision, &Rounding::default())?;
+    write_stored(network, &stored, side, metadata)
+}
+
+/// The ONNX file of a network with these weights; see [`write()`].
+///
+/// # Errors
+/// If the network holds batch norm, a weight is missing or of another shape, or the network
+/// can not read images of that side.
+pub fn write_stored(
+    network: &Network,
+    weights: &StoredWeights,
+    side: u32,
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, ExportError> {
     network.check_side(side as usize)?;
     let mut writer = Writer {
         weights,
-        precision,
         nodes: Vec::new(),
         initializers: Vec::new(),
     };
@@ -109,8 +129,7 @@ fn property((key, value): &(String, String)) -> pb::StringStringEntryProto {
 }
 
 struct Writer<'a> {
-    weights: &'a Weights,
-    precision: Precision,
+    weights: &'a StoredWeights,
     nodes: Vec<pb::NodeProto>,
     initializers: Vec<pb::TensorProto>,
 }
@@ -124,19 +143,23 @@ struct Step<'a> {
     sides: [usize; 2],
 }
 
+/// What the file calls the value that a node computes.
+#[must_use]
+pub fn value_name(network: &Network, node_idx: NodeIdx) -> &str {
+    let node = &network.nodes[node_idx];
+    if node_idx + 1 == network.nodes.len() {
+        OUTPUT
+    } else if node.op == Op::Input {
+        INPUT
+    } else {
+        &node.name
+    }
+}
+
 /// The network's nodes behind its input, in order.
 fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
     let sides = network.output_sides(side);
-    let last_idx = network.nodes.len() - 1;
-    let name = move |idx: usize| {
-        if idx == last_idx {
-            return OUTPUT.to_owned();
-        }
-        match network.nodes[idx].op {
-            Op::Input => INPUT.to_owned(),
-            _ => network.nodes[idx].name.clone(),
-        }
-    };
+    let name = move |idx: usize| value_name(network, idx).to_owned();
     let nodes = network.nodes.iter().enumerate();
     nodes.filter_map(move |(node_idx, node)| {
         Some(Step {
@@ -180,6 +203,8 @@ impl Writer<'_> {
             Op::ScaleChannels => self.push("Mul", step.output, step.inputs, Vec::new()),
             Op::SpatialMean => self.push(pool::MEAN, step.output, step.inputs, Vec::new()),
             Op::Concat => self.push("Concat", step.output, step.inputs, vec![int("axis", 1)]),
+            Op::Slice { start, channels } => self.slice(step, [start, start + channels]),
+            Op::Shuffle { channels, groups } => self.shuffle(step, channels, groups),
             Op::GlobalPool(pooling) => self.global_pool(step, pooling)?,
             Op::Linear { .. } => self.linear(step)?,
             Op::L2Normalize => self.l2_normalize(step),
@@ -280,68 +305,44 @@ impl Writer<'_> {
 
     /// Stores the weights of a convolution or linear layer; names of their f32 values.
     fn layer_weights(&mut self, node: &Node) -> Result<Vec<String>, ExportError> {
-        let mut names = Vec::new();
-        for shape in node.weights() {
-            let weight = self.weights.get(&shape.name, &shape.shape)?;
-            self.check_range(&shape.name, weight)?;
-            if shape.shape.len() == 1 {
-                let bytes = quant::f32_bytes(&weight.values);
-                self.initializer(shape.name.clone(), &weight.shape, DataType::Float, bytes);
-                names.push(shape.name);
-            } else {
-                names.push(self.stored_weight(&shape.name, weight));
-            }
-        }
-        Ok(names)
+        let weights = self.weights;
+        let stored = |shape: WeightShape| -> Result<String, ExportError> {
+            let weight = weights.get(&shape.name, &shape.shape)?;
+            Ok(self.stored_weight(shape.name, weight))
+        };
+        node.weights().into_iter().map(stored).collect()
     }
 
-    fn stored_weight(&mut self, name: &str, weight: &Weight) -> String {
+    fn stored_weight(&mut self, name: String, weight: &StoredWeight) -> String {
         let shape = &weight.shape;
-        match self.precision {
-            Precision::F32 => {
-                let bytes = quant::f32_bytes(&weight.values);
-                self.initializer(name.to_owned(), shape, DataType::Float, bytes);
-                name.to_owned()
+        let wide = format!("{name}.f32");
+        match &weight.data {
+            Data::F32(values) => {
+                let bytes = quant::f32_bytes(values);
+                self.initializer(name.clone(), shape, DataType::Float, bytes);
+                return name;
             }
-            Precision::F16 => {
-                let bytes = quant::f16_bytes(&quant::to_f16(&weight.values));
-                self.initializer(name.to_owned(), shape, DataType::Float16, bytes);
-                let cast = format!("{name}.f32");
+            Data::F16(values) => {
+                let bytes = quant::f16_bytes(values);
+                self.initializer(name.clone(), shape, DataType::Float16, bytes);
                 let to = vec![int("to", DataType::Float as i64)];
-                self.push("Cast", cast.clone(), vec![name.to_owned()], to);
-                cast
+                self.push("Cast", wide.clone(), vec![name], to);
             }
-            Precision::Int8 => self.stored_int8(name, weight),
+            Data::Int8 { codes, scales } => {
+                let (scale, zero) = (format!("{name}.scale"), format!("{name}.zero_point"));
+                let bytes = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
+                self.initializer(name.clone(), shape, DataType::Int8, bytes);
+                let channels = [scales.len()];
+                let bytes = quant::f32_bytes(scales);
+                self.initializer(scale.clone(), &channels, DataType::Float, bytes);
+                let zeros = vec![0; scales.len()];
+                self.initializer(zero.clone(), &channels, DataType::Int8, zeros);
+                let inputs = vec![name, scale, zero];
+                let axis = vec![int("axis", 0)];
+                self.push("DequantizeLinear", wide.clone(), inputs, axis);
+            }
         }
-    }
-
-    fn stored_int8(&mut self, name: &str, weight: &Weight) -> String {
-        let channels = weight.shape[0];
-        let rows = weight.values.chunks_exact(weight.values.len() / channels);
-        let scales: Vec<f32> = rows.clone().map(quant::symmetric_scale).collect();
-        let steps = rows.zip(&scales).flat_map(|(row, &scale)| {
-            row.iter()
-                .map(move |&x| quant::to_i8(x, scale).to_le_bytes()[0])
-        });
-        let steps = steps.collect();
-        let scale = format!("{name}.scale");
-        let zero = format!("{name}.zero_point");
-        self.initializer(name.to_owned(), &weight.shape, DataType::Int8, steps);
-        self.initializer(
-            scale.clone(),
-            &[channels],
-            DataType::Float,
-            quant::f32_bytes(&scales),
-        );
-        self.initializer(zero.clone(), &[channels], DataType::Int8, vec![0; channels]);
-        let dequantized = format!("{name}.f32");
-        self.push(
-            "DequantizeLinear",
-            dequantized.clone(),
-            vec![name.to_owned(), scale, zero],
-            vec![int("axis", 0)],
-        );
-        dequantized
+        wide
     }
 
     /// Stores a number of that name once; its name.
@@ -361,24 +362,6 @@ impl Writer<'_> {
             raw_data: bytes,
             ..Default::default()
         });
-    }
-
-    fn check_range(&self, name: &str, weight: &Weight) -> Result<(), ExportError> {
-        let largest = match self.precision {
-            Precision::F16 => half::f16::MAX.to_f32(),
-            Precision::F32 | Precision::Int8 => f32::MAX,
-        };
-        // Written so that NaN is found too.
-        let outside =
-            |x: &&f32| !matches!(x.abs().partial_cmp(&largest), Some(order) if order.is_le());
-        match weight.values.iter().find(outside) {
-            None => Ok(()),
-            Some(&value) => Err(ExportError::OutOfRange {
-                name: name.to_owned(),
-                value,
-                precision: self.precision,
-            }),
-        }
     }
 }
 

@@ -1,53 +1,75 @@
-//! A network of the zoo computed the slow and plain way, in f64: what export is tested
-//! against.
-
-use eyas_shared::random::Random;
+//! A network of the zoo computed the slow and plain way, in f64 and as it was trained:
+//! what every layer of an exported network is held against.
+//!
+//! Not for encoding, and not for gradients: one image after the other, a hundred times
+//! slower than the device encoder.
 
 use crate::weights::Weights;
 use crate::zoo::{Activation, GEM_MIN, Network, Node, Op, Pooling};
 
+#[cfg(test)]
 #[path = "../../tests/support/random_weights.rs"]
 mod weights;
+#[cfg(test)]
 pub(crate) use weights::random_weights;
 
-/// Channels x side x side.
-#[derive(Clone)]
-struct Tensor {
-    side: usize,
-    values: Vec<f64>,
+/// Channels x side x side; components x 1 x 1 after the pooling.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tensor {
+    /// Height and width.
+    pub(crate) side: usize,
+    /// In this order.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Tensor {
+    /// Numbers of a map of this height and width.
+    pub(crate) fn of(values: &[f32], side: usize) -> Self {
+        Self {
+            side,
+            values: values.iter().map(|&x| f64::from(x)).collect(),
+        }
+    }
 }
 
 /// 3 x side x side values like normalized pixels.
-pub(crate) fn random_pixels(side: usize, random: &mut Random) -> Vec<f32> {
+#[cfg(test)]
+pub(crate) fn random_pixels(side: usize, random: &mut eyas_shared::random::Random) -> Vec<f32> {
     (0..3 * side * side)
         .map(|_| random.range(-2.0, 2.0) as f32)
         .collect()
 }
 
 /// The network's output for one image.
+#[cfg(test)]
 pub(crate) fn embed(
     network: &Network,
     weights: &Weights,
     pixels_chw: &[f32],
     side: usize,
 ) -> Vec<f32> {
-    let mut outputs: Vec<Tensor> = Vec::new();
-    for node in &network.nodes {
-        let inputs: Vec<&Tensor> = node.inputs.iter().map(|&idx| &outputs[idx]).collect();
-        let output = match inputs.first() {
-            None => Tensor {
-                side,
-                values: pixels_chw.iter().map(|&x| f64::from(x)).collect(),
-            },
-            Some(_) => evaluate(node, weights, &inputs),
-        };
-        outputs.push(output);
-    }
+    let outputs = outputs(network, weights, &Tensor::of(pixels_chw, side));
     let last = outputs.last().unwrap();
     last.values.iter().map(|&x| x as f32).collect()
 }
 
-fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Tensor {
+/// What every node puts out for one image.
+pub(crate) fn outputs(network: &Network, weights: &Weights, image: &Tensor) -> Vec<Tensor> {
+    let mut outputs: Vec<Tensor> = Vec::new();
+    for node in &network.nodes {
+        let inputs: Vec<&Tensor> = node.inputs.iter().map(|&idx| &outputs[idx]).collect();
+        let output = match inputs.first() {
+            None => image.clone(),
+            Some(_) => evaluate(node, weights, &inputs),
+        };
+        outputs.push(output);
+    }
+    outputs
+}
+
+/// What a node makes of its inputs. The network's weights must be whole, as folding leaves
+/// no other behind.
+pub(crate) fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Tensor {
     let input = inputs[0];
     let weight = |suffix: &str| -> Vec<f64> {
         let values = &weights.0[&format!("{}.{suffix}", node.name)].values;
@@ -104,6 +126,18 @@ fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Tensor {
             like_input(pairs.map(|(a, b)| a + b).collect())
         }
         Op::Concat => like_input(inputs.iter().flat_map(|t| t.values.clone()).collect()),
+        Op::Slice { start, channels } => {
+            like_input(input.values[start * area..][..channels * area].to_vec())
+        }
+        Op::Shuffle { channels, groups } => {
+            let per_group = channels / groups;
+            let dealt = (0..channels).map(|c| c % groups * per_group + c / groups);
+            like_input(
+                dealt
+                    .flat_map(|c| input.values[c * area..][..area].to_vec())
+                    .collect(),
+            )
+        }
         Op::SpatialMean => flat(input.values.chunks_exact(area).map(mean).collect()),
         Op::ScaleChannels => {
             let planes = input.values.chunks_exact(area).zip(&inputs[1].values);

@@ -132,7 +132,7 @@ mod tests {
         let description = crate::zoo::by_name("eyas-xs", 6).unwrap();
         let weights = crate::zoo::init::random_weights(&description, 3);
         let network = TorchNetwork::new(description, &weights, tch::Device::Cpu).unwrap();
-        let pooled = normal(9, 256, 5).to_kind(Kind::Float);
+        let pooled = normal(9, 192, 5).to_kind(Kind::Float);
         let head = |weights: &Weights| {
             let part =
                 |name: &str| super::super::network::tensor_of(&weights.0[name], tch::Device::Cpu);

@@ -220,6 +220,8 @@ impl TorchNetwork {
                     let parts: Vec<&Tensor> = node.inputs.iter().map(|&i| &outputs[i]).collect();
                     Tensor::cat(&parts, 1)
                 }
+                Op::Slice { start, channels } => input().narrow(1, start as i64, channels as i64),
+                Op::Shuffle { groups, .. } => input().channel_shuffle(groups as i64),
                 Op::SpatialMean => input().mean_dim(PLANE.as_slice(), true, Kind::Float),
                 Op::ScaleChannels => input() * &outputs[node.inputs[1]],
                 Op::GlobalPool(Pooling::Gem) => gem(&input().to_kind(Kind::Float), weight("p")),
@@ -287,6 +289,7 @@ mod tests {
             "mobilenet_v3_small",
             "bninception",
             "mobilenet_v2",
+            "shufflenet_v2_x0_5",
             "eyas-xs",
         ] {
             for pooling in Pooling::ALL {

@@ -4,14 +4,58 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::loss::{self, Rows, Setting, Term};
+use super::distance::l2_normalize;
+use super::loss::{self, Memory, Rows, Setting, Term};
 use super::optimizer::{Group, Optimizer};
 use crate::recipe::Recipe;
 use crate::zoo;
 
 /// A recipe's losses.
 pub(super) struct Objective {
-    terms: Vec<(f64, Box<dyn Term>)>,
+    terms: Vec<WeightedTerm>,
+    /// Lengths of the prefixes that are embeddings of their own.
+    nested: Vec<usize>,
+}
+
+struct WeightedTerm {
+    weight: f64,
+    term: Box<dyn Term>,
+    /// Whether its value is the mean over the embedding and its prefixes.
+    is_nested: bool,
+}
+
+/// The first components of a step's embeddings.
+struct Prefix {
+    student: Tensor,
+    /// Of length 1, as the other embeddings of the teacher.
+    teacher: Option<Tensor>,
+    memory: Option<Tensor>,
+}
+
+impl Prefix {
+    fn of(rows: &Rows<'_>, dim: usize) -> Self {
+        let first = |whole: &Tensor| whole.narrow(1, 0, dim as i64);
+        let unit = |whole: &Tensor| l2_normalize(&first(whole));
+        Self {
+            student: first(rows.student),
+            teacher: rows.teacher.map(unit),
+            memory: rows.memory.map(|memory| unit(memory.teacher)),
+        }
+    }
+
+    fn value(&self, term: &mut dyn Term, whole: &Rows<'_>) -> Tensor {
+        let memory = self.memory.as_ref().zip(whole.memory);
+        let memory = memory.map(|(teacher, whole)| Memory {
+            teacher,
+            labels: whole.labels,
+        });
+        term.value(&Rows {
+            student: &self.student,
+            teacher: self.teacher.as_ref(),
+            memory: memory.as_ref(),
+            ..*whole
+        })
+    }
 }
 
 impl Objective {
@@ -27,10 +71,15 @@ impl Objective {
                 channels: channels.clone(),
                 device,
             };
-            (term.weight, loss::term(&term.loss, &setting))
+            WeightedTerm {
+                weight: term.weight,
+                term: loss::term(&term.loss, &setting),
+                is_nested: term.loss.is_nested(),
+            }
         });
         Self {
             terms: terms.collect(),
+            nested: recipe.nested.clone(),
         }
     }
 
@@ -42,9 +91,9 @@ impl Objective {
     }
 
     fn owned(&self) -> impl Iterator<Item = (String, loss::Owned<'_>)> {
-        self.terms.iter().enumerate().flat_map(|(idx, (_, term))| {
+        self.terms.iter().enumerate().flat_map(|(idx, term)| {
             let name = move |owned: &loss::Owned<'_>| format!("loss.{idx}.{}", owned.name);
-            let named = term.owned().into_iter();
+            let named = term.term.owned().into_iter();
             named.map(move |owned| (name(&owned), owned))
         })
     }
@@ -66,8 +115,17 @@ impl Objective {
     /// The weighted sum over the batch.
     pub(super) fn value(&mut self, rows: &Rows<'_>) -> Tensor {
         let mut sum = Tensor::zeros([], (Kind::Float, rows.student.device()));
-        for (weight, term) in &mut self.terms {
-            sum += term.value(rows) * *weight;
+        let prefix = |&dim: &usize| Prefix::of(rows, dim);
+        let prefixes: Vec<Prefix> = self.nested.iter().map(prefix).collect();
+        for weighted in &mut self.terms {
+            let mut value = weighted.term.value(rows);
+            if weighted.is_nested {
+                for prefix in &prefixes {
+                    value += prefix.value(weighted.term.as_mut(), rows);
+                }
+                value /= (1 + prefixes.len()) as f64;
+            }
+            sum += value * weighted.weight;
         }
         sum
     }
@@ -85,4 +143,40 @@ fn compared_channels(recipe: &Recipe) -> [BTreeMap<String, usize>; 2] {
         };
         nodes.into_iter().filter_map(channels).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_share_the_loss_with_the_whole() {
+        let mut recipe = crate::recipe::example();
+        recipe.dim = 3;
+        let student = Tensor::from_slice(&[1.0_f32, 2.0, 2.0, -1.0, 0.5, 3.0]).view([2, 3]);
+        let teacher = Tensor::from_slice(&[0.6_f32, 0.0, 0.8, 0.0, 1.0, 0.0]).view([2, 3]);
+        let numbers = Tensor::from_slice(&[0_i64, 1]);
+        let value = |nested: &[usize], dim: i64| {
+            let mut recipe = recipe.clone();
+            recipe.nested = nested.to_vec();
+            let cut = |whole: &Tensor| whole.narrow(1, 0, dim);
+            let (student, teacher) = (cut(&student), l2_normalize(&cut(&teacher)));
+            let rows = Rows {
+                student: &student,
+                teacher: Some(&teacher),
+                labels: &numbers,
+                image_idx: &numbers,
+                step: 0,
+                n_views: 1,
+                memory: None,
+                maps: None,
+            };
+            let mut objective = Objective::new(&recipe, 2, 2, Device::Cpu);
+            objective.value(&rows).double_value(&[])
+        };
+        let (whole, two, one) = (value(&[], 3), value(&[], 2), value(&[], 1));
+        assert!(whole != two && two != one);
+        let mean = (whole + two + one) / 3.0;
+        assert!((value(&[2, 1], 3) - mean).abs() < 1e-6);
+    }
 }

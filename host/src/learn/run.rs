@@ -21,15 +21,16 @@ use super::freeze;
 use super::network::{InTraining, Mode, TorchNetwork, values_of};
 use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
-use crate::data::manifest::Manifest;
+use crate::data::manifest::{Image, Manifest};
 use crate::recipe::{Keep, Map, Recipe};
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use crate::teacher::Teacher;
 use crate::weights::{Weights, WeightsError};
 use crate::zoo;
 
-/// Real images that are embedded after training for export to compare with.
-const N_REFERENCE_IMAGES: usize = 32;
+/// Real images that are embedded after training for export to compare with: 256 lines in a
+/// student's description, and a quarter of a megabyte of embeddings at most.
+const N_REFERENCE_IMAGES: usize = 256;
 
 /// Images that are embedded at a time.
 const EMBED_BATCH: usize = 32;
@@ -418,16 +419,7 @@ fn reference_embeddings(
         .collect();
     let probes = unit_rows(&forward(network, spec, &probes, inputs.compute));
 
-    let source = if inputs.validation.images.is_empty() {
-        inputs.training
-    } else {
-        inputs.validation
-    };
-    let every = source.images.len().div_ceil(N_REFERENCE_IMAGES).max(1);
-    let chosen = Manifest {
-        root: source.root.clone(),
-        images: source.images.iter().step_by(every).cloned().collect(),
-    };
+    let chosen = reference_images(inputs.training, inputs.validation);
     let set = training_set(&chosen, None)?;
     let store = ImageStore::new(&set.images);
     let of_images = unit_rows(&head_outputs(network, &store, &set, inputs)?);
@@ -448,6 +440,25 @@ fn reference_embeddings(
         images,
         of_images,
     })
+}
+
+/// So many images as are wanted, evenly spread: held-out ones as far as there are any.
+fn reference_images(training: &Manifest, validation: &Manifest) -> Manifest {
+    let spread = |source: &Manifest, n: usize| -> Vec<Image> {
+        let n = n.min(source.images.len());
+        let every = |at: usize| source.images[at * source.images.len() / n].clone();
+        (0..n).map(every).collect()
+    };
+    let mut images = spread(validation, N_REFERENCE_IMAGES);
+    let mut root = &validation.root;
+    if images.is_empty() || validation.root == training.root {
+        root = &training.root;
+        images.extend(spread(training, N_REFERENCE_IMAGES - images.len()));
+    }
+    Manifest {
+        root: root.clone(),
+        images,
+    }
 }
 
 fn embedding_dim(network: &TorchNetwork) -> usize {

@@ -115,11 +115,20 @@ pub(super) fn train(
     }
 }
 
-/// Threads that prepare batches.
+/// Threads that prepare batches: on a CPU as many as were asked for, beside a GPU those of
+/// the machine.
 pub(super) fn n_workers() -> usize {
-    let cores = std::thread::available_parallelism();
-    cores.map_or(1, usize::from).min(8)
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = tch::get_num_threads().max(1) as usize;
+    let n_workers = match tch::Cuda::is_available() {
+        true => cores,
+        false => asked,
+    };
+    n_workers.min(MAX_WORKERS)
 }
+
+/// More threads than this wait for the disk or for memory.
+const MAX_WORKERS: usize = 8;
 
 /// The best weights lie beside the checkpoint.
 fn best_path(checkpoint: &Path) -> PathBuf {

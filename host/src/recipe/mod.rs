@@ -6,6 +6,7 @@
 
 pub mod loss;
 mod maps;
+mod nested;
 mod optimizer;
 mod sampling;
 mod stabilize;
@@ -50,6 +51,12 @@ pub struct Recipe {
     pub teacher_network: Option<String>,
     /// Components of the embedding; a student's are its teacher's.
     pub dim: usize,
+    /// Falling numbers of first components that are to be embeddings of their own
+    /// (Matryoshka: Kusupati et al., NeurIPS 2022). Losses with [`Loss::is_nested`] are the
+    /// mean over the whole and these prefixes, each scaled to length 1, student's and
+    /// teacher's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nested: Vec<usize>,
     /// Where the weights come from.
     pub start: Start,
     /// The pixels that the network reads.
@@ -253,7 +260,8 @@ impl Recipe {
             .or_else(|| self.schedule.fault())
             .or_else(|| self.rate_factors.fault())
             .or_else(|| self.stabilize.fault())
-            .or_else(|| self.teacher_views_fault(trainee));
+            .or_else(|| self.teacher_views_fault(trainee))
+            .or_else(|| self.nested_fault());
         match fault {
             Some(what) => Some(what.to_owned()),
             None => self

@@ -9,9 +9,12 @@
 
 mod canvas;
 mod emblem;
+mod fractal;
+mod generate;
 mod label;
 mod photo;
 mod product;
+mod texture;
 mod view;
 
 use std::fs;
@@ -19,10 +22,13 @@ use std::path::{Path, PathBuf};
 
 use eyas_shared::files::FileError;
 use eyas_shared::fingerprint::ImageId;
+use eyas_shared::preprocess::DecodeError;
 use eyas_shared::random::Random;
 use thiserror::Error;
 
 use crate::data::{Image, MANIFEST_NAME, Manifest, parallel};
+pub use generate::{GenerateConfig, KINDS, generate_dataset};
+
 use product::Product;
 use view::Setting;
 
@@ -31,6 +37,10 @@ const N_FILLERS: u64 = 64;
 
 /// Share of training views that look like gallery pictures.
 const STUDIO_SHARE: f64 = 0.25;
+
+/// Side of a picture in pixels.
+const MIN_SIDE: usize = 32;
+const MAX_SIDE: usize = 1024;
 
 /// Largest number of classes, and of views of one class.
 const MAX_COUNT: usize = 9999;
@@ -92,8 +102,8 @@ impl SynthConfig {
                 return Err(range(what, value, 0, MAX_COUNT));
             }
         }
-        if !(32..=1024).contains(&self.side) {
-            return Err(range("side in pixels", self.side, 32, 1024));
+        if !(MIN_SIDE..=MAX_SIDE).contains(&self.side) {
+            return Err(range("side in pixels", self.side, MIN_SIDE, MAX_SIDE));
         }
         if self.n_images() == 0 {
             return Err(range("number of pictures", 0, 1, usize::MAX));
@@ -127,6 +137,14 @@ pub enum SynthError {
     /// A file can not be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A photograph to be cropped that is no image.
+    #[error("photograph `{}` can not be decoded: {source}", path.display())]
+    Photograph {
+        /// Which file.
+        path: PathBuf,
+        /// What the decoder found.
+        source: DecodeError,
+    },
     /// A picture can not be compressed.
     #[error("could not compress a picture: {0}")]
     Jpeg(#[from] jpeg_encoder::EncodingError),
@@ -147,6 +165,14 @@ pub fn render_dataset(
     progress: &dyn Fn(),
 ) -> Result<Manifest, SynthError> {
     config.check()?;
+    in_workplace(dir, |root| render_into(root, config, progress))
+}
+
+/// Fills a hidden folder beside `dir`, adds the list of its images, and gives it its name.
+fn in_workplace(
+    dir: &Path,
+    fill: impl FnOnce(&Path) -> Result<Vec<Image>, SynthError>,
+) -> Result<Manifest, SynthError> {
     let is_taken = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut items| items.next().is_some());
     if is_taken(dir) {
         return Err(SynthError::NotEmpty {
@@ -157,7 +183,7 @@ pub fn render_dataset(
     if workplace.exists() {
         fs::remove_dir_all(&workplace).map_err(FileError::because("remove", &workplace))?;
     }
-    let outcome = render_into(&workplace, config, progress).and_then(|images| {
+    let outcome = fill(&workplace).and_then(|images| {
         let manifest = Manifest {
             root: dir.to_owned(),
             images,

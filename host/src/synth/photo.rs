@@ -46,7 +46,8 @@ pub(super) fn develop(
     Ok(file)
 }
 
-fn within(random: &mut Random, low: f32, high: f32) -> f32 {
+/// Uniform in `low..high`.
+pub(super) fn within(random: &mut Random, low: f32, high: f32) -> f32 {
     random.range(f64::from(low), f64::from(high)) as f32
 }
 

@@ -133,11 +133,17 @@ const MOBILENET_V2: [[usize; 4]; 7] = [
     [6, 320, 1, 1],
 ];
 
-pub(super) fn mobilenet_v2(dim: usize) -> Network {
+/// torchvision's at full width or, by its rounding of channels, at width 0.35.
+pub(super) fn mobilenet_v2(name: &str, dim: usize) -> Network {
+    let width = match name {
+        "mobilenet_v2_035" => 0.35,
+        _ => 1.0,
+    };
+    let channels = |at_full_width: usize| near_multiple_of_8(at_full_width as f64 * width);
     let mut builder = Builder::new();
     let activation = Activation::Relu6;
     let stem = Layer {
-        outputs: 32,
+        outputs: channels(32),
         kernel: 3,
         stride: 2,
         activation,
@@ -148,20 +154,21 @@ pub(super) fn mobilenet_v2(dim: usize) -> Network {
         for block_idx in 0..n_blocks {
             let one = Block {
                 expanded: expansion * builder.channels(at),
-                outputs,
+                outputs: channels(outputs),
                 kernel: 3,
                 stride: if block_idx == 0 { stride } else { 1 },
                 activation,
                 squeeze: None,
             };
-            let name = format!("features.{n_layers}");
-            at = block(&mut builder, [&name, "conv"], &one, false, at);
+            let list = format!("features.{n_layers}");
+            at = block(&mut builder, [&list, "conv"], &one, false, at);
             n_layers += 1;
         }
     }
-    let name = format!("features.{n_layers}");
-    at = pointwise(&mut builder, &name, 1280, activation, at);
-    builder.finish("mobilenet_v2", dim, at)
+    let last = format!("features.{n_layers}");
+    // Narrow networks keep the last layer's width.
+    at = pointwise(&mut builder, &last, 1280, activation, at);
+    builder.finish(name, dim, at)
 }
 
 /// Kernel, expanded channels, output channels, stride; whether it squeezes; its activation.

@@ -13,6 +13,7 @@ mod eyas;
 mod inception;
 mod mobile;
 mod resnet;
+mod shufflenet;
 mod squeezenet;
 mod vgg;
 
@@ -66,15 +67,15 @@ pub struct WeightShape {
 
 /// Names of all architectures, with what they are for.
 ///
-/// Counts of parameters are without the head. Names with an underscore, `resnetN` and
+/// Counts of parameters are of what is exported, without the head. Names with an underscore, `resnetN` and
 /// `vgg16` carry torchvision's weight names.
-pub const ARCHITECTURES: [(&str, &str); 18] = [
+pub const ARCHITECTURES: [(&str, &str); 20] = [
     (
         "eyas-xs",
-        "dense student for small inputs, about 0.3 M parameters",
+        "dense student for small inputs, 0.3 M parameters",
     ),
-    ("eyas-s", "dense student, about 0.8 M parameters"),
-    ("eyas-m", "dense student, about 1.3 M parameters"),
+    ("eyas-s", "dense student, 1.0 M parameters"),
+    ("eyas-m", "dense student, 2.7 M parameters"),
     (
         "squeezenet1_1",
         "student with pretrained weights, no batch norm, 0.7 M parameters",
@@ -86,6 +87,14 @@ pub const ARCHITECTURES: [(&str, &str); 18] = [
     (
         "mobilenet_v2",
         "student with pretrained weights, depthwise, 2.2 M parameters; AML's student",
+    ),
+    (
+        "mobilenet_v2_035",
+        "student of few multiply-adds, depthwise, 0.4 M parameters; torchvision's at width 0.35",
+    ),
+    (
+        "shufflenet_v2_x0_5",
+        "student of few multiply-adds, depthwise, 0.3 M parameters",
     ),
     (
         "mobilenet_v3_large",
@@ -132,7 +141,8 @@ pub fn by_name(name: &str, dim: usize) -> Option<Network> {
     Some(match name {
         "eyas-xs" | "eyas-s" | "eyas-m" => eyas::network(name, dim),
         "squeezenet1_1" => squeezenet::network(dim),
-        "mobilenet_v2" => mobile::mobilenet_v2(dim),
+        "mobilenet_v2" | "mobilenet_v2_035" => mobile::mobilenet_v2(name, dim),
+        "shufflenet_v2_x0_5" => shufflenet::network(dim),
         "mobilenet_v3_small" | "mobilenet_v3_large" => mobile::mobilenet_v3(name, dim),
         "efficientnet_b0" | "efficientnet_b1" | "efficientnet_b2" | "efficientnet_b3" => {
             mobile::efficientnet(name, dim)
@@ -224,7 +234,8 @@ impl Network {
     }
 
     /// Channels, or components, of every node's output.
-    fn output_channels(&self) -> Vec<usize> {
+    #[must_use]
+    pub fn output_channels(&self) -> Vec<usize> {
         let mut channels: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             channels.push(node.output_channels(&channels));
@@ -327,6 +338,7 @@ impl Node {
         match self.op {
             Op::Input => 3,
             Op::Conv { outputs, .. } | Op::Linear { outputs, .. } => outputs,
+            Op::Slice { channels, .. } => channels,
             Op::Concat => of_inputs.sum(),
             _ => of_inputs.next().unwrap_or_default(),
         }
@@ -365,9 +377,10 @@ mod tests {
     fn counts_agree_with_published_ones() {
         // Parameters and input components of the published classifier, as torchvision's
         // documentation of its weights lists the former; Cadene's port for BN-Inception.
-        let published: [(&str, u64, &[u64]); 14] = [
+        let published: [(&str, u64, &[u64]); 15] = [
             ("squeezenet1_1", 1_235_496, &[512, 1000]),
             ("mobilenet_v2", 3_504_872, &[1280, 1000]),
+            ("shufflenet_v2_x0_5", 1_366_792, &[1024, 1000]),
             ("mobilenet_v3_small", 2_542_856, &[576, 1024, 1000]),
             ("mobilenet_v3_large", 5_483_032, &[960, 1280, 1000]),
             ("efficientnet_b0", 5_288_548, &[1280, 1000]),
@@ -398,6 +411,9 @@ mod tests {
         // torchvision's documentation lists them (two decimals at most).
         let published = [
             ("mobilenet_v2", 224, 0.30),
+            // The paper's table of widths, without classifier weights in torchvision.
+            ("mobilenet_v2_035", 224, 0.059),
+            ("shufflenet_v2_x0_5", 224, 0.04),
             ("mobilenet_v3_small", 224, 0.06),
             ("mobilenet_v3_large", 224, 0.22),
             ("efficientnet_b0", 224, 0.39),

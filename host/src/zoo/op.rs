@@ -60,6 +60,21 @@ pub enum Op {
     Add,
     /// Tensors one after the other along the channels.
     Concat,
+    /// Some of the channels, in order.
+    Slice {
+        /// The first of them.
+        start: usize,
+        /// How many.
+        channels: usize,
+    },
+    /// Channels dealt out anew: of `groups` equal groups, one after the other, first the
+    /// first channel of each, then the second, and so on.
+    Shuffle {
+        /// Channels; a multiple of `groups`.
+        channels: usize,
+        /// Groups.
+        groups: usize,
+    },
     /// Mean over height and width: N x C x H x W to N x C x 1 x 1.
     SpatialMean,
     /// N x C x H x W times N x C x 1 x 1: every channel scaled by a number of its own.
@@ -193,7 +208,8 @@ impl Op {
 
     /// Multiply-adds for an output of `side` x `side`: those of convolutions and linear
     /// layers.
-    pub(super) fn multiply_adds(self, side: usize) -> usize {
+    #[must_use]
+    pub fn multiply_adds(self, side: usize) -> usize {
         match self {
             Self::Conv {
                 inputs,

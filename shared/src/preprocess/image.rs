@@ -56,27 +56,19 @@ impl RgbImage {
         Self { samples, ..*self }
     }
 
-    /// Top and bottom exchanged.
-    #[must_use]
-    pub(super) fn upended(&self) -> Self {
-        let samples = self.rows().rev().flatten().copied().collect();
-        Self { samples, ..*self }
+    /// Memory for an image that is yet to come.
+    pub(super) const fn none() -> Self {
+        Self {
+            width: 0,
+            height: 0,
+            samples: Vec::new(),
+        }
     }
 
-    /// Rows and columns exchanged: mirrored at the diagonal through the top left corner.
-    #[must_use]
-    pub(super) fn transposed(&self) -> Self {
-        let mut samples = Vec::with_capacity(self.samples.len());
-        for x in 0..self.width {
-            for row in self.rows() {
-                samples.extend_from_slice(&row.as_chunks::<3>().0[x as usize]);
-            }
-        }
-        Self {
-            width: self.height,
-            height: self.width,
-            samples,
-        }
+    /// Gives up the pixels, and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        (self.width, self.height) = (0, 0);
+        self.samples.clear();
     }
 }
 
@@ -110,14 +102,5 @@ mod tests {
         assert_eq!(mirrored.pixel(0, 1), image.pixel(2, 1));
         assert_eq!(mirrored.pixel(1, 0), image.pixel(1, 0));
         assert_eq!(mirrored.mirrored(), image);
-    }
-
-    #[test]
-    fn transposing_exchanges_the_coordinates() {
-        let image = numbered(3, 2);
-        let transposed = image.transposed();
-        assert_eq!((transposed.width, transposed.height), (2, 3));
-        assert_eq!(transposed.pixel(1, 2), image.pixel(2, 1));
-        assert_eq!(image.upended().pixel(2, 0), image.pixel(2, 1));
     }
 }

@@ -9,10 +9,12 @@
 pub mod decode;
 mod image;
 pub mod normalize;
+mod preprocessor;
 pub mod resize;
 
-pub use self::decode::{DecodeError, Limits, decode};
+pub use self::decode::{DecodeError, Decoder, Limits, decode};
 pub use self::normalize::normalize;
+pub use self::preprocessor::Preprocessor;
 pub use self::resize::{SourceBox, resize, resize_and_crop};
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +89,8 @@ impl PreprocessSpec {
 
 /// From the bytes of an image file to the tensor, with the [default limits](Limits::DEFAULT).
 ///
+/// Who has many images takes a [`Preprocessor`].
+///
 /// # Panics
 ///
 /// If the spec has a [fault](PreprocessSpec::fault).
@@ -101,7 +105,9 @@ pub fn apply(bytes: &[u8], spec: &PreprocessSpec) -> Result<Pixels, DecodeError>
 /// If the spec has a [fault](PreprocessSpec::fault).
 #[must_use]
 pub fn prepare(image: &RgbImage, spec: &PreprocessSpec) -> Pixels {
-    normalize(&resize_and_crop(image, spec), spec)
+    let mut pixels = Pixels::none();
+    preprocessor::Tensors::default().fill(image, spec, &mut pixels);
+    pixels
 }
 
 /// An image of 8-bit sRGB samples. [`RgbImage::new`] checks what is said here.

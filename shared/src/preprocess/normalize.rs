@@ -18,27 +18,60 @@ pub fn normalize(image: &RgbImage, spec: &PreprocessSpec) -> Pixels {
         "a network of {crop} x {crop} can not read {image:?}",
         crop = spec.crop
     );
-    let pixels = image.samples.as_chunks::<3>().0;
-    let mut values_chw = Vec::with_capacity(image.samples.len());
-    for channel in 0..3 {
-        let table = table(spec.mean[channel], spec.std[channel]);
-        values_chw.extend(
-            pixels
-                .iter()
-                .map(|pixel| table[usize::from(pixel[channel])]),
-        );
-    }
+    let mut tables = Tables::default();
+    tables.set(spec);
+    let mut values_chw = vec![0.0; image.samples.len()];
+    let (red, rest) = values_chw.split_at_mut(image.samples.len() / 3);
+    let (green, blue) = rest.split_at_mut(image.samples.len() / 3);
+    tables.normalize(&image.samples, [red, green, blue]);
     Pixels {
         side: spec.crop,
         values_chw,
     }
 }
 
-fn table(mean: f32, std: f32) -> [f32; 256] {
-    std::array::from_fn(|sample| (sample as f32 / 255.0 - mean) / std)
+/// What every sample of every channel becomes.
+#[derive(Default)]
+pub(super) struct Tables {
+    /// Mean and standard deviation that the tables are for.
+    made_for: Option<[[f32; 3]; 2]>,
+    channels: Vec<[f32; 256]>,
+}
+
+impl Tables {
+    pub(super) fn set(&mut self, spec: &PreprocessSpec) {
+        let wanted = Some([spec.mean, spec.std]);
+        if self.made_for == wanted {
+            return;
+        }
+        self.made_for = wanted;
+        self.channels.clear();
+        self.channels.extend((0..3).map(|channel| {
+            let (mean, std) = (spec.mean[channel], spec.std[channel]);
+            std::array::from_fn(|sample| (sample as f32 / 255.0 - mean) / std)
+        }));
+    }
+
+    /// Each channel of some pixels into a plane of its own.
+    pub(super) fn normalize(&self, samples: &[u8], planes: [&mut [f32]; 3]) {
+        let pixels = samples.as_chunks::<3>().0;
+        for (channel, (table, plane)) in self.channels.iter().zip(planes).enumerate() {
+            for (value, pixel) in plane.iter_mut().zip(pixels) {
+                *value = table[usize::from(pixel[channel])];
+            }
+        }
+    }
 }
 
 impl Pixels {
+    /// Memory for a tensor that is yet to come.
+    pub(super) const fn none() -> Self {
+        Self {
+            side: 0,
+            values_chw: Vec::new(),
+        }
+    }
+
     /// Names the tensor: SHA-256 over its values as little-endian f32.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {

@@ -82,12 +82,12 @@ pub fn resize(
         end: source.bottom as f32,
         resized: u64::from(height),
     };
-    resample(
-        image,
-        (columns, 0..u64::from(width)),
-        (rows, 0..u64::from(height)),
+    let plan = Plan {
+        columns: (columns, 0..u64::from(width)),
+        rows: (rows, 0..u64::from(height)),
         filter,
-    )
+    };
+    Resizer::default().image(image, &plan)
 }
 
 /// Brings the shorter side of an image to `resize_shorter` pixels and keeps the centred
@@ -102,23 +102,7 @@ pub fn resize(
 /// If the spec has a [fault](PreprocessSpec::fault).
 #[must_use]
 pub fn resize_and_crop(image: &RgbImage, spec: &PreprocessSpec) -> RgbImage {
-    if let Some(fault) = spec.fault() {
-        panic!("a preprocess spec can not be applied: {fault}");
-    }
-    let shorter = u64::from(image.width.min(image.height));
-    let axis = |len: u32| {
-        let axis = Axis {
-            len,
-            start: 0.0,
-            end: len as f32,
-            resized: u64::from(spec.resize_shorter) * u64::from(len) / shorter,
-        };
-        let first = half_to_even(axis.resized - u64::from(spec.crop));
-        let kept = first..first + u64::from(spec.crop);
-        (axis, kept)
-    };
-    // Only the pixels of the square are computed: they do not depend on the others.
-    resample(image, axis(image.width), axis(image.height), spec.filter)
+    Resizer::default().image(image, &Plan::of(image, spec))
 }
 
 /// Half of `n`, a tie to the even neighbor.
@@ -128,7 +112,7 @@ fn half_to_even(n: u64) -> u64 {
 }
 
 /// One direction of a resize: `start..end` of `len` pixels become `resized` pixels.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Axis {
     len: u32,
     start: f32,
@@ -142,6 +126,39 @@ impl Axis {
     }
 }
 
+/// What is to be resized, and which pixels of the result are kept.
+#[derive(Clone, PartialEq)]
+pub(super) struct Plan {
+    columns: (Axis, Range<u64>),
+    rows: (Axis, Range<u64>),
+    filter: Filter,
+}
+
+impl Plan {
+    /// What [`resize_and_crop`] does, and panics as it says.
+    pub(super) fn of(image: &RgbImage, spec: &PreprocessSpec) -> Self {
+        if let Some(fault) = spec.fault() {
+            panic!("a preprocess spec can not be applied: {fault}");
+        }
+        let shorter = u64::from(image.width.min(image.height));
+        let axis = |len: u32| {
+            let axis = Axis {
+                len,
+                start: 0.0,
+                end: len as f32,
+                resized: u64::from(spec.resize_shorter) * u64::from(len) / shorter,
+            };
+            let first = half_to_even(axis.resized - u64::from(spec.crop));
+            (axis, first..first + u64::from(spec.crop))
+        };
+        Self {
+            columns: axis(image.width),
+            rows: axis(image.height),
+            filter: spec.filter,
+        }
+    }
+}
+
 /// The source pixels of one output pixel.
 struct Window {
     /// First source pixel.
@@ -151,13 +168,17 @@ struct Window {
 }
 
 /// What every output pixel of one direction is made of.
+#[derive(Default)]
 struct Weights {
     windows: Vec<Window>,
     fixed: Vec<i32>,
+    /// The weights of one pixel before they are rounded.
+    exact: Vec<f64>,
 }
 
 impl Weights {
-    fn new(axis: Axis, kept: Range<u64>, filter: Filter) -> Self {
+    /// Computes the weights of the pixels `kept`.
+    fn set(&mut self, axis: Axis, kept: Range<u64>, filter: Filter) {
         let scale = f64::from(axis.end - axis.start) / axis.resized as f64;
         let widening = scale.max(1.0);
         let (radius, shape): (f64, fn(f64) -> f64) = match filter {
@@ -166,11 +187,13 @@ impl Weights {
         };
         let reach = radius * widening;
         let narrowing = 1.0 / widening;
-        let mut weights = Self {
-            windows: Vec::with_capacity((kept.end - kept.start) as usize),
-            fixed: Vec::new(),
-        };
-        let mut exact = Vec::new();
+        let Self {
+            windows,
+            fixed,
+            exact,
+        } = self;
+        windows.clear();
+        fixed.clear();
         for output in kept {
             let center = f64::from(axis.start) + (output as f64 + 0.5) * scale;
             let first = (center - reach + 0.5).max(0.0) as usize;
@@ -178,16 +201,13 @@ impl Weights {
             exact.clear();
             exact.extend((first..end).map(|i| shape((i as f64 - center + 0.5) * narrowing)));
             let total: f64 = exact.iter().sum();
-            let start = weights.fixed.len();
-            weights
-                .fixed
-                .extend(exact.iter().map(|weight| to_fixed(weight / total)));
-            weights.windows.push(Window {
+            let start = fixed.len();
+            fixed.extend(exact.iter().map(|weight| to_fixed(weight / total)));
+            windows.push(Window {
                 first,
-                weights: start..weights.fixed.len(),
+                weights: start..fixed.len(),
             });
         }
-        weights
     }
 
     /// Every output pixel: its first source pixel and the weights from there on.
@@ -240,113 +260,226 @@ fn to_sample(sum: i32) -> u8 {
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
-/// Adds weighted samples to their sums.
+/// Lanes that are summed up at once: enough to fill vector registers.
+const BAND: usize = 32;
+
+/// Fills `out` (at most [`BAND`] samples) with weighted sums: weight `k` goes with
+/// `source[k * stride..]`.
 ///
 /// No sum leaves i32: the absolute values of the weights of one output pixel add up to less
 /// than 2 (in units of 2^22). Wrapping arithmetic keeps the overflow checks of a build out
 /// of the innermost loop.
-#[inline]
-fn add_weighted(sums: &mut [i32], samples: &[u8], weight: i32) {
-    for (sum, sample) in sums.iter_mut().zip(samples) {
-        *sum = sum.wrapping_add(i32::from(*sample).wrapping_mul(weight));
+#[inline(always)]
+fn blend(out: &mut [u8], source: &[u8], stride: usize, weights: &[i32]) {
+    let mut sums = [HALF; BAND];
+    let sums = &mut sums[..out.len()];
+    for (k, weight) in weights.iter().enumerate() {
+        let samples = &source[k * stride..][..sums.len()];
+        for (sum, sample) in sums.iter_mut().zip(samples) {
+            *sum = sum.wrapping_add(i32::from(*sample).wrapping_mul(*weight));
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = to_sample(*sum);
     }
 }
 
-fn resample(
-    image: &RgbImage,
-    (columns, kept_columns): (Axis, Range<u64>),
-    (rows, kept_rows): (Axis, Range<u64>),
-    filter: Filter,
-) -> RgbImage {
-    let width = (kept_columns.end - kept_columns.start) as u32;
-    let height = (kept_rows.end - kept_rows.start) as u32;
-    let row_weights = Weights::new(rows, kept_rows.clone(), filter);
-    // The row pass reads only these rows, so the column pass makes no others.
-    let read = if rows.is_identity() {
-        kept_rows.start as usize..kept_rows.end as usize
-    } else {
-        row_weights.source()
-    };
-    let narrowed = if columns.is_identity() {
-        keep_columns(image, read.clone(), kept_columns)
-    } else {
-        let weights = Weights::new(columns, kept_columns, filter);
-        resample_columns(image, read.clone(), &weights)
-    };
-    let samples = if rows.is_identity() {
-        narrowed
-    } else {
-        resample_rows(&narrowed, 3 * width as usize, read.start, &row_weights)
-    };
-    RgbImage {
-        width,
-        height,
-        samples,
-    }
-}
-
-fn keep_columns(image: &RgbImage, rows: Range<usize>, kept: Range<u64>) -> Vec<u8> {
-    let kept = 3 * kept.start as usize..3 * kept.end as usize;
-    image
-        .rows()
-        .skip(rows.start)
-        .take(rows.len())
-        .flat_map(|row| &row[kept.clone()])
-        .copied()
-        .collect()
-}
-
-/// Rows that the column pass works on at once: enough lanes to fill vector registers.
+/// Rows that the column pass works on at once.
 const TILE: usize = 8;
 
-fn resample_columns(image: &RgbImage, rows: Range<usize>, weights: &Weights) -> Vec<u8> {
-    let row_len = 3 * weights.windows.len();
-    let mut resampled = vec![0; rows.len() * row_len];
-    // One column of the tile after the other: the samples of 8 rows lie side by side.
-    let used = weights.source();
-    let mut columns = vec![[0_u8; 3 * TILE]; used.len()];
-    let source_len = 3 * image.width as usize;
-    let source = &image.samples[rows.start * source_len..rows.end * source_len];
-    for (source, target) in source
-        .chunks(TILE * source_len)
-        .zip(resampled.chunks_mut(TILE * row_len))
-    {
-        for (i, row) in source.chunks_exact(source_len).enumerate() {
-            for (column, pixel) in columns
-                .iter_mut()
-                .zip(row[3 * used.start..].as_chunks::<3>().0)
-            {
-                column[3 * i..3 * i + 3].copy_from_slice(pixel);
-            }
-        }
-        for (x, (first, weights)) in weights.windows().enumerate() {
-            let mut sums = [HALF; 3 * TILE];
-            for (column, weight) in columns[first - used.start..].iter().zip(weights) {
-                add_weighted(&mut sums, column, *weight);
-            }
-            let samples = sums.map(to_sample);
-            for (row, pixel) in target
-                .chunks_exact_mut(row_len)
-                .zip(samples.as_chunks::<3>().0)
-            {
-                row[3 * x..3 * x + 3].copy_from_slice(pixel);
-            }
-        }
-    }
-    resampled
+/// Resizes one image after the other, in memory that it keeps.
+#[derive(Default)]
+pub(super) struct Resizer {
+    /// What the weights were computed for.
+    plan: Option<Plan>,
+    columns: Weights,
+    rows: Weights,
+    /// The samples of [`TILE`] rows, one column after the other.
+    tile: Vec<[u8; BAND]>,
+    /// What the column pass made.
+    narrowed: Vec<u8>,
+    /// One row of the result.
+    row: Vec<u8>,
 }
 
-/// `samples` holds rows of `row_len` samples from row `first_row` of the image on.
-fn resample_rows(samples: &[u8], row_len: usize, first_row: usize, weights: &Weights) -> Vec<u8> {
-    let mut resampled = Vec::with_capacity(row_len * weights.windows.len());
-    let mut sums = vec![HALF; row_len];
-    for (first, weights) in weights.windows() {
-        sums.fill(HALF);
-        let start = (first - first_row) * row_len;
-        for (row, weight) in samples[start..].chunks_exact(row_len).zip(weights) {
-            add_weighted(&mut sums, row, *weight);
+/// Rows of samples, with anything in between.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    samples: &'a [u8],
+    stride: usize,
+}
+
+impl Resizer {
+    fn image(&mut self, image: &RgbImage, plan: &Plan) -> RgbImage {
+        let side = |kept: &Range<u64>| (kept.end - kept.start) as u32;
+        let (width, height) = (side(&plan.columns.1), side(&plan.rows.1));
+        let mut samples = Vec::with_capacity(3 * width as usize * height as usize);
+        self.resize(image, plan, |row| samples.extend_from_slice(row));
+        RgbImage {
+            width,
+            height,
+            samples,
         }
-        resampled.extend(sums.iter().map(|sum| to_sample(*sum)));
     }
-    resampled
+
+    /// Computes the weights, unless they are there.
+    fn set_plan(&mut self, plan: &Plan) {
+        if self.plan.as_ref() != Some(plan) {
+            let (axis, kept) = plan.columns.clone();
+            self.columns.set(axis, kept, plan.filter);
+            let (axis, kept) = plan.rows.clone();
+            self.rows.set(axis, kept, plan.filter);
+            self.plan = Some(plan.clone());
+        }
+    }
+
+    /// Gives the rows of the result to `keep`, from top to bottom.
+    pub(super) fn resize(&mut self, image: &RgbImage, plan: &Plan, keep: impl FnMut(&[u8])) {
+        self.set_plan(plan);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was found.
+            return unsafe { self.resize_avx2(image, plan, keep) };
+        }
+        self.resize_by(image, plan, keep);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn resize_avx2(&mut self, image: &RgbImage, plan: &Plan, keep: impl FnMut(&[u8])) {
+        self.resize_by(image, plan, keep);
+    }
+
+    /// Both passes, to be compiled for the features of its caller.
+    #[inline(always)]
+    fn resize_by(&mut self, image: &RgbImage, plan: &Plan, mut keep: impl FnMut(&[u8])) {
+        let (columns, kept_columns) = &plan.columns;
+        let (rows, kept_rows) = &plan.rows;
+        let row_len = 3 * (kept_columns.end - kept_columns.start) as usize;
+        // The row pass reads only these rows, so the column pass makes no others.
+        let read = match rows.is_identity() {
+            true => kept_rows.start as usize..kept_rows.end as usize,
+            false => self.rows.source(),
+        };
+        let source_len = 3 * image.width as usize;
+        let source = &image.samples[read.start * source_len..read.end * source_len];
+        let narrowed = if columns.is_identity() {
+            Rows {
+                samples: &source[3 * kept_columns.start as usize..],
+                stride: source_len,
+            }
+        } else {
+            resample_columns(
+                source,
+                source_len,
+                &self.columns,
+                &mut self.tile,
+                &mut self.narrowed,
+            )
+        };
+        if rows.is_identity() {
+            for y in 0..read.len() {
+                keep(&narrowed.samples[y * narrowed.stride..][..row_len]);
+            }
+            return;
+        }
+        self.row.resize(row_len, 0);
+        for (first, weights) in self.rows.windows() {
+            let source = &narrowed.samples[(first - read.start) * narrowed.stride..];
+            let (bands, rest) = self.row.as_chunks_mut::<BAND>();
+            let mut at = 0;
+            for band in bands {
+                blend(band, &source[at..], narrowed.stride, weights);
+                at += BAND;
+            }
+            blend(rest, &source[at..], narrowed.stride, weights);
+            keep(&self.row);
+        }
+    }
+}
+
+/// Every row of `source` in the width that `weights` give it.
+#[inline(always)]
+fn resample_columns<'a>(
+    source: &[u8],
+    source_len: usize,
+    weights: &Weights,
+    tile: &mut Vec<[u8; BAND]>,
+    narrowed: &'a mut Vec<u8>,
+) -> Rows<'a> {
+    // A pixel is copied with the byte behind it, which the next pixel overwrites: the last
+    // one of a row needs a place for it.
+    let stride = 3 * weights.windows.len() + 1;
+    let used = weights.source();
+    narrowed.resize(source.len() / source_len * stride, 0);
+    tile.resize(used.len(), [0; BAND]);
+    for (source, target) in source
+        .chunks(TILE * source_len)
+        .zip(narrowed.chunks_mut(TILE * stride))
+    {
+        for (i, row) in source.chunks_exact(source_len).enumerate() {
+            fill_tile(&row[3 * used.start..3 * used.end], i, tile);
+        }
+        for (x, (first, weights)) in weights.windows().enumerate() {
+            let mut samples = [0; BAND];
+            let columns = tile[first - used.start..].as_flattened();
+            blend(&mut samples[..3 * TILE], columns, BAND, weights);
+            for (i, row) in target.chunks_exact_mut(stride).enumerate() {
+                row[3 * x..3 * x + 4].copy_from_slice(&samples[3 * i..3 * i + 4]);
+            }
+        }
+    }
+    Rows {
+        samples: narrowed,
+        stride,
+    }
+}
+
+/// Puts the pixels of a row into the columns of a tile, as its `i`-th row.
+#[inline(always)]
+fn fill_tile(row: &[u8], i: usize, tile: &mut [[u8; BAND]]) {
+    // With the byte behind it; a later row of the tile overwrites that.
+    let pixels = row.windows(4).step_by(3);
+    for (column, pixel) in tile.iter_mut().zip(pixels) {
+        column[3 * i..3 * i + 4].copy_from_slice(pixel);
+    }
+    if let (Some(column), Some(pixel)) = (tile.last_mut(), row.last_chunk::<3>()) {
+        column[3 * i..3 * i + 3].copy_from_slice(pixel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
+    use crate::random::Random;
+
+    #[test]
+    fn code_for_any_cpu_gives_the_samples_of_code_for_this_one() {
+        let source = Random::new(1).fork("images");
+        let (mut any, mut this) = (Resizer::default(), Resizer::default());
+        for trial in 0..300 {
+            let mut stream = source.at(trial);
+            let side = |stream: &mut Random| 1 + stream.below(90) as u32;
+            let (width, height) = (side(&mut stream), side(&mut stream));
+            let samples = (0..3 * width * height)
+                .map(|_| stream.bits() as u8)
+                .collect();
+            let image = RgbImage::new(width, height, samples).unwrap();
+            let resize_shorter = side(&mut stream);
+            let spec = PreprocessSpec {
+                resize_shorter,
+                crop: 1 + stream.below(resize_shorter as usize) as u32,
+                filter: [Filter::Bilinear, Filter::Bicubic][stream.below(2)],
+                mean: IMAGENET_MEAN,
+                std: IMAGENET_STD,
+            };
+            let plan = Plan::of(&image, &spec);
+            let (mut expected, mut found) = (Vec::new(), Vec::new());
+            any.set_plan(&plan);
+            any.resize_by(&image, &plan, |row| expected.extend_from_slice(row));
+            this.resize(&image, &plan, |row| found.extend_from_slice(row));
+            assert!(found == expected, "{image:?} by {spec:?}");
+        }
+    }
 }

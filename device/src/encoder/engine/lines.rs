@@ -17,6 +17,10 @@ impl Lines {
         Self(vec![Line([0.0; LANES]); len.div_ceil(LANES)])
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len() * LANES
+    }
+
     pub(super) fn as_slice(&self) -> &[f32] {
         // A line is its values: no padding, no other alignment between them.
         self.0.as_flattened_values()

@@ -46,8 +46,8 @@ pub(super) struct Engine {
 pub(super) struct Handover {
     /// The shape of each of the engine's outputs, as the graph's next nodes want it.
     pub(super) shapes: Vec<Vec<usize>>,
-    /// The rest of the graph, with those outputs as inputs in order; `None` if the first of
-    /// them is the network's output.
+    /// The rest of the graph, with those outputs as inputs in order; `None` if they are the
+    /// graph's outputs.
     pub(super) rest: Option<pb::GraphProto>,
 }
 
@@ -66,10 +66,7 @@ impl Engine {
         if lowered.layers.is_empty() {
             return None;
         }
-        let program = Program::new(&lowered, side, isa);
-        if program.len() > MAX_LEN {
-            return None;
-        }
+        let program = Program::new(&lowered, side, isa, MAX_LEN)?;
         let places = program.outputs.iter().zip(&lowered.outputs);
         let shapes = places.map(|(place, output)| match output.is_flat {
             true => vec![1, place.channels],

@@ -134,8 +134,9 @@ impl Normalize {
 
 /// Some channels of several values beside each other.
 pub(super) struct Channels<'a> {
-    /// Start, distance between pixels, and channel of each output channel.
-    pub(super) sources: &'a [(*const f32, usize, usize)],
+    pub(super) memory: *const f32,
+    /// Where the first pixel of each output channel lies, and how far the next is.
+    pub(super) sources: &'a [(usize, usize)],
     pub(super) output: (*mut f32, usize),
     /// Which pixels.
     pub(super) parts: std::ops::Range<usize>,
@@ -146,11 +147,11 @@ impl Channels<'_> {
     /// Pixels and channels lie in sources and output.
     pub(super) unsafe fn compute(&self) {
         for pixel in self.parts.clone() {
-            for (channel, &(at, stride, from)) in self.sources.iter().enumerate() {
+            for (channel, &(at, stride)) in self.sources.iter().enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe {
                     *self.output.0.add(pixel * self.output.1 + channel) =
-                        *at.add(pixel * stride + from);
+                        *self.memory.add(at + pixel * stride);
                 }
             }
         }

@@ -44,6 +44,17 @@ impl Rows {
         self.offsets.len() / self.n_rows.max(1)
     }
 
+    /// The largest offset.
+    pub(super) fn end(&self) -> usize {
+        let inside = self.offsets.iter().filter(|offset| **offset != OUTSIDE);
+        inside.max().map_or(0, |last| *last as usize)
+    }
+
+    /// Whether no tap lies in the padding.
+    pub(super) fn is_inside(&self) -> bool {
+        !self.offsets.contains(&OUTSIDE)
+    }
+
     /// Where a tap of a row begins.
     pub(super) fn offset(&self, tap: usize, row: usize) -> u32 {
         self.offsets[tap * self.n_rows + row]

@@ -1,5 +1,6 @@
 //! Layers with their weights packed and their values placed: what is run.
 
+mod bounds;
 mod building;
 
 use super::epilogue::Activation;
@@ -87,7 +88,8 @@ enum Task {
         output: Place,
     },
     Channels {
-        sources: Vec<(Place, usize)>,
+        /// The first value of each channel, and the distance between its pixels.
+        sources: Vec<(usize, usize)>,
         output: Place,
     },
     Normalize {
@@ -140,29 +142,47 @@ impl Step {
     pub(super) fn n_parts(&self) -> usize {
         self.n_parts
     }
+
+    /// The value that it completes.
+    fn output(&self) -> Option<Place> {
+        match self.task {
+            Task::Image { .. } | Task::Scatter { .. } | Task::Products { .. } => None,
+            Task::Product { output, .. }
+            | Task::Gather { output, .. }
+            | Task::Window { output, .. }
+            | Task::Pointwise { output, .. }
+            | Task::Global { output, .. }
+            | Task::Channels { output, .. }
+            | Task::Normalize { output, .. } => Some(output),
+        }
+    }
 }
 
 /// The memory of a run.
 pub(super) struct Memory(Lines);
 
 impl Program {
-    pub(super) fn new(lowered: &Lowered, side: usize, isa: Isa) -> Self {
+    /// A program for the layers; `None` if it would need more than `most` values of memory.
+    pub(super) fn new(lowered: &Lowered, side: usize, isa: Isa, most: usize) -> Option<Self> {
         let mut building = Building::new(lowered, isa);
+        if building.len() > most {
+            return None;
+        }
         for layer in &lowered.layers {
             building.layer(layer);
         }
-        building.finish(side)
+        let program = building.finish(side);
+        let memory = [program.len, program.constants];
+        let fit = |step: &Step| bounds::fits(step, side, memory);
+        let all_fit = program.steps.iter().all(fit);
+        debug_assert!(all_fit, "a step reaches beyond its memory");
+        all_fit.then_some(program)
     }
 
     pub(super) fn memory(&self) -> Memory {
         let mut lines = Lines::zeros(self.len);
         lines.as_mut_slice()[self.constants..2 * self.constants].fill(f32::NEG_INFINITY);
         Memory(lines)
-    }
-
-    /// f32 values that a run needs beside weights.
-    pub(super) fn len(&self) -> usize {
-        self.len
     }
 
     /// What a run left at one of its outputs' places, channels first.
@@ -331,18 +351,13 @@ impl Run<'_> {
                     output: self.memory.add(output.at),
                     parts,
                 }),
-                Task::Channels { sources, output } => {
-                    let sources: Vec<_> = sources
-                        .iter()
-                        .map(|&(from, channel)| (read(from.at), from.stride, channel))
-                        .collect();
-                    Channels {
-                        sources: &sources,
-                        output: write(*output),
-                        parts,
-                    }
-                    .compute();
+                Task::Channels { sources, output } => Channels {
+                    memory: read(0),
+                    sources,
+                    output: write(*output),
+                    parts,
                 }
+                .compute(),
                 Task::Normalize {
                     input,
                     smallest,

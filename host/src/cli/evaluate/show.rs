@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Args, Evaluation, Loss};
+use super::{Args, Evaluation, Loss, Prefix};
 use crate::cli::say;
 use crate::evaluate::Retrieval;
 
@@ -68,6 +68,7 @@ pub(super) fn as_json(args: &Args, evaluation: &Evaluation) -> Value {
             "adjusted_mutual_information": clusters.adjusted,
         })),
         "against": evaluation.against.iter().map(Loss::as_json).collect::<Vec<_>>(),
+        "nested": evaluation.nested.iter().map(Prefix::as_json).collect::<Vec<_>>(),
         "chance_recall_at_1": asking.and_then(Retrieval::chance_recall_at_1),
         "n_faults": evaluation.faults.0.len(),
         "conventions": {
@@ -164,5 +165,6 @@ pub(super) fn describe(args: &Args, evaluation: &Evaluation) {
             "the student reaches {share:.3} of the teacher's recall_at_1"
         ));
     }
+    evaluation.nested.iter().for_each(Prefix::describe);
     evaluation.against.iter().for_each(Loss::describe);
 }

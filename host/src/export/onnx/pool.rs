@@ -69,9 +69,7 @@ impl Writer<'_> {
     fn gem(&mut self, node: &Node, inputs: Vec<String>) -> Result<String, ExportError> {
         let name = &node.name;
         let weight = format!("{name}.p");
-        let p = self.weights.get(&weight, &[1])?;
-        self.check_range(&weight, p)?;
-        let p = p.values[0];
+        let p = self.weights.get(&weight, &[1])?.widened()[0];
         let min = self.constant(&format!("{name}.min"), GEM_MIN, &[]);
         let exponent = self.constant(&weight, p, &[1; 4]);
         let inverse = self.constant(&format!("{name}.inverse_p"), p.recip(), &[1; 4]);

@@ -201,6 +201,13 @@ impl Loss {
         }
     }
 
+    /// Whether a recipe's `nested` prefixes get this loss too: it compares every student's
+    /// embedding with the teacher's, so it means the same for fewer components.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Self::Regression(_) | Self::MemoryContrast(_))
+    }
+
     /// Its name in a recipe, such as `relaxed-contrastive`.
     ///
     /// # Panics

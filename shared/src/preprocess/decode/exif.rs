@@ -24,18 +24,37 @@ impl Orientation {
         find_orientation(tiff).unwrap_or(Self::UPRIGHT)
     }
 
-    /// The image as it is to be seen.
-    pub(super) fn turn(self, image: RgbImage) -> RgbImage {
-        match self.0 {
-            2 => image.mirrored(),
-            3 => image.upended().mirrored(),
-            4 => image.upended(),
-            5 => image.transposed(),
-            6 => image.transposed().mirrored(),
-            7 => image.transposed().mirrored().upended(),
-            8 => image.transposed().upended(),
-            _ => image,
+    /// Turns an image to how it is to be seen; `spare` is memory that may be used.
+    pub(super) fn turn(self, image: &mut RgbImage, spare: &mut Vec<u8>) {
+        // Which way to go from a pixel that is seen to the one that is stored.
+        let (is_transposed, from_right, from_bottom) = match self.0 {
+            2 => (false, true, false),
+            3 => (false, true, true),
+            4 => (false, false, true),
+            5 => (true, false, false),
+            6 => (true, true, false),
+            7 => (true, true, true),
+            8 => (true, false, true),
+            _ => return,
+        };
+        let stored = (image.width as usize, image.height as usize);
+        let (width, height) = match is_transposed {
+            true => (stored.1, stored.0),
+            false => stored,
+        };
+        spare.clear();
+        spare.reserve(image.samples.len());
+        let pixels = image.samples.as_chunks::<3>().0;
+        for y in 0..height {
+            let y = if from_bottom { height - 1 - y } else { y };
+            for x in 0..width {
+                let x = if from_right { width - 1 - x } else { x };
+                let (column, row) = if is_transposed { (y, x) } else { (x, y) };
+                spare.extend_from_slice(&pixels[row * stored.0 + column]);
+            }
         }
+        std::mem::swap(&mut image.samples, spare);
+        (image.width, image.height) = (width as u32, height as u32);
     }
 }
 

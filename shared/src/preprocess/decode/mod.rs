@@ -169,20 +169,74 @@ impl fmt::Display for Start<'_> {
 ///
 /// The image is turned as its Exif orientation says. The steps are stated in
 /// `PREPROCESSING.md`.
+///
+/// # Errors
+///
+/// If the file is too large, of another format, damaged or of a kind that is not read.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
-    if bytes.len() as u64 > limits.max_bytes {
-        return Err(DecodeError::TooManyBytes {
-            bytes: bytes.len() as u64,
-            limit: limits.max_bytes,
-        });
+    let mut decoder = Decoder::default();
+    decoder.decode(bytes, limits)?;
+    Ok(decoder.image)
+}
+
+/// Decodes one file after the other, in memory that it keeps.
+pub struct Decoder {
+    jpeg: jpeg::Memory,
+    image: RgbImage,
+    /// Samples of an image that is being turned.
+    spare: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            jpeg: jpeg::Memory::default(),
+            image: RgbImage::none(),
+            spare: Vec::new(),
+        }
     }
-    match Format::of(bytes) {
-        Some(Format::Jpeg) => jpeg::decode(bytes, limits),
-        Some(Format::Png) => png::decode(bytes, limits),
-        Some(Format::WebP) => webp::decode(bytes, limits),
-        None => Err(DecodeError::UnknownFormat {
-            start: bytes[..bytes.len().min(12)].to_vec(),
-        }),
+}
+
+impl Decoder {
+    /// As [`decode`], up to the next call.
+    ///
+    /// # Errors
+    ///
+    /// If the file is too large, of another format, damaged or of a kind that is not read.
+    pub fn decode(&mut self, bytes: &[u8], limits: &Limits) -> Result<&RgbImage, DecodeError> {
+        let decoded = self.replace_image(bytes, limits);
+        if decoded.is_err() {
+            self.image.clear();
+        }
+        decoded.map(|()| &self.image)
+    }
+
+    /// The image of the last call, unless that failed.
+    pub(super) fn last(&self) -> Option<&RgbImage> {
+        (self.image.width > 0).then_some(&self.image)
+    }
+
+    fn replace_image(&mut self, bytes: &[u8], limits: &Limits) -> Result<(), DecodeError> {
+        if bytes.len() as u64 > limits.max_bytes {
+            return Err(DecodeError::TooManyBytes {
+                bytes: bytes.len() as u64,
+                limit: limits.max_bytes,
+            });
+        }
+        match Format::of(bytes) {
+            Some(Format::Jpeg) => {
+                let orientation = self.jpeg.decode(bytes, limits, &mut self.image)?;
+                orientation.turn(&mut self.image, &mut self.spare);
+            }
+            Some(Format::Png) => self.image = png::decode(bytes, limits)?,
+            Some(Format::WebP) => self.image = webp::decode(bytes, limits)?,
+            None => {
+                return Err(DecodeError::UnknownFormat {
+                    start: bytes[..bytes.len().min(12)].to_vec(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -32,13 +32,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeEr
         _ => samples,
     };
     let samples = flatten(samples, color.channel_count());
-    let image = RgbImage::new(outline.width, outline.height, samples).ok_or_else(|| {
+    let mut image = RgbImage::new(outline.width, outline.height, samples).ok_or_else(|| {
         DecodeError::damaged(
             Format::Png,
             "the number of samples is not that of the header",
         )
     })?;
-    Ok(outline.orientation.turn(image))
+    outline.orientation.turn(&mut image, &mut Vec::new());
+    Ok(image)
 }
 
 /// The nearest of 256 levels: `sample / 257`, which is never a tie.

@@ -25,13 +25,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeEr
     let channels = decoder.color_type().channel_count();
     let mut samples = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut samples).map_err(damaged)?;
-    let image = RgbImage::new(width, height, flatten(samples, channels)).ok_or_else(|| {
+    let mut image = RgbImage::new(width, height, flatten(samples, channels)).ok_or_else(|| {
         DecodeError::damaged(
             Format::WebP,
             "the number of samples is not that of the header",
         )
     })?;
-    Ok(orientation.turn(image))
+    orientation.turn(&mut image, &mut Vec::new());
+    Ok(image)
 }
 
 /// Walks over the chunks: all must be there, and one may tell the orientation.

@@ -15,8 +15,8 @@ use tract_onnx::pb;
 use super::epilogue::Activation;
 use constants::Constants;
 
-/// Most values of one map, of all of an index, and of one layer's weights: networks beyond
-/// are left to tract and its limits.
+/// Most values of one map, and most entries of all tables of taps: layers beyond are left to
+/// tract and its limits.
 const MAX_VALUES: usize = 1 << 26;
 
 /// A value of the network: height, width, channels.
@@ -103,9 +103,9 @@ pub(super) struct Convolution {
 pub(super) struct Lowered {
     pub(super) values: Vec<Value>,
     pub(super) layers: Vec<Layer>,
-    /// What somebody outside reads.
+    /// What somebody outside reads: the graph's outputs, or what its rest reads.
     pub(super) outputs: Vec<Output>,
-    /// The graph from those values on, if its output is none of them.
+    /// The graph from those values on, if one of its outputs is not among them.
     pub(super) rest: Option<pb::GraphProto>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Output {
     pub(super) is_flat: bool,
 }
 
-/// Layers for the graph of one output over an image of `side` x `side`; `None` if not even
+/// Layers for a graph over an image of `side` x `side`; `None` if not even
 /// its first node is known.
 pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
     let constants = Constants::new(graph);
@@ -135,6 +135,8 @@ pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
         layers: Vec::new(),
         bound: HashMap::from([(image.name.as_str(), Bound::Value(IMAGE))]),
         flat: HashSet::new(),
+        shared: HashSet::new(),
+        index_left: MAX_VALUES,
         done: vec![false; graph.node.len()],
         graph,
     };
@@ -180,6 +182,10 @@ struct Lowering<'p> {
     bound: HashMap<&'p str, Bound>,
     /// Names of vectors whose height and width were dropped.
     flat: HashSet<&'p str>,
+    /// Values that are read under two names.
+    shared: HashSet<usize>,
+    /// Entries that tables of taps may still have.
+    index_left: usize,
     done: Vec<bool>,
 }
 
@@ -268,16 +274,15 @@ impl<'p> Lowering<'p> {
             .filter(|&at| !self.done[at] && !is_constant(&self, at))
             .collect();
         let read_by_rest = left.iter().flat_map(|&at| &graph.node[at].input);
-        let result = &graph.output[0].name;
-        let mut names: Vec<&String> = read_by_rest
-            .chain([result])
-            .filter(|name| self.bound.contains_key(name.as_str()))
-            .collect();
-        names.sort();
-        names.dedup();
-        let is_whole = self.bound.contains_key(result.as_str());
-        if is_whole {
-            names = vec![result];
+        let is_bound = |name: &&String| self.bound.contains_key(name.as_str());
+        let results: Vec<&String> = graph.output.iter().map(|output| &output.name).collect();
+        let is_whole = results.iter().all(is_bound);
+        let mut names = results;
+        if !is_whole {
+            names.extend(read_by_rest);
+            names.retain(is_bound);
+            names.sort();
+            names.dedup();
         }
         let mut outputs = Vec::new();
         for name in names {

@@ -70,7 +70,8 @@ impl<'p> Lowering<'p> {
         let free = layer.activation == Activation::None
             && !matches!(layer.kind, Kind::Channels(_) | Kind::Normalize { .. })
             && !matches!(layer.kind, Kind::GlobalMean | Kind::GlobalMax);
-        (free && self.is_read_once(name)).then_some(last)
+        let own = self.is_read_once(name) && !self.shared.contains(&value);
+        (free && own).then_some(last)
     }
 
     fn conv(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -90,10 +91,10 @@ impl<'p> Lowering<'p> {
             per_group == channels
         };
         let n_taps = height * width;
-        let index = rows.checked_mul(columns)?.checked_mul(n_taps)?;
-        if !fits || index > MAX_VALUES || (depthwise && n_taps > MAX_TAPS) {
+        if !fits || (depthwise && n_taps > MAX_TAPS) {
             return None;
         }
+        self.index(rows.checked_mul(columns)?, n_taps)?;
         let bias = self.bias(node.input.get(2), outputs)?;
         let convolution = Convolution {
             window,
@@ -107,6 +108,13 @@ impl<'p> Lowering<'p> {
         let shape = [rows, columns, outputs];
         self.push(&node.name, kind, vec![input], shape)
             .map(Bound::Value)
+    }
+
+    /// Counts the entries of a layer's table of taps; all tables together are bounded.
+    fn index(&mut self, n_rows: usize, n_taps: usize) -> Option<()> {
+        let entries = n_rows.checked_mul(n_taps)?;
+        self.index_left = self.index_left.checked_sub(entries)?;
+        Some(())
     }
 
     fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
@@ -166,6 +174,7 @@ impl<'p> Lowering<'p> {
         if !sees || of_rows * of_columns > MAX_TAPS {
             return None;
         }
+        self.index(rows.checked_mul(columns)?, of_rows * of_columns)?;
         let kind = match node.op_type.as_str() {
             "MaxPool" => Kind::MaxPool(window),
             _ => Kind::AveragePool {
@@ -250,6 +259,7 @@ impl<'p> Lowering<'p> {
         let readers = self.consumers.get(names[0]).map_or(0, Vec::len);
         if let Some(source) = source
             && readers == 2
+            && !self.shared.contains(&x)
             && self.layers[source].activation == Activation::None
             && !matches!(self.layers[source].kind, Kind::Channels(_))
         {
@@ -301,9 +311,12 @@ impl<'p> Lowering<'p> {
                 return None;
             }
         }
-        // Two names of one value: what reads it under one of them must not change it.
         let readers = self.consumers.get(name.as_str()).map_or(0, Vec::len);
-        (readers == 1).then_some(bound)
+        if let (Bound::Value(value), true) = (&bound, readers > 1) {
+            // Two names of one value: what reads it under one must not change it.
+            self.shared.insert(*value);
+        }
+        Some(bound)
     }
 
     fn concat(&mut self, node: &pb::NodeProto) -> Option<Bound> {
@@ -414,19 +427,22 @@ impl<'p> Lowering<'p> {
     fn shuffle(&mut self, at: usize, node: &'p pb::NodeProto) -> Option<()> {
         let channels = self.channels_of(self.bound.get(node.input[0].as_str())?.clone())?;
         let [height, width, _] = self.shape(channels.first()?.0);
-        let [1, groups, each, h, w] = self.constants.integers(node.input.get(1)?)?[..] else {
+        let table = self.constants.integers(node.input.get(1)?)?;
+        let [1, groups, each, ref pixels @ ..] = table[..] else {
             return None;
         };
         let (transposed_at, transpose) = self.only_consumer(&node.output[0])?;
         let (last_at, last) = self.only_consumer(transpose.output.first()?)?;
         let (groups, each) = (usize::try_from(groups).ok()?, usize::try_from(each).ok()?);
         let whole = self.constants.integers(last.input.get(1)?)?;
+        let map = [height as i64, width as i64];
+        let order = [0, 2, 1, 3, 4];
         let fits = transpose.op_type == "Transpose"
-            && ints(transpose, "perm") == [0, 2, 1, 3, 4]
             && last.op_type == "Reshape"
-            && [h, w] == [height as i64, width as i64]
+            && (*pixels == map || *pixels == [map[0] * map[1]])
+            && ints(transpose, "perm") == &order[..table.len()]
             && groups.checked_mul(each) == Some(channels.len())
-            && whole == [1, channels.len() as i64, h, w];
+            && whole == [1, channels.len() as i64, map[0], map[1]];
         if !fits {
             return None;
         }

@@ -116,6 +116,11 @@ impl<'a> Building<'a> {
         }
     }
 
+    /// f32 values that a run needs.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     fn place(&self, value: usize) -> Place {
         let (parent, first) = whole(self.values, value);
         let [height, width, channels] = self.values[value].shape;
@@ -172,9 +177,13 @@ impl<'a> Building<'a> {
                 (task, n_pixels)
             }
             Kind::Channels(sources) => {
+                let place = |&(at, channel): &(usize, usize)| {
+                    let from = input(self, at);
+                    (from.at + channel, from.stride)
+                };
                 let sources = sources.iter();
                 let task = Task::Channels {
-                    sources: sources.map(|&(at, from)| (input(self, at), from)).collect(),
+                    sources: sources.map(place).collect(),
                     output,
                 };
                 (task, n_pixels)

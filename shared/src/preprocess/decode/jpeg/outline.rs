@@ -1,48 +1,15 @@
-//! JPEG: baseline and progressive, gray, YCbCr, RGB, CMYK and YCCK.
+//! What the markers of a JPEG file say, from its start to its end.
 
 #![expect(clippy::big_endian_bytes, reason = "the format says so")]
 
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
-
-use super::exif::Orientation;
-use super::{DecodeError, Format, Limits};
-use crate::preprocess::RgbImage;
-
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, DecodeError> {
-    let outline = Outline::read(bytes)?;
-    limits.check_pixels(Format::Jpeg, outline.width, outline.height)?;
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let samples = decoder
-        .decode()
-        .map_err(|error| DecodeError::damaged(Format::Jpeg, describe(&error)))?;
-    let image = RgbImage::new(outline.width, outline.height, samples).ok_or_else(|| {
-        DecodeError::damaged(
-            Format::Jpeg,
-            "the number of samples is not that of the header",
-        )
-    })?;
-    Ok(outline.orientation.turn(image))
-}
-
-/// The decoder's `Debug` is its message; `Display` only wraps it.
-fn describe(error: &DecodeErrors) -> String {
-    format!("{error:?}").trim().to_owned()
-}
+use crate::preprocess::decode::exif::Orientation;
+use crate::preprocess::decode::{DecodeError, Format};
 
 /// What the markers of a file say, from its start to its end.
-struct Outline {
-    width: u32,
-    height: u32,
-    orientation: Orientation,
+pub(super) struct Outline {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) orientation: Orientation,
 }
 
 impl Outline {
@@ -50,7 +17,7 @@ impl Outline {
     ///
     /// The decoder fills up what a cut file lacks with gray in some cases, so the end
     /// marker is demanded here. Bytes after it are allowed: phones append films.
-    fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut markers = Markers { bytes, at: 2 };
         let mut size = None;
         let mut orientation = None;

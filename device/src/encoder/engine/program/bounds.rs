@@ -1,0 +1,125 @@
+//! How far every step reads and writes, held against the memory that was laid out.
+//!
+//! Lowering and layout see to it; this is the second look before pointers are used, so that
+//! a mistake there leaves a network to tract and does not read what is not its own.
+
+use super::{Reduced, Step, Task};
+use crate::encoder::engine::lanes::LANES;
+use crate::encoder::engine::place::Place;
+use crate::encoder::engine::product::Rows;
+
+/// Whether a step stays within `len` values of memory whose first `constants` values are
+/// zeros and as many after them the lowest numbers.
+pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bool {
+    let within = |end: usize| end <= len;
+    let place = |place: Place| within(end_of(place));
+    let rows = |at: usize, rows: &Rows, values: usize| {
+        values <= constants && within(at + rows.end() + values)
+    };
+    let pixels = |output: Place| {
+        step.residual
+            .is_none_or(|residual| place(residual) && blocks(output) <= residual.stride)
+    };
+    let of_task = match &step.task {
+        Task::Image { before, width, at } => {
+            before[1] + side <= *width && within(at + step.n_parts * width * 3)
+        }
+        Task::Product {
+            input,
+            rows: table,
+            channels,
+            matrix,
+            bias,
+            output,
+        } => {
+            // Taps of the image are several pixels, and none is outside.
+            let taps = match table.is_inside() {
+                true => within(input + table.end() + channels),
+                false => rows(*input, table, *channels),
+            };
+            taps && table.n_rows() == output.n_pixels()
+                && table.n_taps() * channels == matrix.depth()
+                && matrix.n_panels() * LANES == blocks(*output)
+                && bias.len() >= blocks(*output)
+                && place(*output)
+        }
+        Task::Scatter {
+            form,
+            input,
+            squares,
+            at,
+        } => {
+            squares.n_taps() == form.n_places()
+                && rows(input.at, squares, blocks(*input))
+                && within(at + form.n_places() * squares.n_rows() * blocks(*input))
+        }
+        Task::Products {
+            from,
+            rows: table,
+            matrices,
+            at,
+        } => matrices.iter().all(|matrix| {
+            let each = |width: usize| matrices.len() * table.n_rows() * width;
+            within(from + each(matrix.depth().next_multiple_of(LANES)))
+                && within(at + each(matrix.n_panels() * LANES))
+                && table.end() + matrix.depth() <= each(matrix.depth().next_multiple_of(LANES))
+        }),
+        Task::Gather {
+            form,
+            from,
+            bias,
+            output,
+        } => {
+            let n_squares = form.n_squares([output.height, output.width]);
+            within(from + form.n_places() * n_squares * blocks(*output))
+                && bias.len() >= blocks(*output)
+                && place(*output)
+        }
+        Task::Window {
+            input,
+            rows: table,
+            groups,
+            reduction,
+            output,
+        } => {
+            let of_window = match reduction {
+                Reduced::Weighted { taps, bias } => {
+                    taps.len() >= table.n_taps() * blocks(*output) && bias.len() >= blocks(*output)
+                }
+                Reduced::Max => true,
+                Reduced::Mean { divisors } => divisors.len() == table.n_rows(),
+            };
+            of_window
+                && groups.len() == step.n_parts
+                && table.n_rows() == output.n_pixels()
+                && rows(input.at, table, blocks(*output))
+                && place(*output)
+        }
+        Task::Pointwise { inputs, output, .. } => {
+            inputs
+                .iter()
+                .all(|input| place(*input) && input.stride.min(blocks(*input)) >= blocks(*output))
+                && place(*output)
+        }
+        Task::Global { input, output, .. } => place(*input) && place(*output),
+        Task::Channels { sources, output } => {
+            let reach = |at: usize, stride: usize| at + (output.n_pixels() - 1) * stride + 1;
+            sources
+                .iter()
+                .all(|&(at, stride)| within(reach(at, stride)))
+                && place(*output)
+        }
+        Task::Normalize { input, output, .. } => place(*input) && place(*output),
+    };
+    of_task && step.output().is_none_or(pixels)
+}
+
+/// Channels of a place filled up to whole lanes.
+fn blocks(place: Place) -> usize {
+    place.channels.next_multiple_of(LANES)
+}
+
+/// Behind the last value that is read or written of a place.
+fn end_of(place: Place) -> usize {
+    place.at + (place.n_pixels() - 1) * place.stride + blocks(place)
+}

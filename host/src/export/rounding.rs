@@ -1,0 +1,234 @@
+//! Which way of rounding a student's weights costs it the least: measured, not assumed.
+//!
+//! Every way is written, run by the device encoder and compared on a part of the reference
+//! images; the largest mean cosine wins, the first of equals. What wins must still pass the
+//! gate, on all images.
+
+use eyas_shared::bundle::Precision;
+use eyas_shared::preprocess::Pixels;
+
+use super::bias::{self, InputMeans};
+use super::stored::{Data, Rounding, ScaleRule, StoredWeight, StoredWeights};
+use super::verify::{self, Agreement, Sample};
+use super::{ExportError, Writer, equalize};
+use crate::weights::Weights;
+use crate::zoo::Node;
+
+/// Images on which ways of rounding are compared.
+const N_COMPARED: usize = 64;
+
+/// Share of an int8 file's layers, by their bytes, that may be kept in f16: beyond, the file
+/// is no int8 file any more.
+const MAX_KEPT: f64 = 0.5;
+
+/// Weights as they are stored, and how they came to be so.
+#[derive(Clone)]
+pub(super) struct Rounded {
+    pub(super) stored: StoredWeights,
+    pub(super) rounding: Rounding,
+}
+
+/// A folded network that is to be rounded.
+pub(super) struct Subject<'a> {
+    pub(super) writer: &'a Writer<'a>,
+    pub(super) weights: &'a Weights,
+    pub(super) precision: Precision,
+}
+
+/// Exact weights of the same function, with the mean inputs of its layers.
+struct Start {
+    weights: Weights,
+    means: InputMeans,
+    equalized: bool,
+}
+
+/// The way of rounding with the largest mean cosine, and the exact weights that were
+/// rounded, whose channels may be scaled.
+///
+/// # Errors
+/// If weights can not be held in the precision, or the device encoder fails.
+pub(super) fn choose(
+    subject: &Subject<'_>,
+    samples: &[Sample<'_>],
+) -> Result<(Rounded, Weights), ExportError> {
+    let compared = spread(samples, N_COMPARED);
+    // Every second: the others show whether what was learned from these holds.
+    let calibrating: Vec<&Pixels> = compared.iter().step_by(2).map(|it| it.pixels).collect();
+    let mut starts = vec![subject.start(subject.weights.clone(), false, &calibrating)?];
+    if subject.precision == Precision::Int8
+        && let Some(scaled) = equalize::equalized(subject.writer.folded, subject.weights)
+    {
+        starts.push(subject.start(scaled, true, &calibrating)?);
+    }
+    let mut best: Option<(Agreement, Rounded, &Start)> = None;
+    for start in &starts {
+        for rounding in subject.ways(start) {
+            let rounded = subject.rounded(start, rounding)?;
+            let agreement = subject.agreement(&rounded, &compared)?;
+            let is_better = |(best, ..): &(Agreement, _, _)| {
+                agreement.mean_cosine > best.mean_cosine || best.mean_cosine.is_nan()
+            };
+            if best.as_ref().is_none_or(is_better) {
+                best = Some((agreement, rounded, start));
+            }
+        }
+    }
+    let (agreement, mut rounded, start) = best.expect("every precision has a way of rounding");
+    let is_enough = agreement.meets(verify::bounds(subject.precision));
+    if subject.precision == Precision::Int8 && !is_enough {
+        rounded = subject.keep_layers(start, rounded, &compared)?;
+    }
+    Ok((rounded, start.weights.clone()))
+}
+
+/// So many of the items, evenly spread, the first among them.
+fn spread<'s, 'a>(samples: &'s [Sample<'a>], n: usize) -> Vec<Sample<'a>>
+where
+    'a: 's,
+{
+    let n = n.min(samples.len());
+    (0..n).map(|at| samples[at * samples.len() / n]).collect()
+}
+
+impl Subject<'_> {
+    fn start(
+        &self,
+        weights: Weights,
+        equalized: bool,
+        calibrating: &[&Pixels],
+    ) -> Result<Start, ExportError> {
+        let network = self.writer.folded;
+        let rounding = Rounding::default();
+        let stored = self.stored(&weights, Precision::F32, &rounding)?;
+        let exact = Rounded { stored, rounding };
+        let file = self.writer.onnx(Precision::F32, &exact, None)?;
+        let means = InputMeans::measure(network, &file, self.writer.side(), calibrating)?;
+        Ok(Start {
+            weights,
+            means,
+            equalized,
+        })
+    }
+
+    fn stored(
+        &self,
+        weights: &Weights,
+        precision: Precision,
+        rounding: &Rounding,
+    ) -> Result<StoredWeights, ExportError> {
+        StoredWeights::of(self.writer.folded, weights, precision, rounding)
+    }
+
+    /// Ways of rounding, the plainest first.
+    fn ways(&self, start: &Start) -> Vec<Rounding> {
+        let rules: &[ScaleRule] = match self.precision {
+            Precision::Int8 => &ScaleRule::ALL,
+            Precision::F32 | Precision::F16 => &[ScaleRule::MinMax],
+        };
+        if self.precision == Precision::F32 {
+            return vec![Rounding::default()];
+        }
+        let way = |(&scales, bias_corrected): (&ScaleRule, bool)| Rounding {
+            scales,
+            equalized: start.equalized,
+            bias_corrected,
+            f16_layers: Vec::new(),
+        };
+        let ways = rules.iter().flat_map(|rule| [(rule, false), (rule, true)]);
+        ways.map(way).collect()
+    }
+
+    fn rounded(&self, start: &Start, rounding: Rounding) -> Result<Rounded, ExportError> {
+        let stored = self.stored(&start.weights, self.precision, &rounding)?;
+        Ok(self.corrected(start, Rounded { stored, rounding }))
+    }
+
+    fn corrected(&self, start: &Start, mut rounded: Rounded) -> Rounded {
+        if rounded.rounding.bias_corrected {
+            let (network, stored) = (self.writer.folded, &mut rounded.stored);
+            start.means.correct(network, &start.weights, stored);
+        }
+        rounded
+    }
+
+    fn agreement(
+        &self,
+        rounded: &Rounded,
+        samples: &[Sample<'_>],
+    ) -> Result<Agreement, ExportError> {
+        let file = self.writer.onnx(self.precision, rounded, None)?;
+        let draft = self.writer.draft(&file, self.precision);
+        Ok(verify::agreement_of(&draft, samples)?)
+    }
+
+    /// Keeps layers in f16 until the gate's bounds are met on these samples: those first
+    /// whose rounding costs the most for a byte, each measured alone. Ends with what it was
+    /// given if half of the bytes do not suffice.
+    fn keep_layers(
+        &self,
+        start: &Start,
+        rounded: Rounded,
+        samples: &[Sample<'_>],
+    ) -> Result<Rounded, ExportError> {
+        let plain = self.agreement(&rounded, samples)?;
+        let mut gains = Vec::new();
+        for node in self
+            .writer
+            .folded
+            .nodes
+            .iter()
+            .filter(|it| bias::is_layer(it))
+        {
+            let (kept, n_bytes) = self.kept(start, &rounded, &[node]);
+            let agreement = self.agreement(&kept, samples)?;
+            let gain = f64::from(agreement.mean_cosine) - f64::from(plain.mean_cosine);
+            gains.push((gain / n_bytes.max(1) as f64, n_bytes, node));
+        }
+        // Equal gains stay in the network's order.
+        gains.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let all: usize = gains.iter().map(|(_, n_bytes, _)| n_bytes).sum();
+        let mut n_kept = 1;
+        while n_kept <= gains.len() {
+            let first = &gains[..n_kept];
+            let n_bytes: usize = first.iter().map(|(_, n_bytes, _)| n_bytes).sum();
+            if n_bytes as f64 > MAX_KEPT * all as f64 {
+                break;
+            }
+            let nodes: Vec<&Node> = first.iter().map(|(.., node)| *node).collect();
+            let (kept, _) = self.kept(start, &rounded, &nodes);
+            let agreement = self.agreement(&kept, samples)?;
+            if agreement.meets(verify::bounds(self.precision)) {
+                return Ok(kept);
+            }
+            // A step of an eighth: few trials, and few layers more than needed.
+            n_kept += 1 + n_kept / 8;
+        }
+        Ok(rounded)
+    }
+
+    /// The same with some layers in f16, and the bytes that this costs.
+    fn kept(&self, start: &Start, rounded: &Rounded, nodes: &[&Node]) -> (Rounded, usize) {
+        let mut kept = rounded.clone();
+        let mut n_bytes = 0;
+        for node in nodes {
+            let name = format!("{}.weight", node.name);
+            let exact = start.weights.0.get(&name);
+            let (Some(exact), Some(stored)) = (exact, kept.stored.0.get_mut(&name)) else {
+                continue;
+            };
+            let in_f16 = StoredWeight::in_f16(exact);
+            n_bytes += in_f16.n_bytes().saturating_sub(stored.n_bytes());
+            *stored = in_f16;
+            kept.rounding.f16_layers.push(node.name.clone());
+        }
+        // Biases that were corrected for another rounding are taken anew.
+        for node in &self.writer.folded.nodes {
+            let name = format!("{}.bias", node.name);
+            let exact = start.weights.0.get(&name);
+            if let (Some(exact), Some(stored)) = (exact, kept.stored.0.get_mut(&name)) {
+                stored.data = Data::F32(exact.values.clone());
+            }
+        }
+        (self.corrected(start, kept), n_bytes)
+    }
+}
