@@ -6,8 +6,10 @@
 //!
 //! Files are bundles, or `SIDE:ONNX`. Alone it lets files and runtimes take turns in random
 //! order, prints median and minimum, and how far the outputs are apart; with `--layers` also
-//! what each step takes. With `--serve` it prints the names of its ways and then answers
-//! lines `WAY` with nanoseconds: `tests/peers/encode.py` speaks to it.
+//! what each step takes. With `--serve` it prints its ways (name, multiply-adds, nanoseconds
+//! to load) and then answers lines `WAY` with nanoseconds, and lines `WAY PIXELS` with what
+//! the network gives for an image of little-endian f32 in that file:
+//! `tests/peers/encode.py` speaks to it.
 
 #![allow(missing_docs, reason = "a program")]
 #![expect(clippy::print_stdout, reason = "this is where figures reach the user")]
@@ -170,17 +172,31 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Answers lines with the number of a way.
+/// Answers lines with the number of a way, and perhaps a file of pixels.
 fn answer(ways: &mut [Way]) -> Outcome<()> {
     let mut output = std::io::stdout().lock();
     for way in &*ways {
-        writeln!(output, "{}\t{:.3}", way.name, way.load.as_secs_f64() * 1e3)?;
+        let (macs, load) = (way.network.multiply_adds(), way.load.as_nanos());
+        writeln!(output, "{}\t{macs}\t{load}", way.name)?;
     }
     writeln!(output, "ready")?;
     output.flush()?;
     for line in std::io::stdin().lock().lines() {
-        let way = &ways[line?.trim().parse::<usize>()?];
-        writeln!(output, "{}", time(way)?.as_nanos())?;
+        let line = line?;
+        let (way, file) = line.split_once(' ').unwrap_or((&line, ""));
+        let way = &mut ways[way.parse::<usize>()?];
+        if file.is_empty() {
+            writeln!(output, "{}", time(way)?.as_nanos())?;
+        } else {
+            let values = fs::read(file)?;
+            way.pixels.values_chw = values
+                .chunks_exact(4)
+                .map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
+                .collect();
+            let outputs = way.network.run(&way.pixels)?;
+            let words: Vec<String> = outputs.iter().map(f32::to_string).collect();
+            writeln!(output, "{}", words.join(" "))?;
+        }
         output.flush()?;
     }
     Ok(())

@@ -15,7 +15,6 @@ only as far as the others leave it there. Needs numpy, faiss-cpu, usearch, turbo
 import argparse
 import csv
 import os
-import platform
 import random
 import subprocess
 import tempfile
@@ -30,6 +29,8 @@ import numpy as np
 import turbovec
 import usearch
 from usearch.index import MetricKind, search as usearch_search
+
+from machine import machine
 
 K = 10
 BATCH = 8
@@ -149,14 +150,6 @@ def peers(rows, queries):
 
         add(f"turbovec {bits}-bit + f32 {n_candidates}", search)
     return methods
-
-
-def machine():
-    model = "unknown CPU"
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
 def main():
