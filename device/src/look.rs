@@ -3,10 +3,11 @@
 //! The one way there: `query`, `serve`, `watch` and every measurement take it, so a time
 //! that was measured is a time that users get.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use eyas_shared::link::bench::Sample;
-use eyas_shared::preprocess::{DecodeError, Limits, decode, prepare};
+use eyas_shared::preprocess::{DecodeError, Limits, Preprocessor};
 use thiserror::Error;
 
 use crate::answer::{Answer, Answerer, Asked, Request, Rerank};
@@ -75,13 +76,16 @@ pub fn plain_request(k: usize) -> Request {
 /// # Errors
 /// [`LookError`] tells whose fault it is.
 pub fn encode(encoder: &Encoder, bytes: &[u8]) -> Result<Encoded, LookError> {
+    // Taken out, not borrowed: what encodes may run another task of this thread meanwhile.
+    let mut preprocessor = PREPROCESSOR.take().unwrap_or_default();
     let started = Instant::now();
-    let samples = decode(bytes, &Limits::DEFAULT)?;
+    preprocessor.decode(bytes, &Limits::DEFAULT)?;
     let decoded = Instant::now();
-    let pixels = prepare(&samples, encoder.preprocess());
+    let pixels = preprocessor.prepare(encoder.preprocess());
     let prepared = Instant::now();
-    let embedding = encoder.encode(&pixels)?;
+    let embedding = encoder.encode(pixels)?;
     let encoded = Instant::now();
+    PREPROCESSOR.set(Some(preprocessor));
     Ok(Encoded {
         embedding,
         sample: Sample {
@@ -91,6 +95,11 @@ pub fn encode(encoder: &Encoder, bytes: &[u8]) -> Result<Encoded, LookError> {
             search: 0,
         },
     })
+}
+
+thread_local! {
+    /// The memory that images pass through; the next image of a thread finds it again.
+    static PREPROCESSOR: Cell<Option<Box<Preprocessor>>> = const { Cell::new(None) };
 }
 
 /// Searches, and judges what was found; `sample` gets what that took.
