@@ -100,7 +100,7 @@ test-aarch64: device-aarch64 ## its tests on three Arm processors, under qemu, a
 	@test -n "$(QEMU)" || { printf 'test-aarch64: %s\nhint: %s\n' \
 	    'qemu-user 10 or newer, which runs programs for Arm, is not installed' \
 	    'Debian 13: `apt-get install qemu-user`; Debian 12: the same from bookworm-backports; or name one: `make test-aarch64 QEMU=PATH`' >&2; exit 2; }
-	$(CARGO) build --release -p eyas-device --bin eyas-device --example material
+	$(CARGO) build --release --workspace --bin eyas-device --example material
 	$(TARGET)/release/examples/material $(TARGET)/material
 	set -e; for cpu in $(AARCH64_CPUS); do printf '\n== %s\n' $$cpu; \
 	    $(aarch64_env) CARGO_TARGET_$(aarch64_name)_RUNNER="$(QEMU) -cpu $$cpu" \
