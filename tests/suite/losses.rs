@@ -16,10 +16,10 @@ const LOSSES_WITH_A_STATE: &str = r#"
     { kind = "structure-similarity", weight = 1.0, sub_spaces = 4, centroids = 8, scale = 10.0, iterations = 5 },
     { kind = "contrastive-representation", weight = 0.1, features = 8, negatives = 16, temperature = 0.07, momentum = 0.5, rate_factor = 1.0 },
     { kind = "knowledge-distillation", weight = 1.0, temperature = 4.0, scale = 32.0 },
-    { kind = "map-hint", weight = 1.0, student = "body.0.add.relu", teacher = "body.2.add.relu", rate_factor = 1.0 },
-    { kind = "variational-information", weight = 0.1, student = "body.1.add.relu", teacher = "body.2.add.relu", variance = 5.0, rate_factor = 1.0 },
-    { kind = "attention-transfer", weight = 10.0, student = "fine.0.add.relu", teacher = "fine.0.add.relu", power = 2 },
-    { kind = "solution-flow", weight = 1.0, student = ["fine.0.add.relu", "body.2.add.relu"], teacher = ["fine.0.add.relu", "body.2.add.relu"] }"#;
+    { kind = "map-hint", weight = 1.0, student = "body.0.relu", teacher = "body.1.relu", rate_factor = 1.0 },
+    { kind = "variational-information", weight = 0.1, student = "body.1.relu", teacher = "body.1.relu", variance = 5.0, rate_factor = 1.0 },
+    { kind = "attention-transfer", weight = 10.0, student = "fine.0.relu", teacher = "fine.0.relu", power = 2 },
+    { kind = "solution-flow", weight = 1.0, student = ["fine.0.relu", "body.1.relu"], teacher = ["fine.0.relu", "body.1.relu"] }"#;
 
 /// A recipe with maps of a network of the student's own architecture.
 fn recipe() -> String {

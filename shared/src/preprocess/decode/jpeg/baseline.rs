@@ -17,7 +17,8 @@ use crate::preprocess::decode::exif::Orientation;
 
 /// Memory of a decoder that is used for many files.
 pub(super) struct Baseline {
-    /// Whether this CPU has AVX2 and BMI2.
+    /// Whether this CPU has AVX2 and BMI2; read on x86-64 alone.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) has_vectors: bool,
     /// The bytes of the scan without stuffing, and [`READ_AHEAD`] more.
     entropy: Vec<u8>,
