@@ -1,7 +1,7 @@
 //! From pixels to embeddings: runs networks stored as ONNX.
 //!
 //! [`Network`] runs any network from one square image to one vector (teachers too): what
-//! [`engine`] knows of it there, the rest in tract. [`Encoder`] is the network of a bundle
+//! `engine` knows of it there, the rest in tract. [`Encoder`] is the network of a bundle
 //! with all that the bundle promises of it. Neither reads image files: pixels come from
 //! [`eyas_shared::preprocess`].
 //!
