@@ -5,11 +5,11 @@ use std::arch::x86_64::{
     _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
     _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_min_ps, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
-    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi16, _mm256_sub_epi32,
-    _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
+    _mm256_unpacklo_epi16,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
@@ -38,20 +38,14 @@ fn load_floats(values: &[f32; 8]) -> __m256 {
 /// Sets the scores of a group to sums times scales, and its hits.
 #[target_feature(enable = "avx2")]
 fn set_group(sums: [__m256i; 2], scales: [__m256; 2], group: usize, tile: &mut Tile) {
-    let scores = [0, 1].map(|half| _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]));
-    set_scores(scores, group, tile);
-}
-
-/// Sets the scores of a group, and its hits.
-#[target_feature(enable = "avx2")]
-fn set_scores(scores: [__m256; 2], group: usize, tile: &mut Tile) {
     let threshold = _mm256_set1_ps(tile.threshold);
     let (halves, _) = tile.scores[group].as_chunks_mut::<8>();
     let mut hits = 0;
     for half in 0..2 {
+        let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]);
         // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-        unsafe { _mm256_storeu_ps(halves[half].as_mut_ptr(), scores[half]) };
-        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores[half], threshold);
+        unsafe { _mm256_storeu_ps(halves[half].as_mut_ptr(), scores) };
+        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores, threshold);
         hits |= _mm256_movemask_ps(reached) << (8 * half);
     }
     tile.hits[group] = hits as u16;
@@ -124,60 +118,34 @@ fn int8_block<const Q: usize>(
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn int2(
     planes: [&[[u8; INT2_BLOCK]]; 2],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
     tile: &mut Tile,
 ) {
-    let biases = query.biases.map(|bias| _mm256_set1_epi32(bias));
-    let query_scale = _mm256_set1_ps(query.scale);
-    let margin = _mm256_set1_ps(query.margin);
-    let threshold = _mm256_set1_ps(tile.threshold);
-    let scores = |sums: __m256i, bias: __m256i, factors: &[[u8; 2]; 8]| {
-        let scales = _mm256_mul_ps(query_scale, widen(factors));
-        _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sums, bias)), scales)
-    };
-    for b in 0..factors[0].len() {
-        let [of_high, of_both] = factors.map(|factors| factors[b].as_chunks::<8>().0);
-        let high = int2_totals(planes[0], b, query);
-        let mut most = [margin; 4];
-        let mut promises = 0;
-        for (quarter, most) in most.iter_mut().enumerate() {
-            let scores = scores(high[quarter], biases[0], &of_high[quarter]);
-            *most = _mm256_add_ps(scores, margin);
-            promises |= _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(*most, threshold));
-        }
-        if promises == 0 {
-            tile.hits[2 * b] = 0;
-            tile.hits[2 * b + 1] = 0;
-            continue;
-        }
-        let low = int2_totals(planes[1], b, query);
-        for half in 0..2 {
-            let of_quarter = |quarter: usize| {
-                let both = _mm256_add_epi32(_mm256_slli_epi32::<1>(high[quarter]), low[quarter]);
-                let scores = scores(both, biases[1], &of_both[quarter]);
-                _mm256_min_ps(scores, most[quarter])
-            };
-            let scores = [of_quarter(2 * half), of_quarter(2 * half + 1)];
-            set_scores(scores, 2 * b + half, tile);
-        }
-    }
-}
-
-/// Sums of the table entries of one plane of block `b`.
-#[target_feature(enable = "avx2")]
-fn int2_totals(units: &[[u8; INT2_BLOCK]], b: usize, query: &Int2Query) -> [__m256i; 4] {
     let columns = query.tables.len();
-    let mut totals = [_mm256_setzero_si256(); 4];
-    for first in (0..columns).step_by(MAX_U16_COLUMNS) {
-        let n_columns = MAX_U16_COLUMNS.min(columns - first);
-        let tables = &query.tables[first..][..n_columns];
-        let sums = int2_sums(&units[b * columns + first..][..n_columns], tables);
-        for (total, sums) in totals.iter_mut().zip(sums) {
-            *total = _mm256_add_epi32(*total, sums);
+    let bias = _mm256_set1_epi32(query.bias);
+    let query_scale = _mm256_set1_ps(query.scale);
+    for (b, factors) in factors.iter().enumerate() {
+        let mut totals = [_mm256_setzero_si256(); 4];
+        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
+            let n_columns = MAX_U16_COLUMNS.min(columns - first);
+            let tables = &query.tables[first..][..n_columns];
+            let start = b * columns + first;
+            let [high, low] = planes.map(|units| int2_sums(&units[start..][..n_columns], tables));
+            for quarter in 0..4 {
+                let sums = _mm256_add_epi32(_mm256_slli_epi32::<1>(high[quarter]), low[quarter]);
+                totals[quarter] = _mm256_add_epi32(totals[quarter], sums);
+            }
+        }
+        let (factors, _) = factors.as_chunks::<8>();
+        for half in 0..2 {
+            let scales = [&factors[2 * half], &factors[2 * half + 1]];
+            let scales = scales.map(|factors| _mm256_mul_ps(query_scale, widen(factors)));
+            let sums = [totals[2 * half], totals[2 * half + 1]];
+            let sums = sums.map(|sums| _mm256_sub_epi32(sums, bias));
+            set_group(sums, scales, 2 * b + half, tile);
         }
     }
-    totals
 }
 
 /// Eight little-endian f16 numbers.

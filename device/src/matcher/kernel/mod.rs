@@ -178,16 +178,14 @@ impl Kernel {
 
     /// Estimates the scores of every row of some blocks of 2-bit codes: twice the sum of the
     /// table entries over the plane of high bits, and that over the plane of low bits, less
-    /// the bias, times the query's scale and the row's factor; but at most what the plane of
-    /// high bits says alone, with a factor of its own, plus the query's margin. So a block
-    /// whose high bits promise nothing needs no look at its low bits.
+    /// the bias, times the query's scale and the row's factor.
     ///
     /// # Panics
     /// If lengths do not fit.
     pub(super) fn int2(
         self,
         planes: [&[u8]; 2],
-        factors: [&[[u8; 2]]; 2],
+        factors: &[[u8; 2]],
         query: &Int2Query,
         tile: &mut Tile,
     ) {
@@ -197,13 +195,9 @@ impl Kernel {
             assert!(rest.is_empty() && units.len().is_multiple_of(columns));
             units
         });
-        let factors = factors.map(|factors| {
-            let (blocks, rest) = factors.as_chunks::<INT2_BLOCK>();
-            assert!(rest.is_empty());
-            blocks
-        });
-        let n_blocks = factors[0].len();
-        assert_eq!(n_blocks, factors[1].len());
+        let (factors, rest) = factors.as_chunks::<INT2_BLOCK>();
+        assert!(rest.is_empty());
+        let n_blocks = factors.len();
         assert!(planes.iter().all(|units| units.len() == columns * n_blocks));
         tile.reset(n_blocks * INT2_BLOCK / GROUP);
         match self {
@@ -321,16 +315,9 @@ const MAX_INT2_CODE: f32 = 15.0;
 pub(super) struct Int2Query {
     tables: Vec<Tables>,
     scale: f32,
-    /// What the bias adds to the high sum, and to twice the high sum and the low sum.
-    biases: [i32; 2],
-    /// How much higher than the high bits say a score may be.
-    margin: f32,
+    /// What the bias adds to twice the high sum and the low sum.
+    bias: i32,
 }
-
-/// [`Int2Query::margin`] of a unit query, times the root of the dimension. The high bits
-/// alone are off by about 0.75 of that root (Gao and Long, SIGMOD 2024, theorem 3.2): this
-/// is three times as much.
-const HIGH_MARGIN: f32 = 2.25;
 
 impl Int2Query {
     /// Quantizes a rotated embedding of 8 components a column.
@@ -349,21 +336,13 @@ impl Int2Query {
         };
         let codes: Vec<i32> = rotated.iter().map(code).collect();
         let nibbles = codes.as_chunks::<4>().0.as_chunks::<2>().0;
-        let norm = eyas_shared::embedding::dot(rotated, rotated).sqrt();
-        let margin = HIGH_MARGIN * norm / (rotated.len() as f32).sqrt();
-        Self::of_tables(
-            nibbles.iter().map(|pair| pair.map(table)).collect(),
-            scale,
-            margin,
-        )
+        Self::of_tables(nibbles.iter().map(|pair| pair.map(table)).collect(), scale)
     }
 
-    fn of_tables(tables: Vec<Tables>, scale: f32, margin: f32) -> Self {
-        let bias = 2 * TABLE_BIAS * tables.len() as i32;
+    fn of_tables(tables: Vec<Tables>, scale: f32) -> Self {
         Self {
             scale,
-            biases: [bias, 3 * bias],
-            margin,
+            bias: 3 * 2 * TABLE_BIAS * tables.len() as i32,
             tables,
         }
     }

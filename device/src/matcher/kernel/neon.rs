@@ -92,40 +92,28 @@ int8_kernel!(int8_dot, "neon,dotprod", dot_add);
 #[target_feature(enable = "neon")]
 pub(super) fn int2(
     planes: [&[[u8; INT2_BLOCK]]; 2],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
     tile: &mut Tile,
 ) {
     let columns = query.tables.len();
-    let totals = |units: &[[u8; INT2_BLOCK]], b: usize| {
-        let mut totals = [0_i32; INT2_BLOCK];
+    for (b, factors) in factors.iter().enumerate() {
+        let mut totals = [[0_i32; INT2_BLOCK]; 2];
         for first in (0..columns).step_by(MAX_U16_COLUMNS) {
             let n_columns = MAX_U16_COLUMNS.min(columns - first);
             let tables = &query.tables[first..][..n_columns];
-            let sums = int2_sums(&units[b * columns + first..][..n_columns], tables);
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                *total += i32::from(sum);
+            for (units, totals) in planes.iter().zip(&mut totals) {
+                let sums = int2_sums(&units[b * columns + first..][..n_columns], tables);
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    *total = total.wrapping_add(i32::from(sum));
+                }
             }
         }
-        totals
-    };
-    for b in 0..factors[0].len() {
-        let factors = factors.map(|factors| &factors[b]);
-        let high = totals(planes[0], b);
-        let promises = |row: usize| {
-            let factor = f16::from_le_bytes(factors[0][row]).to_f32();
-            let score = (high[row] - query.biases[0]) as f32 * (query.scale * factor);
-            score + query.margin >= tile.threshold
-        };
-        if !(0..INT2_BLOCK).any(promises) {
-            tile.hits[2 * b] = 0;
-            tile.hits[2 * b + 1] = 0;
-            continue;
-        }
-        let low = totals(planes[1], b);
+        let [high, low] = &totals;
         let score = |row: usize| {
-            let sums = [high[row], 2 * high[row] + low[row]];
-            super::scalar::int2_score(sums, factors.map(|factors| factors[row]), query)
+            let sum = high[row].wrapping_mul(2).wrapping_add(low[row]);
+            let factor = f16::from_le_bytes(factors[row]).to_f32();
+            sum.wrapping_sub(query.bias) as f32 * (query.scale * factor)
         };
         for half in 0..2 {
             let scores = std::array::from_fn(|row| score(half * GROUP + row));

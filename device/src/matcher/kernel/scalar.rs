@@ -35,37 +35,23 @@ fn int8_product(codes: &[u8; 4], word: &[i8; 4]) -> i32 {
 
 pub(super) fn int2(
     planes: [&[[u8; INT2_BLOCK]]; 2],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
+    factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
     tile: &mut Tile,
 ) {
     let columns = query.tables.len();
-    for b in 0..factors[0].len() {
+    for (b, factors) in factors.iter().enumerate() {
         let blocks = planes.map(|units| &units[b * columns..][..columns]);
-        let factors = factors.map(|factors| &factors[b]);
         let score = |row: usize| {
             let [high, low] = blocks.map(|block| int2_sum(block, query, row));
-            int2_score(
-                [high, 2 * high + low],
-                factors.map(|factors| factors[row]),
-                query,
-            )
+            let factor = f16::from_le_bytes(factors[row]).to_f32();
+            (2 * high + low - query.bias) as f32 * (query.scale * factor)
         };
         for half in 0..2 {
             let scores = std::array::from_fn(|row| score(half * GROUP + row));
             tile.set(2 * b + half, scores);
         }
     }
-}
-
-/// The score of a row with these sums over the high bits and over both.
-pub(super) fn int2_score(sums: [i32; 2], factors: [[u8; 2]; 2], query: &Int2Query) -> f32 {
-    let of = |plane: usize| {
-        let factor = f16::from_le_bytes(factors[plane]).to_f32();
-        (sums[plane] - query.biases[plane]) as f32 * (query.scale * factor)
-    };
-    let (most, score) = (of(0) + query.margin, of(1));
-    if score < most { score } else { most }
 }
 
 fn int2_sum(block: &[[u8; INT2_BLOCK]], query: &Int2Query, row: usize) -> i32 {

@@ -37,10 +37,7 @@ impl Estimates for Int2Scan<'_> {
         let row_bytes = self.codes.columns;
         let planes = { self.codes.planes }
             .map(|plane| &plane[first_row * row_bytes..][..n_rows * row_bytes]);
-        let factors = self
-            .codes
-            .factors
-            .map(|factors| &factors[first_row..][..n_rows]);
+        let factors = &self.codes.factors[1][first_row..][..n_rows];
         for (query, tile) in self.queries.iter().zip(tiles) {
             self.kernel.int2(planes, factors, query, tile);
         }
