@@ -501,3 +501,36 @@ fn multiply_adds_are_those_of_the_definition() {
     let wanted = 64 * (27 * 32 + 9 * 32 * 48 + 9 * 48) + 9 * 48;
     assert_eq!(network.multiply_adds(), wanted);
 }
+
+#[test]
+fn channels_and_lengths_beyond_reason_are_left_to_tract() {
+    let (mut net, image) = Net::new(1, 8);
+    let pixels = net.pixels();
+    let mut map = net.conv(&image, 20, [1, 1, 0]);
+    for _ in 0..40 {
+        map = net.join("Concat", &map.clone(), &map);
+        map.channels %= 1 << 20;
+    }
+    let onnx = net.finish(&map);
+    assert!(Network::load(&onnx, pixels.side, None).is_err());
+
+    let (mut net, image) = Net::new(1, 8);
+    let map = net.conv(&image, 20, [1, 1, 0]);
+    net.graph.initializer.push(pb::TensorProto {
+        name: "lengths".to_owned(),
+        dims: vec![3],
+        data_type: pb::tensor_proto::DataType::Int64 as i32,
+        int64_data: vec![i64::MAX; 3],
+        ..Default::default()
+    });
+    let inputs = [&map.name[..], "lengths"];
+    let mut split = node("Split", &inputs, "a", vec![int("axis", 1)]);
+    split.output.extend(["b".to_owned(), "c".to_owned()]);
+    net.graph.node.push(split);
+    let part = Map {
+        name: "a".to_owned(),
+        ..map
+    };
+    let onnx = net.finish(&part);
+    assert!(Network::load(&onnx, pixels.side, None).is_err());
+}

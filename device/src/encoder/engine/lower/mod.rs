@@ -19,6 +19,9 @@ use constants::Constants;
 /// tract and its limits.
 const MAX_VALUES: usize = 1 << 26;
 
+/// Most channels that are named one by one: concatenations of concatenations double them.
+const MAX_CHANNELS: usize = 1 << 16;
+
 /// A value of the network: height, width, channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Value {
@@ -137,6 +140,7 @@ pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
         flat: HashSet::new(),
         shared: HashSet::new(),
         index_left: MAX_VALUES,
+        weights_left: MAX_VALUES,
         done: vec![false; graph.node.len()],
         graph,
     };
@@ -186,6 +190,8 @@ struct Lowering<'p> {
     shared: HashSet<usize>,
     /// Entries that tables of taps may still have.
     index_left: usize,
+    /// Values that weights may still have: nodes may share a stored tensor, layers do not.
+    weights_left: usize,
     done: Vec<bool>,
 }
 

@@ -6,7 +6,7 @@ use super::super::epilogue::Activation;
 use super::super::lanes::LANES;
 use super::super::window::MAX_TAPS;
 use super::attributes::{float, int, ints, window};
-use super::{Bound, Convolution, IMAGE, Kind, Lowering, MAX_VALUES, Window};
+use super::{Bound, Convolution, IMAGE, Kind, Lowering, MAX_CHANNELS, MAX_VALUES, Window};
 
 impl<'p> Lowering<'p> {
     /// Takes one node; `None` leaves it to tract.
@@ -95,6 +95,7 @@ impl<'p> Lowering<'p> {
             return None;
         }
         self.index(rows.checked_mul(columns)?, n_taps)?;
+        self.weights_left = self.weights_left.checked_sub(weights.values.len())?;
         let bias = self.bias(node.input.get(2), outputs)?;
         let convolution = Convolution {
             window,
@@ -146,6 +147,7 @@ impl<'p> Lowering<'p> {
         if !plain || self.shape(input) != [1, 1, inputs] {
             return None;
         }
+        self.weights_left = self.weights_left.checked_sub(matrix.values.len())?;
         let weights = if transposed {
             matrix.values
         } else {
@@ -334,6 +336,9 @@ impl<'p> Lowering<'p> {
         let mut channels = Vec::new();
         for piece in pieces {
             channels.extend(self.channels_of(piece)?);
+            if channels.len() > MAX_CHANNELS {
+                return None;
+            }
         }
         let map = |value: usize| [self.shape(value)[0], self.shape(value)[1]];
         let first = map(channels.first()?.0);
@@ -411,7 +416,8 @@ impl<'p> Lowering<'p> {
             .iter()
             .map(|len| usize::try_from(*len).ok())
             .collect::<Option<_>>()?;
-        if lengths.len() != n_outputs || lengths.iter().sum::<usize>() != channels.len() {
+        let sum = { lengths.iter() }.try_fold(0_usize, |sum, len| sum.checked_add(*len));
+        if lengths.len() != n_outputs || sum != Some(channels.len()) {
             return None;
         }
         let mut rest = &channels[..];
