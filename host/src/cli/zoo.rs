@@ -29,11 +29,11 @@ pub(super) struct Args {
     /// Architectures; all students (at most 5 M parameters) if none is named.
     names: Vec<String>,
     /// Height and width of the images, in pixels.
-    #[arg(long, default_value_t = 160)]
+    #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u32).range(32..=2048))]
     side: u32,
     /// Components of the embedding.
-    #[arg(long, default_value_t = 128)]
-    dim: usize,
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    dim: u32,
     /// How many times each is run.
     #[arg(long, default_value_t = 50)]
     runs: usize,
@@ -70,7 +70,7 @@ struct Cost {
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let names: Vec<&str> = match args.names.is_empty() {
         false => args.names.iter().map(String::as_str).collect(),
-        true => students(args.dim),
+        true => students(args.dim as usize),
     };
     let progress = Progress::new("measuring", names.len());
     let mut costs = Vec::new();
@@ -102,7 +102,7 @@ fn students(dim: usize) -> Vec<&'static str> {
 }
 
 fn cost(name: &str, args: &Args) -> anyhow::Result<Cost> {
-    let Some(network) = zoo::by_name(name, args.dim) else {
+    let Some(network) = zoo::by_name(name, args.dim as usize) else {
         let known: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         bail!("there is none of this name; there are {}", known.join(", "));
     };
