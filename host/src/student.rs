@@ -285,7 +285,8 @@ fn network(description: &Description) -> Result<Network, String> {
         return Err(format!("`preprocess`: {fault}"));
     }
     let network = zoo::by_name(&description.architecture, dim);
-    let network = network.map(|network| network.with_pooling(description.pooling));
+    let side = description.preprocess.crop as usize;
+    let network = network.map(|it| it.for_side(side).with_pooling(description.pooling));
     network.ok_or_else(|| {
         let known: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         format!(

@@ -56,6 +56,12 @@ pub enum WeightsError {
         /// Which.
         name: String,
     },
+    /// A weight without which the others do not compute what they were trained to.
+    #[error("weight `{name}` has no place in the network: the file is of another architecture")]
+    Foreign {
+        /// Which.
+        name: String,
+    },
     /// A weight of another shape than the network's.
     #[error("weight `{name}` has shape {found:?}, the network needs {expected:?}")]
     Shape {

@@ -71,6 +71,7 @@ fn write_images(path: &Path, images: &[Pixels]) {
 /// A student whose reference is what the device computes in f32, without photographs.
 fn student(architecture: &str) -> TrainedStudent {
     let network = zoo::by_name(architecture, 32).unwrap();
+    let network = network.for_side(SPEC.crop as usize);
     let weights = support::random_weights(&network, 21);
     let (folded, of_folded) = fold::fold(&network, &weights).unwrap();
     let file = onnx::write(&folded, &of_folded, SPEC.crop, Precision::F32, &[]).unwrap();
@@ -138,6 +139,7 @@ fn onnxruntime_and_tract_agree_on_every_exported_file() {
 
     for (name, _) in zoo::ARCHITECTURES {
         let network = zoo::by_name(name, 32).unwrap();
+        let network = network.for_side(SPEC.crop as usize);
         let weights = support::random_weights(&network, 21);
         let (network, weights) = fold::fold(&network, &weights).unwrap();
         for precision in [Precision::F32, Precision::F16, Precision::Int8] {

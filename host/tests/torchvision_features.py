@@ -3,7 +3,8 @@
 On the command line: NAME IMAGES.f32 SIDE WEIGHTS.safetensors. IMAGES.f32 holds n x 3 x SIDE x
 SIDE little-endian f32 values. Writes the state dict to WEIGHTS.safetensors and, for every
 image, four vectors to standard output as f32: the last map's mean, its maximum, their sum,
-and its generalized mean with exponent 3. Without arguments it only says whether it could.
+and its generalized mean with exponent 3. A transformer's class token is a map of one place.
+Without arguments it says what packages it found.
 """
 
 import json
@@ -34,6 +35,15 @@ def randomize(name, model, images):
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
             module.bias.normal_(0.0, 0.1)
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0.0, 0.1)
+    if name == "vit_b_16":
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0.0, 0.1)
+            if name in ("class_token", "encoder.pos_embedding"):
+                parameter.normal_(0.0, 0.5)
 
 
 def last_map(name, model, images):
@@ -43,6 +53,8 @@ def last_map(name, model, images):
         layers = list(model.children())[:-1]
     elif name == "vgg16":
         layers = list(model.features)[:-1]
+    elif name == "vit_b_16":
+        layers = [model, torch.nn.Unflatten(1, (-1, 1, 1))]
     else:
         layers = [model.features]
     return torch.nn.Sequential(*layers)(images)
@@ -75,6 +87,9 @@ def main(name, images, side, weights):
     images = torch.from_numpy(images)
     if name == "mobilenet_v2_035":
         model = torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).eval()
+    elif name == "vit_b_16":
+        model = torchvision.models.vit_b_16(weights=None, image_size=int(side)).eval()
+        model.heads = torch.nn.Identity()
     else:
         model = getattr(torchvision.models, name)(weights=None).eval()
     randomize(name, model, images)
@@ -88,3 +103,5 @@ def main(name, images, side, weights):
 
 if len(sys.argv) > 1:
     main(*sys.argv[1:])
+else:
+    print("torchvision")

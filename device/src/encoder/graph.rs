@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::nn::Softmax;
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::DimLike;
 
@@ -33,6 +34,7 @@ const ALLOWED_OPERATORS: &[&str] = &[
     "DequantizeLinear",
     "Div",
     "Dropout",
+    "Erf",
     "Flatten",
     "Gemm",
     "GlobalAveragePool",
@@ -54,6 +56,7 @@ const ALLOWED_OPERATORS: &[&str] = &[
     "Reshape",
     "Sigmoid",
     "Slice",
+    "Softmax",
     "Split",
     "Sqrt",
     "Squeeze",
@@ -325,6 +328,20 @@ pub(super) fn check_shapes(model: &InferenceModel) -> TractResult<()> {
                 ),
                 None => anyhow::bail!("the shape of `{}` is not known", node.name),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Axes that tract takes as a file says them, before it counts with them.
+pub(super) fn check_axes(model: &TypedModel) -> TractResult<()> {
+    for node in model.nodes() {
+        let Some(Softmax { axes, .. }) = node.op_as() else {
+            continue;
+        };
+        let rank = model.outlet_fact(node.inputs[0])?.rank();
+        if axes.is_empty() || axes.iter().any(|axis| *axis >= rank) {
+            anyhow::bail!("`{}` is a softmax over axes {axes:?} of {rank}", node.name);
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ pub use profile::OperatorTime;
 use remainder::Remainder;
 
 /// Largest ONNX file that is read.
-pub const MAX_ONNX_BYTES: usize = 256 << 20;
+pub const MAX_ONNX_BYTES: usize = 512 << 20;
 
 /// Why a network can not be loaded or run.
 #[derive(Debug, Error)]

@@ -47,7 +47,9 @@ impl Remainder {
             }
             model.analyse(false)?;
             graph::check_shapes(&model)?;
-            model.into_typed()?.into_decluttered()
+            let model = model.into_typed()?;
+            graph::check_axes(&model)?;
+            model.into_decluttered()
         })?;
         let multiply_adds = in_tract("built", || count_multiply_adds(&typed))?;
         let (plan, dim) = in_tract("built", || {

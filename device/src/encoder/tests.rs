@@ -236,15 +236,125 @@ fn tensors_beyond_the_limit_are_refused_before_they_are_allocated() {
     assert!(text.contains("values; at most"), "{text}");
 }
 
+/// The test network with an attention of one head between its activation and its pooling:
+/// four channels of 8 x 8 places, q, k and v the same.
+fn attentive(change: impl FnOnce(&mut tract_onnx::pb::GraphProto)) -> Vec<u8> {
+    onnx_with(5, |graph| {
+        let perm = || vec![ints("perm", &[1, 0])];
+        let tokens = [
+            node("Flatten", &["relu"], "planes", vec![int("axis", 2)]),
+            node("Transpose", &["planes"], "tokens", perm()),
+            node("MatMul", &["tokens", "planes"], "scores", vec![]),
+            node("Softmax", &["scores"], "shares", vec![int("axis", 1)]),
+            node("MatMul", &["shares", "tokens"], "mixed", vec![]),
+            node("Erf", &["mixed"], "active", vec![]),
+            node(
+                "ReduceMean",
+                &["active"],
+                "flat",
+                vec![ints("axes", &[0]), int("keepdims", 1)],
+            ),
+        ];
+        graph.node.splice(2..4, tokens);
+        change(graph);
+    })
+}
+
+#[test]
+fn attention_computes_what_its_formula_says() {
+    let pixels = pixels(1);
+    let found = Network::load(&attentive(|_| ()), SIDE, None).unwrap();
+    let found = found.run(&pixels).unwrap();
+    let relu = Layers::load(&onnx(5), SIDE, &["relu"]).unwrap();
+    let relu = relu.run(&pixels).unwrap().remove(0);
+    let (n, channels) = ((SIDE * SIDE / 4) as usize, CHANNELS as usize);
+    let token = |at: usize| -> Vec<f32> { (0..channels).map(|c| relu[c * n + at]).collect() };
+    let tokens: Vec<Vec<f32>> = (0..n).map(token).collect();
+    let mut pooled = vec![0.0; channels];
+    for query in &tokens {
+        let powers: Vec<f32> = tokens.iter().map(|key| dot(query, key).exp()).collect();
+        let sum: f32 = powers.iter().sum();
+        for (c, pooled) in pooled.iter_mut().enumerate() {
+            let mixed = tokens
+                .iter()
+                .zip(&powers)
+                .map(|(value, power)| value[c] * power / sum);
+            *pooled += erf(mixed.sum::<f32>()) / n as f32;
+        }
+    }
+    let [.., head_w, head_b] = weights(5);
+    for (d, found) in found.iter().enumerate() {
+        let expected = head_b[d] + dot(&head_w[d * channels..][..channels], &pooled);
+        assert!(
+            (found - expected).abs() < SUMMATION,
+            "{found} and {expected}"
+        );
+    }
+}
+
+/// 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x, by Simpson's rule.
+fn erf(x: f32) -> f32 {
+    let (n, x) = (200, f64::from(x));
+    let at = |i: usize| (-(x * i as f64 / n as f64).powi(2)).exp();
+    let share = |i: usize| {
+        if i == 0 || i == n {
+            1.0
+        } else {
+            [2.0, 4.0][i % 2]
+        }
+    };
+    let sum: f64 = (0..=n).map(|i| share(i) * at(i)).sum();
+    (std::f64::consts::FRAC_2_SQRT_PI * sum * x / (3 * n) as f64) as f32
+}
+
+#[test]
+fn hostile_attention_is_refused_without_a_panic() {
+    let text = |onnx: &[u8]| {
+        let err = Network::load(onnx, SIDE, None)
+            .err()
+            .expect("it must be refused");
+        format!("{:#}", anyhow::Error::from(err))
+    };
+    // 142 x 142 tokens, each with every other.
+    let square = attentive(|graph| {
+        let pads = vec![ints("kernel_shape", &[3, 3]), ints("pads", &[64; 4])];
+        graph.node[0].attribute = pads;
+    });
+    let found = text(&square);
+    assert!(found.contains("values; at most"), "{found}");
+    for axis in [-3, 2, i64::MAX, i64::MIN] {
+        let outside = attentive(|graph| graph.node[5].attribute = vec![int("axis", axis)]);
+        let found = text(&outside);
+        assert!(found.contains("softmax over axes"), "{axis}: {found}");
+    }
+    text(&attentive(|graph| {
+        graph.node[4].input[1] = "tokens".to_owned()
+    }));
+    // They would be evaluated while the graph is read, before any shape is checked.
+    for operator in ["Softmax", "Erf"] {
+        let early = onnx_with(5, |graph| {
+            graph
+                .node
+                .insert(0, node(operator, &["conv_b"], "early", vec![]));
+        });
+        assert!(text(&early).contains("only constants"), "{operator}");
+    }
+}
+
 #[test]
 fn every_truncation_and_many_flips_of_a_network_are_survived() {
-    let whole = onnx(5);
+    for whole in [onnx(5), attentive(|_| ())] {
+        survives(&whole);
+    }
+}
+
+fn survives(whole: &[u8]) {
     for len in (0..whole.len()).step_by(3) {
         let _ = Network::load(&whole[..len], SIDE, None).map(|network| network.run(&pixels(1)));
     }
     let mut random = eyas_shared::random::Random::new(5);
     for _ in 0..2000 {
-        let mut damaged = whole.clone();
+        let mut damaged = whole.to_vec();
         let at = random.below(damaged.len());
         damaged[at] = random.bits() as u8;
         let _ = Network::load(&damaged, SIDE, None).map(|network| network.run(&pixels(1)));

@@ -357,7 +357,9 @@ fn learn_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str>
 
 fn weights_hint(err: &WeightsError) -> Option<&'static str> {
     match err {
-        WeightsError::Missing { .. } | WeightsError::Shape { .. } => Some(
+        WeightsError::Missing { .. }
+        | WeightsError::Shape { .. }
+        | WeightsError::Foreign { .. } => Some(
             "these are the weights of another architecture: name a matching file, or change \
              `architecture`",
         ),

@@ -41,6 +41,8 @@ pub(super) enum Command {
       --data photos --dim 128 --out ensemble.teacher
   eyas teacher import squeezenet1_1.safetensors --architecture squeezenet1_1 \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out squeeze.teacher
+  eyas teacher import dinov2_vits14.safetensors --architecture dinov2_vits14 --crop 224 \\
+      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out dinov2.teacher
   eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
   eyas teacher import network.pt --crop 224 --data photos --out script.teacher
   eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher
@@ -298,7 +300,12 @@ fn onnx_of_weights(path: &Path, args: &ImportArgs, side: u32) -> anyhow::Result<
             names()
         )
     })?;
-    let trunk = network.with_pooling(args.pooling.into()).trunk();
+    let pooling: Pooling = args.pooling.into();
+    if pooling != Pooling::Average && !network.pools_places() {
+        bail!("the features of {architecture} are those of its class token: leave --pooling away");
+    }
+    let network = network.for_side(side as usize).with_pooling(pooling);
+    let trunk = network.trunk();
     let given = Weights::read(path)?;
     let weights = zoo::init::start_from(&trunk, &given, 0)
         .with_context(|| format!("weights `{}` for {architecture}", path.display()))?;

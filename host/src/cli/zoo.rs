@@ -106,6 +106,7 @@ fn cost(name: &str, args: &Args) -> anyhow::Result<Cost> {
         let known: Vec<&str> = zoo::ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         bail!("there is none of this name; there are {}", known.join(", "));
     };
+    let network = network.for_side(args.side as usize);
     let weights = init::random_weights(&network, 1);
     let (network, weights) = fold::fold(&network, &weights)?;
     let write = |precision| onnx::write(&network, &weights, args.side, precision, &[]);

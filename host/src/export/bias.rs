@@ -29,7 +29,7 @@ impl InputMeans {
         side: u32,
         images: &[&Pixels],
     ) -> Result<Self, EncodeError> {
-        let sides = network.output_sides(side as usize);
+        let places = network.output_places(side as usize);
         let layers = || network.nodes.iter().filter(|node| is_layer(node));
         let inputs: BTreeSet<&str> = layers().map(|node| input_name(network, node)).collect();
         let names: Vec<&str> = inputs.into_iter().filter(|it| *it != onnx::INPUT).collect();
@@ -43,7 +43,7 @@ impl InputMeans {
                     Some(at) => &values[at],
                     None => &image.values_chw,
                 };
-                let means = means_of_taps(node, input, sides[node.inputs[0]]);
+                let means = means_of_taps(node, input, places[node.inputs[0]].side());
                 let sum = sums.entry(node.name.clone()).or_default();
                 sum.resize(means.len(), 0.0);
                 for (sum, mean) in sum.iter_mut().zip(means) {
@@ -99,15 +99,17 @@ fn input_name<'n>(network: &'n Network, node: &Node) -> &'n str {
 }
 
 /// Mean over all positions of what each tap of a layer sees; zeros where it is padding.
+/// `side` is that of the map that a convolution reads.
 fn means_of_taps(node: &Node, input: &[f32], side: usize) -> Vec<f64> {
-    let Op::Conv {
-        kernel,
-        stride,
-        padding,
-        ..
-    } = node.op
-    else {
-        return input.iter().map(|&x| f64::from(x)).collect();
+    let (kernel, stride, padding) = match node.op {
+        Op::Conv {
+            kernel,
+            stride,
+            padding,
+            ..
+        } => (kernel, stride, padding),
+        Op::Linear { inputs, .. } => return means_of_tokens(input, inputs),
+        _ => return Vec::new(),
     };
     let outputs = (side + 2 * padding).saturating_sub(kernel) / stride + 1;
     // Rows, or columns, under one tap, of all positions that lie inside.
@@ -127,6 +129,18 @@ fn means_of_taps(node: &Node, input: &[f32], side: usize) -> Vec<f64> {
             };
             let sum: f64 = rows.map(sum_of_row).sum();
             means.push(sum / (outputs * outputs) as f64);
+        }
+    }
+    means
+}
+
+/// Mean over the tokens of each channel; a vector is one token.
+fn means_of_tokens(input: &[f32], channels: usize) -> Vec<f64> {
+    let mut means = vec![0.0; channels];
+    let n = (input.len() / channels) as f64;
+    for token in input.chunks_exact(channels) {
+        for (mean, &x) in means.iter_mut().zip(token) {
+            *mean += f64::from(x) / n;
         }
     }
     means
@@ -158,8 +172,8 @@ mod tests {
 
     #[test]
     fn mean_outputs_are_those_of_the_exact_weights() {
-        for name in ["mobilenet_v2", "squeezenet1_1"] {
-            let network = by_name(name, 8).unwrap();
+        for name in ["mobilenet_v2", "squeezenet1_1", "dinov2_vits14"] {
+            let network = by_name(name, 8).unwrap().for_side(SIDE as usize);
             let weights = reference::random_weights(&network, 3);
             let (network, weights) = fold::fold(&network, &weights).unwrap();
             let mut random = Random::new(8);
@@ -179,7 +193,7 @@ mod tests {
 
             let outputs: Vec<_> = images
                 .iter()
-                .map(|image| reference::Tensor::of(&image.values_chw, SIDE as usize))
+                .map(|image| reference::Tensor::of_image(&image.values_chw, SIDE as usize))
                 .map(|image| reference::outputs(&network, &weights, &image))
                 .collect();
             // Each layer on the exact inputs, its output averaged over positions and images.
@@ -187,11 +201,11 @@ mod tests {
                 let mut sums = Vec::new();
                 for outputs in &outputs {
                     let output = reference::evaluate(node, weights, &[&outputs[node.inputs[0]]]);
-                    let area = output.side * output.side;
-                    sums.resize(output.values.len() / area, 0.0);
-                    for (sum, plane) in sums.iter_mut().zip(output.values.chunks_exact(area)) {
-                        *sum += plane.iter().sum::<f64>() / area as f64;
-                    }
+                    let means = output.channel_means();
+                    sums.resize(means.len(), 0.0);
+                    sums.iter_mut()
+                        .zip(means)
+                        .for_each(|(sum, mean)| *sum += mean);
                 }
                 sums
             };

@@ -125,7 +125,7 @@ pub(super) fn cause(
 
 /// The pixels as the interpreter reads them.
 pub(super) fn image(pixels: &Pixels) -> Tensor {
-    Tensor::of(&pixels.values_chw, pixels.side as usize)
+    Tensor::of_image(&pixels.values_chw, pixels.side as usize)
 }
 
 fn is_expected(output: Option<&Tensor>, expected: &[f32]) -> bool {
@@ -183,7 +183,7 @@ fn own_errors(
         if let (Some(found), Some(name)) = (found.remove(&node_idx), counterparts.get(&node_idx)) {
             errors.push(((*name).to_owned(), relative_error(&found, &output.values)));
             if found.len() == output.values.len() {
-                output = Tensor::of(&found, output.side);
+                output = Tensor::of(&found, output.places);
             }
         }
         outputs.push(output);

@@ -188,7 +188,7 @@ mod tests {
         let (network, weights) = chain();
         let scaled = equalized(&network, &weights).unwrap();
         let image = reference::random_pixels(9, &mut Random::new(1));
-        let image = reference::Tensor::of(&image, 9);
+        let image = reference::Tensor::of_image(&image, 9);
         let output = |weights| reference::outputs(&network, weights, &image).pop();
         assert_eq!(
             output(&weights).unwrap().values,

@@ -153,7 +153,7 @@ fn plain_budgets(
     side: usize,
     times: &[OperatorTime],
 ) -> Vec<LayerBudget> {
-    let sides = network.output_sides(side);
+    let places = network.output_places(side);
     let channels = network.output_channels();
     let names: Vec<String> = (0..network.nodes.len())
         .map(|idx| onnx::value_name(network, idx).to_owned())
@@ -170,12 +170,13 @@ fn plain_budgets(
             name: String::new(),
             nodes: vec![node.clone()],
         };
+        let [height, width] = places[layer.last].extents();
         LayerBudget {
             name: names[layer.first].clone(),
             kind: kind(network, layer),
-            shape: [channels[layer.last], sides[layer.last], sides[layer.last]],
+            shape: [channels[layer.last], height, width],
             n_parameters: one.n_parameters(),
-            multiply_adds: node.op.multiply_adds(sides[layer.first]) as u64,
+            multiply_adds: node.op.multiply_adds(places[layer.first].n()) as u64,
             milliseconds: nanos(layer) as f64 / 1e6,
             costs: Vec::new(),
         }

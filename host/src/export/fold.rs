@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn a_folded_network_computes_the_same() {
         for (name, _) in ARCHITECTURES {
-            let network = by_name(name, 16).unwrap();
+            let network = by_name(name, 16).unwrap().for_side(32);
             let weights = reference::random_weights(&network, 5);
             let (folded, folded_weights) = fold(&network, &weights).unwrap();
             assert!(

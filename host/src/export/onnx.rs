@@ -11,7 +11,8 @@
 //! | int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
 //!
 //! [`StoredWeights`] says it weight by weight: a file of int8 may keep some in f16. Biases
-//! stay f32: they are a hundredth of the bytes. Equal arguments give equal bytes.
+//! and what is added to tokens stay f32: they are a hundredth of the bytes. Equal arguments
+//! give equal bytes.
 //! Reading ONNX is the device encoder's business, not done here.
 
 use eyas_shared::bundle::Precision;
@@ -23,11 +24,12 @@ mod channels;
 mod pool;
 #[cfg(test)]
 mod sabotage;
+mod tokens;
 
 use super::ExportError;
 use super::stored::{Data, Rounding, StoredWeight, StoredWeights};
 use crate::weights::Weights;
-use crate::zoo::{Activation, Network, Node, NodeIdx, Op, WeightShape};
+use crate::zoo::{Activation, Network, Node, NodeIdx, Op, Places, WeightShape};
 use pb::attribute_proto::AttributeType;
 use pb::tensor_proto::DataType;
 
@@ -139,8 +141,8 @@ struct Step<'a> {
     node: &'a Node,
     inputs: Vec<String>,
     output: String,
-    /// Height and width of the first input and of the output.
-    sides: [usize; 2],
+    /// Where the first input and the output lie.
+    places: [Places; 2],
 }
 
 /// What the file calls the value that a node computes.
@@ -158,7 +160,7 @@ pub fn value_name(network: &Network, node_idx: NodeIdx) -> &str {
 
 /// The network's nodes behind its input, in order.
 fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
-    let sides = network.output_sides(side);
+    let places = network.output_places(side);
     let name = move |idx: usize| value_name(network, idx).to_owned();
     let nodes = network.nodes.iter().enumerate();
     nodes.filter_map(move |(node_idx, node)| {
@@ -166,7 +168,7 @@ fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
             node,
             inputs: node.inputs.iter().map(|&idx| name(idx)).collect(),
             output: name(node_idx),
-            sides: [sides[*node.inputs.first()?], sides[node_idx]],
+            places: [places[*node.inputs.first()?], places[node_idx]],
         })
     })
 }
@@ -203,8 +205,20 @@ impl Writer<'_> {
             Op::ScaleChannels => self.push("Mul", step.output, step.inputs, Vec::new()),
             Op::SpatialMean => self.push(pool::MEAN, step.output, step.inputs, Vec::new()),
             Op::Concat => self.push("Concat", step.output, step.inputs, vec![int("axis", 1)]),
-            Op::Slice { start, channels } => self.slice(step, [start, start + channels]),
+            Op::Slice { start, channels } => {
+                let [input] = &step.inputs[..] else {
+                    unreachable!("a slice has one input")
+                };
+                self.slice(step.output, input, 1, [start, start + channels]);
+            }
             Op::Shuffle { channels, groups } => self.shuffle(step, channels, groups),
+            Op::Tokens => self.tokens(step),
+            Op::ClassToken { .. } => self.class_token(step)?,
+            Op::Positions { .. } => self.positions(step)?,
+            Op::LayerNorm { epsilon, .. } => self.layer_norm(step, epsilon)?,
+            Op::Attention { channels, heads } => self.attention(step, channels, heads),
+            Op::LayerScale { .. } => self.layer_scale(step)?,
+            Op::FirstToken { channels } => self.first_token(step, channels),
             Op::GlobalPool(pooling) => self.global_pool(step, pooling)?,
             Op::Linear { .. } => self.linear(step)?,
             Op::L2Normalize => self.l2_normalize(step),
@@ -249,7 +263,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Opset 13 has neither ReLU6 nor hard-swish nor SiLU: they are written out.
+    /// Opset 13 has neither ReLU6 nor hard-swish nor SiLU nor GELU: they are written out.
     fn activation(&mut self, step: Step<'_>, activation: Activation) {
         let Step { output, inputs, .. } = step;
         let sixth = || vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
@@ -265,6 +279,7 @@ impl Writer<'_> {
             }
             Activation::HardSwish => self.gated("HardSigmoid", output, inputs, sixth()),
             Activation::Silu => self.gated("Sigmoid", output, inputs, Vec::new()),
+            Activation::Gelu => self.gelu(output, inputs),
         }
     }
 
@@ -438,7 +453,7 @@ mod tests {
     #[test]
     fn tract_computes_what_the_network_says() {
         for (name, _) in ARCHITECTURES {
-            let network = by_name(name, 16).unwrap();
+            let network = by_name(name, 16).unwrap().for_side(SIDE as usize);
             let weights = reference::random_weights(&network, 3);
             let (network, weights) = fold::fold(&network, &weights).unwrap();
             let pixels = reference::random_pixels(SIDE as usize, &mut Random::new(4));

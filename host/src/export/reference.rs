@@ -5,7 +5,10 @@
 //! slower than the device encoder.
 
 use crate::weights::Weights;
-use crate::zoo::{Activation, GEM_MIN, Network, Node, Op, Pooling};
+use crate::zoo::{Activation, GEM_MIN, Network, Node, Op, Places, Pooling};
+
+mod attention;
+mod erf;
 
 #[cfg(test)]
 #[path = "../../tests/support/random_weights.rs"]
@@ -13,22 +16,41 @@ mod weights;
 #[cfg(test)]
 pub(crate) use weights::random_weights;
 
-/// Channels x side x side; components x 1 x 1 after the pooling.
-#[derive(Clone, Debug, Default)]
+/// Channels x side x side of a map, tokens x channels of tokens.
+#[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    /// Height and width.
-    pub(crate) side: usize,
+    /// Where its channels lie.
+    pub(crate) places: Places,
     /// In this order.
     pub(crate) values: Vec<f64>,
 }
 
 impl Tensor {
-    /// Numbers of a map of this height and width.
-    pub(crate) fn of(values: &[f32], side: usize) -> Self {
+    /// Numbers that lie there.
+    pub(crate) fn of(values: &[f32], places: Places) -> Self {
         Self {
-            side,
+            places,
             values: values.iter().map(|&x| f64::from(x)).collect(),
         }
+    }
+
+    /// An image's pixels.
+    pub(crate) fn of_image(pixels_chw: &[f32], side: usize) -> Self {
+        Self::of(pixels_chw, Places::Map { side })
+    }
+
+    /// Mean over the places, channel by channel.
+    #[cfg(test)]
+    pub(crate) fn channel_means(&self) -> Vec<f64> {
+        let (n, n_channels) = (self.places.n(), self.values.len() / self.places.n());
+        let value = |channel: usize, place: usize| match self.places {
+            Places::Map { .. } => self.values[channel * n + place],
+            Places::Tokens { .. } => self.values[place * n_channels + channel],
+        };
+        let sum = |channel| (0..n).map(|place| value(channel, place)).sum::<f64>();
+        (0..n_channels)
+            .map(|channel| sum(channel) / n as f64)
+            .collect()
     }
 }
 
@@ -48,7 +70,7 @@ pub(crate) fn embed(
     pixels_chw: &[f32],
     side: usize,
 ) -> Vec<f32> {
-    let outputs = outputs(network, weights, &Tensor::of(pixels_chw, side));
+    let outputs = outputs(network, weights, &Tensor::of_image(pixels_chw, side));
     let last = outputs.last().unwrap();
     last.values.iter().map(|&x| x as f32).collect()
 }
@@ -76,11 +98,12 @@ pub(crate) fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Te
         values.iter().map(|&x| f64::from(x)).collect()
     };
     let like_input = |values: Vec<f64>| Tensor {
-        side: input.side,
+        places: input.places,
         values,
     };
-    let flat = |values: Vec<f64>| Tensor { side: 1, values };
-    let area = input.side * input.side;
+    let at = |places: Places, values: Vec<f64>| Tensor { places, values };
+    let flat = |values: Vec<f64>| at(Places::Map { side: 1 }, values);
+    let area = input.places.n();
     match node.op {
         Op::Input => unreachable!("the input reads nothing"),
         Op::Conv { bias, .. } => {
@@ -157,9 +180,58 @@ pub(crate) fn evaluate(node: &Node, weights: &Weights, inputs: &[&Tensor]) -> Te
         }
         Op::Linear { inputs: n, .. } => {
             let (rows, bias) = (weight("weight"), weight("bias"));
-            let rows = rows.chunks_exact(n).zip(bias);
-            flat(rows.map(|(row, b)| dot(row, &input.values) + b).collect())
+            let of_token = |token: &[f64]| -> Vec<f64> {
+                let rows = rows.chunks_exact(n).zip(&bias);
+                rows.map(|(row, b)| dot(row, token) + b).collect()
+            };
+            like_input(input.values.chunks_exact(n).flat_map(of_token).collect())
         }
+        Op::Tokens => {
+            let n_channels = input.values.len() / area;
+            let all = (0..area * n_channels).map(|i| (i / n_channels, i % n_channels));
+            let values = all.map(|(place, channel)| input.values[channel * area + place]);
+            at(Places::Tokens { n: area }, values.collect())
+        }
+        Op::ClassToken { .. } => {
+            let mut values = weight("value");
+            values.extend(&input.values);
+            at(Places::Tokens { n: area + 1 }, values)
+        }
+        Op::Positions { .. } => {
+            let positions = weight("value");
+            let pairs = input.values.iter().zip(&positions);
+            like_input(pairs.map(|(a, b)| a + b).collect())
+        }
+        Op::LayerNorm { channels, epsilon } => {
+            let (gain, shift) = (weight("weight"), weight("bias"));
+            let of_token = |token: &[f64]| -> Vec<f64> {
+                let center = mean(token);
+                let squares: Vec<f64> = token.iter().map(|x| (x - center).powi(2)).collect();
+                let deviation = (mean(&squares) + epsilon).sqrt();
+                let affine = gain.iter().zip(&shift);
+                let values = token.iter().zip(affine);
+                let normal = |(x, (gain, shift)): (&f64, (&f64, &f64))| {
+                    (x - center) / deviation * gain + shift
+                };
+                values.map(normal).collect()
+            };
+            like_input(
+                input
+                    .values
+                    .chunks_exact(channels)
+                    .flat_map(of_token)
+                    .collect(),
+            )
+        }
+        Op::Attention { channels, heads } => {
+            like_input(attention::attend(&input.values, channels, heads))
+        }
+        Op::LayerScale { channels } => {
+            let gamma = weight("gamma");
+            let scaled = |(i, x): (usize, &f64)| x * gamma[i % channels];
+            like_input(input.values.iter().enumerate().map(scaled).collect())
+        }
+        Op::FirstToken { channels } => flat(input.values[..channels].to_vec()),
         Op::L2Normalize => {
             let norm = input.values.iter().map(|x| x * x).sum::<f64>().sqrt();
             flat(input.values.iter().map(|x| x / norm.max(1e-12)).collect())
@@ -194,6 +266,7 @@ fn activate(activation: Activation, x: f64) -> f64 {
         Activation::HardSigmoid => hard_sigmoid,
         Activation::Silu => x * sigmoid,
         Activation::Sigmoid => sigmoid,
+        Activation::Gelu => 0.5 * x * (1.0 + erf::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
     }
 }
 
@@ -212,7 +285,7 @@ fn side_of(node: &Node, input: &Tensor) -> usize {
         name: String::new(),
         nodes: vec![image, node],
     };
-    network.output_sides(input.side)[1]
+    network.output_places(input.places.side())[1].side()
 }
 
 /// Rows and columns of the input under the window at `at`; none where it is padding.
@@ -236,14 +309,15 @@ fn slide(
     of_window: impl Fn(&[f64]) -> f64,
 ) -> Tensor {
     let mut values = Vec::new();
-    for plane in input.values.chunks_exact(input.side * input.side) {
+    for plane in input.values.chunks_exact(input.places.n()) {
         for at in 0..side * side {
-            let inside = window(geometry, [at / side, at % side], input.side).flatten();
+            let inside = window(geometry, [at / side, at % side], input.places.side()).flatten();
             let inside: Vec<f64> = inside.map(|idx| plane[idx]).collect();
             values.push(of_window(&inside));
         }
     }
-    Tensor { side, values }
+    let places = Places::Map { side };
+    Tensor { places, values }
 }
 
 /// Every window is copied once and multiplied with all kernels of its group.
@@ -261,7 +335,7 @@ fn convolve(node: &Node, input: &Tensor, kernels: &[f64], bias: &[f64]) -> Tenso
         unreachable!("only convolutions come here")
     };
     let side = side_of(node, input);
-    let area = input.side * input.side;
+    let area = input.places.n();
     let (n_inputs, n_outputs) = (inputs / groups, outputs / groups);
     let n_taps = n_inputs * kernel * kernel;
     let mut values = vec![0.0; outputs * side * side];
@@ -269,7 +343,7 @@ fn convolve(node: &Node, input: &Tensor, kernels: &[f64], bias: &[f64]) -> Tenso
         let taps: Vec<Option<usize>> = window(
             [kernel, stride, padding],
             [at / side, at % side],
-            input.side,
+            input.places.side(),
         )
         .collect();
         for group in 0..groups {
@@ -287,7 +361,8 @@ fn convolve(node: &Node, input: &Tensor, kernels: &[f64], bias: &[f64]) -> Tenso
             }
         }
     }
-    Tensor { side, values }
+    let places = Places::Map { side };
+    Tensor { places, values }
 }
 
 /// In four sums side by side, so that the deep networks take no minutes.

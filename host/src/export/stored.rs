@@ -8,6 +8,7 @@ use half::f16;
 use serde::Serialize;
 
 use super::ExportError;
+use super::bias::is_layer;
 use crate::weights::{Weight, Weights, WeightsError};
 use crate::zoo::{Network, WeightShape};
 
@@ -137,7 +138,8 @@ pub struct StoredWeights(pub BTreeMap<String, StoredWeight>);
 
 impl StoredWeights {
     /// Rounds a network's weights: those of convolutions and linear layers to the
-    /// precision, but for the layers that [`Rounding`] keeps; vectors stay f32. Scales
+    /// precision, but for the layers that [`Rounding`] keeps; vectors stay f32, and so does
+    /// what is added to tokens. Scales
     /// are found as it says; what else it names has been done to the weights before, or is
     /// done to these after.
     ///
@@ -157,9 +159,11 @@ impl StoredWeights {
             };
             for WeightShape { name, shape, .. } in node.weights() {
                 let weight = weights.get(&name, &shape)?;
-                let precision = match shape.len() {
-                    1 => Precision::F32,
-                    _ => precision,
+                let is_rounded = shape.len() > 1 && is_layer(node);
+                let precision = if is_rounded {
+                    precision
+                } else {
+                    Precision::F32
                 };
                 check_range(&name, weight, precision)?;
                 let weight = match precision {

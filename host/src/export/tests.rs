@@ -52,6 +52,7 @@ pub(crate) fn student(architecture: &str, root: &Path) -> TrainedStudent {
 /// The same with weights that were changed before they were embedded with.
 fn student_with(architecture: &str, root: &Path, change: impl Fn(&mut Weights)) -> TrainedStudent {
     let network = zoo::by_name(architecture, 16).unwrap();
+    let network = network.for_side(SPEC.crop as usize);
     let mut weights = reference::random_weights(&network, 11);
     change(&mut weights);
     let embed = |pixels: &preprocess::Pixels| {

@@ -28,7 +28,8 @@ pub(super) struct TorchNetwork {
 
 /// How a network computes in training; evaluation is always f32 with running statistics.
 pub(super) struct InTraining {
-    /// Kind of the convolutions and of what flows between them.
+    /// Kind of the convolutions, of tokens' linear layers and attentions, and of what flows
+    /// between them.
     pub(super) kind: Kind,
     /// Names of the batch norm layers that use and keep their running statistics.
     pub(super) frozen_statistics: BTreeSet<String>,
@@ -86,7 +87,22 @@ fn activate(activation: Activation, input: &Tensor) -> Tensor {
         Activation::HardSigmoid => input.hardsigmoid(),
         Activation::Silu => input.silu(),
         Activation::Sigmoid => input.sigmoid(),
+        Activation::Gelu => input.gelu("none"),
     }
+}
+
+/// softmax(q k^T / sqrt(d)) v in every head: N x T x 3 C to N x T x C. The softmax is f32.
+fn attention(qkv: &Tensor, heads: usize) -> Tensor {
+    let heads = heads as i64;
+    let (n, tokens, channels) = (qkv.size()[0], qkv.size()[1], qkv.size()[2] / 3);
+    let depth = channels / heads;
+    let parts = qkv.view([n, tokens, 3, heads, depth]);
+    let parts = parts.permute([2, 0, 3, 1, 4]);
+    let [q, k, v] = [0, 1, 2].map(|part| parts.select(0, part));
+    let scores = (q / (depth as f64).sqrt()).matmul(&k.transpose(-2, -1));
+    let shares = scores.softmax(-1, Kind::Float).to_kind(v.kind());
+    let heads = shares.matmul(&v).transpose(1, 2);
+    heads.reshape([n, tokens, channels])
 }
 
 /// Global pooling without weights: N x C x H x W to N x C.
@@ -224,11 +240,36 @@ impl TorchNetwork {
                 Op::Shuffle { groups, .. } => input().channel_shuffle(groups as i64),
                 Op::SpatialMean => input().mean_dim(PLANE.as_slice(), true, Kind::Float),
                 Op::ScaleChannels => input() * &outputs[node.inputs[1]],
+                Op::Tokens => input().flatten(2, 3).transpose(1, 2),
+                Op::ClassToken { channels } => {
+                    let n = input().size()[0];
+                    let token = weight("value").to_kind(input().kind());
+                    let token = token.expand([n, 1, channels as i64], false);
+                    Tensor::cat(&[&token, input()], 1)
+                }
+                Op::Positions { .. } => input() + weight("value"),
+                Op::LayerNorm { channels, epsilon } => input().to_kind(Kind::Float).layer_norm(
+                    [channels as i64],
+                    Some(weight("weight")),
+                    Some(weight("bias")),
+                    epsilon,
+                    false,
+                ),
+                Op::Attention { heads, .. } => attention(input(), heads),
+                Op::LayerScale { .. } => input() * weight("gamma"),
+                Op::FirstToken { .. } => input().select(1, 0).unsqueeze(-1).unsqueeze(-1),
                 Op::GlobalPool(Pooling::Gem) => gem(&input().to_kind(Kind::Float), weight("p")),
                 Op::GlobalPool(pooling) => pool(pooling, input()),
-                Op::Linear { .. } => input()
-                    .to_kind(Kind::Float)
-                    .linear(weight("weight"), Some(weight("bias"))),
+                // Of tokens as precise as a convolution, of the embedding f32.
+                Op::Linear { .. } => {
+                    let kind = match input().dim() {
+                        3 => kind,
+                        _ => Kind::Float,
+                    };
+                    let [input, weight, bias] = [input(), weight("weight"), weight("bias")]
+                        .map(|tensor| tensor.to_kind(kind));
+                    input.linear(&weight, Some(&bias))
+                }
                 Op::L2Normalize => break,
             };
             outputs.push(output);
@@ -281,6 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn every_weight_of_a_transformer_learns_in_either_precision() {
+        let side = 28;
+        let network = zoo::by_name("dinov2_vits14", 8).unwrap().for_side(side);
+        let weights = zoo::init::random_weights(&network, 5);
+        tch::manual_seed(1);
+        let images = Tensor::randn([2, 3, side as i64, side as i64], (Kind::Float, Device::Cpu));
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut network = TorchNetwork::new(network.clone(), &weights, Device::Cpu).unwrap();
+            network.training.kind = kind;
+            let output = network.head_output(&images, Mode::Train);
+            assert_eq!(output.kind(), Kind::Float);
+            output.square().sum(Kind::Float).backward();
+            for (name, tensor) in &network.tensors {
+                let largest = tensor.grad().abs().max().double_value(&[]);
+                assert!(
+                    largest > 0.0 && largest.is_finite(),
+                    "{kind:?} {name}: {largest}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn libtorch_computes_what_the_network_says() {
         use crate::export::reference;
         use eyas_shared::random::Random;
@@ -291,9 +355,11 @@ mod tests {
             "mobilenet_v2",
             "shufflenet_v2_x0_5",
             "eyas-xs",
+            "dinov2_vits14",
         ] {
             for pooling in Pooling::ALL {
-                let network = zoo::by_name(name, 16).unwrap().with_pooling(pooling);
+                let network = zoo::by_name(name, 16).unwrap().for_side(side);
+                let network = network.with_pooling(pooling);
                 let weights = reference::random_weights(&network, 5);
                 let pixels = reference::random_pixels(side, &mut Random::new(4));
                 let expected = reference::embed(&network, &weights, &pixels, side);

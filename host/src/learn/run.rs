@@ -221,7 +221,9 @@ pub(super) fn teacher_network(inputs: &Inputs<'_>) -> Result<Option<TorchNetwork
             "the recipe names one, but no weights are given".into(),
         )),
         (Some(trunk), Some(weights)) => {
-            let network = TorchNetwork::new(trunk, weights, inputs.compute.device);
+            let weights = zoo::init::start_from(&trunk, weights, inputs.recipe.seed)
+                .map_err(|err| faulty(err.to_string()))?;
+            let network = TorchNetwork::new(trunk, &weights, inputs.compute.device);
             network.map(Some).map_err(|err| faulty(err.to_string()))
         }
     }

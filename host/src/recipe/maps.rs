@@ -26,7 +26,8 @@ impl Recipe {
     pub fn teacher_trunk(&self) -> Option<Network> {
         let architecture = self.teacher_network.as_deref()?;
         // The head is left away, whatever its size.
-        zoo::by_name(architecture, 1).map(|network| network.trunk())
+        let network = zoo::by_name(architecture, 1)?;
+        Some(network.for_side(self.input.crop as usize).trunk())
     }
 
     /// What is wrong with the teacher's network or the nodes that are compared.

@@ -200,6 +200,7 @@ impl Recipe {
     #[must_use]
     pub fn network(&self) -> Option<zoo::Network> {
         let network = zoo::by_name(&self.architecture, self.dim.max(1))?;
+        let network = network.for_side(self.input.crop as usize);
         Some(network.with_pooling(self.pooling))
     }
 
@@ -214,6 +215,12 @@ impl Recipe {
         };
         if let Some(fault) = self.freeze_fault(&network) {
             return Some(fault);
+        }
+        if self.pooling != zoo::Pooling::Average && !network.pools_places() {
+            return Some(format!(
+                "pooling: the features of `{}` are those of its class token: set it to average",
+                self.architecture
+            ));
         }
         if let Some(fault) = self.input.fault() {
             return Some(format!("input: {fault}"));

@@ -112,6 +112,12 @@ impl Builder {
         self.push(name, op, &[from])
     }
 
+    /// Linear layer of a vector, or of every token.
+    pub(super) fn linear(&mut self, name: &str, outputs: usize, from: NodeIdx) -> NodeIdx {
+        let inputs = self.channels[from];
+        self.push(name, Op::Linear { inputs, outputs }, &[from])
+    }
+
     pub(super) fn activate(&mut self, activation: Activation, from: NodeIdx) -> NodeIdx {
         let name = format!("{}.{}", self.nodes[from].name, activation.suffix());
         self.push(name, Op::Activation(activation), &[from])
@@ -175,11 +181,7 @@ impl Builder {
     /// Global average pool, linear head, unit length.
     pub(super) fn finish(mut self, name: &str, dim: usize, from: NodeIdx) -> Network {
         let pooled = self.push(POOL, Op::GlobalPool(Pooling::Average), &[from]);
-        let head = Op::Linear {
-            inputs: self.channels[pooled],
-            outputs: dim,
-        };
-        let head = self.push(HEAD, head, &[pooled]);
+        let head = self.linear(HEAD, dim, pooled);
         self.push("embedding", Op::L2Normalize, &[head]);
         Network {
             name: name.to_owned(),

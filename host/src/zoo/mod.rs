@@ -7,6 +7,7 @@
 use thiserror::Error;
 
 mod op;
+mod places;
 
 mod builder;
 mod eyas;
@@ -16,10 +17,13 @@ mod resnet;
 mod shufflenet;
 mod squeezenet;
 mod vgg;
+mod vit;
 
 pub mod init;
+mod positions;
 
 pub use op::{Activation, GEM_MIN, GEM_START, Op, Pooling};
+pub use places::Places;
 
 /// A network as a list of nodes in order of evaluation; the last one is the output.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,9 +71,9 @@ pub struct WeightShape {
 
 /// Names of all architectures, with what they are for.
 ///
-/// Counts of parameters are of what is exported, without the head. Names with an underscore, `resnetN` and
-/// `vgg16` carry torchvision's weight names.
-pub const ARCHITECTURES: [(&str, &str); 20] = [
+/// Counts of parameters are of what is exported, without the head. Names with an underscore
+/// but for `dinov2_...`, `resnetN` and `vgg16` carry torchvision's weight names.
+pub const ARCHITECTURES: [(&str, &str); 23] = [
     (
         "eyas-xs",
         "dense student for small inputs, 0.3 M parameters",
@@ -132,10 +136,20 @@ pub const ARCHITECTURES: [(&str, &str); 20] = [
         "vgg16",
         "teacher of AML, 14.7 M parameters; without its last pooling, no batch norm",
     ),
+    ("vit_b_16", "transformer teacher, 85.8 M parameters"),
+    (
+        "dinov2_vits14",
+        "transformer teacher, 22.1 M parameters; weight names of DINOv2's checkpoints",
+    ),
+    (
+        "dinov2_vitb14",
+        "transformer teacher, 86.6 M parameters; weight names of DINOv2's checkpoints",
+    ),
 ];
 
 /// The architecture of this name with an embedding of `dim` components. It pools by the
-/// mean; [`Network::with_pooling`] changes that.
+/// mean; [`Network::with_pooling`] changes that. Whoever knows the side of the images says it
+/// to [`Network::for_side`].
 #[must_use]
 pub fn by_name(name: &str, dim: usize) -> Option<Network> {
     Some(match name {
@@ -151,6 +165,8 @@ pub fn by_name(name: &str, dim: usize) -> Option<Network> {
         "resnet18" | "resnet34" | "resnet50" | "resnet101" => resnet::network(name, dim),
         "bninception" => inception::network(dim),
         "vgg16" => vgg::network(dim),
+        "vit_b_16" => vit::vit_b_16(dim),
+        "dinov2_vits14" | "dinov2_vitb14" => vit::dinov2(name, dim),
         _ => return None,
     })
 }
@@ -180,6 +196,20 @@ pub enum SideFault {
         node: String,
         /// Sides of two of its inputs.
         sides: [usize; 2],
+        /// Side of the image.
+        image: usize,
+    },
+    /// Learned positions for images of another side.
+    #[error(
+        "`{node}` holds {positions} positions, but images of {image} pixels a side have {tokens} tokens: the network was made for another side"
+    )]
+    Positions {
+        /// The node.
+        node: String,
+        /// Positions that it holds.
+        positions: usize,
+        /// Tokens that it reads.
+        tokens: usize,
         /// Side of the image.
         image: usize,
     },
@@ -215,6 +245,27 @@ impl Network {
         self
     }
 
+    /// The same network for images of `side` x `side`: with as many learned positions as
+    /// there are tokens. Networks without tokens read any side as they are.
+    #[must_use]
+    pub fn for_side(mut self, side: usize) -> Self {
+        let places = self.output_places(side);
+        for (node, places) in self.nodes.iter_mut().zip(places) {
+            if let Op::Positions { tokens, .. } = &mut node.op {
+                *tokens = places.n();
+            }
+        }
+        self
+    }
+
+    /// Whether there is something to pool: of a class token every pooling but the mean would
+    /// make something else.
+    #[must_use]
+    pub fn pools_places(&self) -> bool {
+        let pooled = self.nodes[self.pool_idx()].inputs[0];
+        !matches!(self.nodes[pooled].op, Op::FirstToken { .. })
+    }
+
     /// The network up to its pooled features, scaled to unit length: what a backbone gives
     /// without a head of its own.
     #[must_use]
@@ -248,7 +299,11 @@ impl Network {
     pub fn map_channels(&self, name: &str) -> Option<usize> {
         let before_pool = &self.nodes[..self.pool_idx()];
         let node_idx = before_pool.iter().position(|node| node.name == name)?;
-        Some(self.output_channels()[node_idx])
+        let is_map = matches!(
+            self.output_places(MIN_SIDE as usize)[node_idx],
+            Places::Map { .. }
+        );
+        is_map.then(|| self.output_channels()[node_idx])
     }
 
     /// Every weight in order of the nodes.
@@ -266,40 +321,52 @@ impl Network {
             .sum()
     }
 
-    /// Multiply-adds of convolutions and linear layers for one image of `side` x `side`.
+    /// Multiply-adds of convolutions, linear layers and attentions for one image of `side` x
+    /// `side`.
     #[must_use]
     pub fn multiply_adds(&self, side: usize) -> u64 {
-        let sides = self.output_sides(side);
-        let of_node = |(node, side): (&Node, usize)| node.op.multiply_adds(side) as u64;
-        self.nodes.iter().zip(sides).map(of_node).sum()
+        let places = self.output_places(side);
+        let of_node = |(node, places): (&Node, Places)| node.op.multiply_adds(places.n()) as u64;
+        self.nodes.iter().zip(places).map(of_node).sum()
     }
 
     /// Whether it can read images of `side` x `side`: every window fits into what it slides
-    /// over, and maps that are joined have one size.
+    /// over, maps that are joined have one size, and every token has a position.
     ///
     /// # Errors
     /// [`SideFault`] names the first node that can not work.
     pub fn check_side(&self, side: usize) -> Result<(), SideFault> {
-        let sides = self.output_sides(side);
+        let places = self.output_places(side);
         for node in &self.nodes {
             let Some(&first) = node.inputs.first() else {
                 continue;
             };
+            let input = places[first];
             if let Some((window, padding)) = node.op.least_window()
-                && sides[first] + 2 * padding < window
+                && input.side() + 2 * padding < window
             {
                 return Err(SideFault::TooSmall {
                     node: node.name.clone(),
                     window,
-                    input: sides[first] + 2 * padding,
+                    input: input.side() + 2 * padding,
+                });
+            }
+            if let Op::Positions { tokens, .. } = node.op
+                && tokens != input.n()
+            {
+                return Err(SideFault::Positions {
+                    node: node.name.clone(),
+                    positions: tokens,
+                    tokens: input.n(),
+                    image: side,
                 });
             }
             let joins = matches!(node.op, Op::Add | Op::Concat);
-            let other = node.inputs.iter().find(|&&idx| sides[idx] != sides[first]);
+            let other = node.inputs.iter().find(|&&idx| places[idx] != input);
             if let (true, Some(&other)) = (joins, other) {
                 return Err(SideFault::Differ {
                     node: node.name.clone(),
-                    sides: [sides[first], sides[other]],
+                    sides: [input.side(), places[other].side()],
                     image: side,
                 });
             }
@@ -307,16 +374,16 @@ impl Network {
         Ok(())
     }
 
-    /// Height and width of every node's output for an image of `side` x `side`; 1 after
-    /// the pooling.
+    /// Where every node's output lies for an image of `side` x `side`.
     #[must_use]
-    pub fn output_sides(&self, side: usize) -> Vec<usize> {
-        let mut sides: Vec<usize> = Vec::with_capacity(self.nodes.len());
+    pub fn output_places(&self, side: usize) -> Vec<Places> {
+        let mut places: Vec<Places> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let input = node.inputs.first().map_or(side, |&input| sides[input]);
-            sides.push(node.op.output_side(input));
+            let image = Places::Map { side };
+            let input = node.inputs.first().map_or(image, |&input| places[input]);
+            places.push(node.op.output_places(input));
         }
-        sides
+        places
     }
 }
 
@@ -338,7 +405,7 @@ impl Node {
         match self.op {
             Op::Input => 3,
             Op::Conv { outputs, .. } | Op::Linear { outputs, .. } => outputs,
-            Op::Slice { channels, .. } => channels,
+            Op::Slice { channels, .. } | Op::Attention { channels, .. } => channels,
             Op::Concat => of_inputs.sum(),
             _ => of_inputs.next().unwrap_or_default(),
         }
@@ -377,7 +444,7 @@ mod tests {
     fn counts_agree_with_published_ones() {
         // Parameters and input components of the published classifier, as torchvision's
         // documentation of its weights lists the former; Cadene's port for BN-Inception.
-        let published: [(&str, u64, &[u64]); 15] = [
+        let published: [(&str, u64, &[u64]); 18] = [
             ("squeezenet1_1", 1_235_496, &[512, 1000]),
             ("mobilenet_v2", 3_504_872, &[1280, 1000]),
             ("shufflenet_v2_x0_5", 1_366_792, &[1024, 1000]),
@@ -393,6 +460,10 @@ mod tests {
             ("resnet101", 44_549_160, &[2048, 1000]),
             ("vgg16", 138_357_544, &[512 * 7 * 7, 4096, 4096, 1000]),
             ("bninception", 11_295_240, &[1024, 1000]),
+            ("vit_b_16", 86_567_656, &[768, 1000]),
+            // Checkpoints of DINOv2 without classifier, and without the mask token.
+            ("dinov2_vits14", 22_056_576 - 384, &[]),
+            ("dinov2_vitb14", 86_580_480 - 768, &[]),
         ];
         for (name, all, classifier) in published {
             let layers = classifier.windows(2);
@@ -420,6 +491,7 @@ mod tests {
             ("resnet18", 224, 1.81),
             ("resnet50", 224, 4.09),
             ("resnet101", 224, 7.80),
+            ("vit_b_16", 224, 17.56),
         ];
         for (name, side, billions) in published {
             let found = by_name(name, 1000).unwrap().multiply_adds(side) as f64 / 1e9;
@@ -452,8 +524,8 @@ mod tests {
     #[test]
     fn every_architecture_reads_the_smallest_and_the_usual_sides() {
         for (name, _) in ARCHITECTURES {
-            let network = by_name(name, 8).unwrap();
             for side in [MIN_SIDE as usize, 64, 96, 128, 160, 192, 224, 256, 448] {
+                let network = by_name(name, 8).unwrap().for_side(side);
                 assert_eq!(network.check_side(side), Ok(()), "{name} {side}");
             }
         }
@@ -461,6 +533,29 @@ mod tests {
         let message = network.check_side(40).unwrap_err().to_string();
         let parts = ["`inception_3c_output`", "3 and 2", "multiple of 32"];
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+
+    #[test]
+    fn positions_belong_to_a_side() {
+        let network = by_name("dinov2_vits14", 8).unwrap();
+        assert_eq!(network.check_side(518), Ok(()));
+        let message = network.check_side(224).unwrap_err().to_string();
+        let parts = ["`pos_embed` holds 1370", "224 pixels", "257 tokens"];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        let network = network.for_side(224);
+        assert_eq!(network.check_side(224), Ok(()));
+        // A border of 6 pixels holds no whole patch.
+        assert_eq!(network.check_side(230), Ok(()));
+    }
+
+    #[test]
+    fn tokens_are_no_maps_and_a_class_token_is_not_pooled() {
+        let network = by_name("vit_b_16", 8).unwrap();
+        assert_eq!(network.map_channels("conv_proj"), Some(768));
+        assert_eq!(network.map_channels("conv_proj.tokens"), None);
+        assert_eq!(network.map_channels("encoder.ln"), None);
+        assert!(!network.pools_places());
+        assert!(by_name("resnet18", 8).unwrap().pools_places());
     }
 
     #[test]
@@ -479,7 +574,8 @@ mod tests {
             (pool(2, 2, 1), 3, 2),
             (pool(2, 2, 1), 4, 3),
         ] {
-            assert_eq!(op.output_side(side), expected, "{op:?} of {side}");
+            let found = op.output_places(Places::Map { side });
+            assert_eq!(found.side(), expected, "{op:?} of {side}");
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Places;
+
 /// What a node computes. Tensors are N x C x H x W up to the global pooling, N x C after
-/// it.
+/// it; where a network works with tokens, they are N x T x C from [`Tokens`](Self::Tokens)
+/// to [`FirstToken`](Self::FirstToken).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     /// The image, N x 3 x side x side.
@@ -79,9 +82,53 @@ pub enum Op {
     SpatialMean,
     /// N x C x H x W times N x C x 1 x 1: every channel scaled by a number of its own.
     ScaleChannels,
+    /// The places of a map as tokens, row by row: N x C x H x W to N x HW x C.
+    Tokens,
+    /// One learned token before the others: N x T x C to N x (1 + T) x C; weight
+    /// `NAME.value` of shape `[1, 1, channels]`.
+    ClassToken {
+        /// Channels.
+        channels: usize,
+    },
+    /// A learned vector added to each token; weight `NAME.value` of shape
+    /// `[1, tokens, channels]`. The only operation that knows the side of the image: see
+    /// [`Network::for_side`](super::Network::for_side).
+    Positions {
+        /// Channels.
+        channels: usize,
+        /// Tokens, the class token included.
+        tokens: usize,
+    },
+    /// Every token by itself shifted to mean 0 and scaled to variance 1 (that of all its
+    /// channels, not n - 1), then times `NAME.weight` plus `NAME.bias`.
+    LayerNorm {
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// softmax(q k^T / sqrt(d)) v in `heads` equal parts of the channels, each of d. The
+    /// input is q, k and v beside each other: N x T x 3 C to N x T x C.
+    Attention {
+        /// Channels of the output.
+        channels: usize,
+        /// Parts; a divisor of `channels`.
+        heads: usize,
+    },
+    /// Every channel times a number of its own, `NAME.gamma` (layer scale).
+    LayerScale {
+        /// Channels.
+        channels: usize,
+    },
+    /// The first token as a map of one place: N x T x C to N x C x 1 x 1.
+    FirstToken {
+        /// Channels.
+        channels: usize,
+    },
     /// From a map to one vector: N x C x H x W to N x C.
     GlobalPool(Pooling),
-    /// x W^T + b; weight `[outputs, inputs]`, bias `[outputs]`.
+    /// x W^T + b for a vector, or for each token; weight `[outputs, inputs]`, bias
+    /// `[outputs]`.
     Linear {
         /// Input components.
         inputs: usize,
@@ -107,6 +154,9 @@ pub enum Activation {
     Silu,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
+    /// x (1 + erf(x / sqrt(2))) / 2 (Hendrycks and Gimpel, 2016), not its approximation by
+    /// tanh.
+    Gelu,
 }
 
 impl Activation {
@@ -118,6 +168,7 @@ impl Activation {
             Self::HardSigmoid => "hard_sigmoid",
             Self::Silu => "silu",
             Self::Sigmoid => "sigmoid",
+            Self::Gelu => "gelu",
         }
     }
 }
@@ -150,9 +201,10 @@ pub const GEM_MIN: f32 = 1e-6;
 pub const GEM_START: f32 = 3.0;
 
 impl Op {
-    /// Height and width of the output for an input of `side` x `side`.
-    pub(super) fn output_side(self, side: usize) -> usize {
-        match self {
+    /// Where the output lies for an input that lies there.
+    pub(super) fn output_places(self, input: Places) -> Places {
+        let side = input.side();
+        let side = match self {
             Self::Conv {
                 kernel,
                 stride,
@@ -179,9 +231,12 @@ impl Op {
                     span / stride + 1
                 }
             }
-            Self::SpatialMean | Self::GlobalPool(_) => 1,
-            _ => side,
-        }
+            Self::SpatialMean | Self::FirstToken { .. } | Self::GlobalPool(_) => 1,
+            Self::Tokens => return Places::Tokens { n: input.n() },
+            Self::ClassToken { .. } => return Places::Tokens { n: input.n() + 1 },
+            _ => return input,
+        };
+        Places::Map { side }
     }
 
     /// The smallest padded side that the operation's window slides over, and the padding.
@@ -206,10 +261,10 @@ impl Op {
         }
     }
 
-    /// Multiply-adds for an output of `side` x `side`: those of convolutions and linear
-    /// layers.
+    /// Multiply-adds for an output at so many places: those of convolutions, linear layers
+    /// and the two products of an attention.
     #[must_use]
-    pub fn multiply_adds(self, side: usize) -> usize {
+    pub fn multiply_adds(self, n_places: usize) -> usize {
         match self {
             Self::Conv {
                 inputs,
@@ -217,8 +272,9 @@ impl Op {
                 kernel,
                 groups,
                 ..
-            } => inputs / groups * outputs * kernel * kernel * side * side,
-            Self::Linear { inputs, outputs } => inputs * outputs,
+            } => inputs / groups * outputs * kernel * kernel * n_places,
+            Self::Linear { inputs, outputs } => inputs * outputs * n_places,
+            Self::Attention { channels, .. } => 2 * channels * n_places * n_places,
             _ => 0,
         }
     }
@@ -251,6 +307,15 @@ impl Op {
                 ("weight", vec![outputs, inputs], true),
                 ("bias", vec![outputs], true),
             ],
+            Self::LayerNorm { channels, .. } => vec![
+                ("weight", vec![channels], true),
+                ("bias", vec![channels], true),
+            ],
+            Self::LayerScale { channels } => vec![("gamma", vec![channels], true)],
+            Self::ClassToken { channels } => vec![("value", vec![1, 1, channels], true)],
+            Self::Positions { channels, tokens } => {
+                vec![("value", vec![1, tokens, channels], true)]
+            }
             Self::GlobalPool(Pooling::Gem) => vec![("p", vec![1], true)],
             _ => Vec::new(),
         }

@@ -11,7 +11,7 @@ pub(crate) fn random_weights(network: &crate::zoo::Network, seed: u64) -> crate:
         let fan_in = n / shape.shape[0];
         let he = (2.0 / fan_in as f64).sqrt();
         let mut draw = || match (suffix, shape.shape.len()) {
-            ("weight", 1) => random.range(0.5, 1.5),
+            ("weight" | "gamma", 1) => random.range(0.5, 1.5),
             ("weight", _) => he * random.normal(),
             ("running_var", _) => random.range(0.3, 3.0),
             ("p", _) => random.range(2.0, 4.0),

@@ -3,19 +3,24 @@
 use super::{DataType, Step, Writer, ints};
 
 impl Writer<'_> {
-    /// The channels of `[start, end)`.
-    pub(super) fn slice(&mut self, step: Step<'_>, [start, end]: [usize; 2]) {
-        let name = &step.node.name;
-        let bounds = [("start", start), ("end", end), ("axis", 1)]
-            .map(|(part, value)| self.integers(format!("{name}.{part}"), &[value]));
-        let inputs = step.inputs.into_iter().chain(bounds).collect();
-        self.push("Slice", step.output, inputs, Vec::new());
+    /// What lies in `[start, end)` of an axis.
+    pub(super) fn slice(
+        &mut self,
+        output: String,
+        input: &str,
+        axis: usize,
+        [start, end]: [usize; 2],
+    ) {
+        let bounds = [("start", start), ("end", end), ("axis", axis)]
+            .map(|(part, value)| self.integers(format!("{output}.{part}"), &[value]));
+        let inputs = std::iter::once(input.to_owned()).chain(bounds).collect();
+        self.push("Slice", output, inputs, Vec::new());
     }
 
     /// Channels as rows of a table with one row per group, which is then read by columns.
     pub(super) fn shuffle(&mut self, step: Step<'_>, channels: usize, groups: usize) {
         let name = &step.node.name;
-        let [side, _] = step.sides;
+        let side = step.places[0].side();
         let table = [1, groups, channels / groups, side * side];
         let map = [1, channels, side, side];
         let shapes = [("table", &table), ("map", &map)];
@@ -27,6 +32,12 @@ impl Writer<'_> {
         let order = vec![ints("perm", &[0, 2, 1, 3])];
         self.push("Transpose", columns.clone(), vec![rows], order);
         self.push("Reshape", step.output, vec![columns, map], Vec::new());
+    }
+
+    /// Values under another shape.
+    pub(super) fn reshape(&mut self, output: String, input: String, shape: &[usize]) {
+        let shape = self.integers(format!("{output}.shape"), shape);
+        self.push("Reshape", output, vec![input, shape], Vec::new());
     }
 
     /// Stores whole numbers; their name.

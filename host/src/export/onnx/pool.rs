@@ -2,7 +2,7 @@
 
 use super::{Step, Writer, int, ints};
 use crate::export::ExportError;
-use crate::zoo::{GEM_MIN, Node, Pooling};
+use crate::zoo::{GEM_MIN, Node, Places, Pooling};
 
 /// ONNX's operator for the mean over height and width.
 pub(super) const MEAN: &str = "GlobalAveragePool";
@@ -15,7 +15,7 @@ impl Writer<'_> {
     /// counts as minus infinity in a maximum: readers disagree about `ceil_mode`, not
     /// about that.
     pub(super) fn max_pool(&mut self, step: Step<'_>, [kernel, stride, padding]: [usize; 3]) {
-        let [input, output] = step.sides;
+        let [input, output] = step.places.map(Places::side);
         let overhang = ((output - 1) * stride + kernel).saturating_sub(input + 2 * padding);
         let after = padding + overhang;
         let attributes = vec![
