@@ -89,3 +89,98 @@ fn a_file_that_is_no_torchscript_is_refused_before_anything_is_written() {
     }
     assert!(!folder.path().join("out.teacher").exists());
 }
+
+#[test]
+fn one_network_at_several_sizes_is_one_teacher() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let weights = world.at("run/student.safetensors");
+    let shelves = world.at("shelves");
+    let import = |file: &str, scales: &str, out: &str| {
+        let words = ["teacher", "import", file, "--scales", scales, "--out", out];
+        let pixels = ["--resize", "64", "--crop", "64", "--no-projection"];
+        let rest = ["--data", &shelves, "--architecture", "eyas-xs"];
+        run("eyas", [&words[..], &pixels, &rest].concat())
+    };
+    let (one, three) = (at("one.teacher"), at("three.teacher"));
+    assert_eq!(import(&weights, "1", &one).code, Some(0));
+    assert_eq!(import(&weights, "1,0.75,0.5", &three).code, Some(0));
+    let (plain, averaged) = (info(&one), info(&three));
+    assert_eq!(averaged["averaged"], serde_json::json!([3]));
+    assert_eq!(averaged["dim"], plain["dim"]);
+    let crops = averaged["members"].as_array().unwrap().iter();
+    let crops: Vec<&Value> = crops.map(|member| &member["preprocess"]["crop"]).collect();
+    assert_eq!(crops, [64, 48, 32]);
+
+    let embed = |teacher: &str| -> Value {
+        let words = ["embed", "--teacher", teacher, "--data", &shelves, "--json"];
+        let cache = at("cache");
+        serde_json::from_str(&run_ok("eyas", [&words[..], &["--cache", &cache]].concat())).unwrap()
+    };
+    let (first, other) = (embed(&one), embed(&three));
+    assert_ne!(first["space_id"], other["space_id"]);
+    assert_eq!(other["n_run"], first["n_run"]);
+    assert_eq!(embed(&three)["n_run"], 0);
+
+    let gallery = at("three.gallery");
+    let words = [
+        "gallery",
+        "build",
+        "--teacher",
+        &three,
+        "--cache",
+        &at("cache"),
+    ];
+    let rest = ["--data", &shelves, "--split", "gallery", "--out", &gallery];
+    run_ok("eyas", [&words[..], &rest].concat());
+    let words = [
+        "evaluate",
+        "--teacher",
+        &three,
+        "--gallery",
+        &gallery,
+        "--json",
+    ];
+    let rest = [
+        "--manifest",
+        &shelves,
+        "--split",
+        "query",
+        "--cache",
+        &at("cache"),
+    ];
+    let said: Value = serde_json::from_str(&run_ok("eyas", [&words[..], &rest].concat())).unwrap();
+    assert!(said.to_string().contains("recall_at_1"), "{said}");
+
+    // A teacher joins with its averages; both look at 64 pixels, one at others as well.
+    let both = at("both.teacher");
+    let words = ["teacher", "import", &three, &one, "--out", &both];
+    let rest = ["--data", &shelves, "--no-projection"];
+    run_ok("eyas", [&words[..], &rest].concat());
+    let both = info(&both);
+    assert_eq!(both["averaged"], serde_json::json!([3, 1]));
+    assert_eq!(
+        both["dim"].as_u64(),
+        plain["dim"].as_u64().map(|dim| 2 * dim)
+    );
+
+    for (scales, words) in [
+        ("1,0", "--scales holds 0"),
+        ("nan", "--scales holds NaN"),
+        ("1,0.1", "student.safetensors` at scale 0.1"),
+    ] {
+        let said = import(&weights, scales, &at("none.teacher"));
+        assert_eq!(said.code, Some(2), "{said:#?}");
+        assert!(said.err.contains(words), "{}", said.err);
+    }
+    // A file for one size.
+    let words = ["zoo", "eyas-xs", "--side", "64", "--runs", "1", "--onnx"];
+    run_ok("eyas", [&words[..], &[&at("untrained")]].concat());
+    let said = import(&at("untrained/eyas-xs.onnx"), "1,0.5", &at("none.teacher"));
+    assert_eq!(said.code, Some(2), "{said:#?}");
+    for words in ["at scale 0.5", "not one image of 3x32x32"] {
+        assert!(said.err.contains(words), "{}", said.err);
+    }
+    assert!(!folder.path().join("none.teacher").exists());
+}

@@ -44,6 +44,8 @@ pub(super) enum Command {
   eyas teacher import dinov2_vits14.safetensors --architecture dinov2_vits14 --crop 224 \\
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --data photos --out dinov2.teacher
   eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
+  eyas teacher import resnet50.safetensors --architecture resnet50 --pooling gem \\
+      --crop 256 --scales 1,0.7071,0.5 --data photos --out three.teacher
   eyas teacher import network.pt --crop 224 --data photos --out script.teacher
   eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher
 
@@ -100,6 +102,16 @@ pub(super) struct ImportArgs {
     /// How the last map of that architecture becomes features.
     #[arg(long, value_enum, default_value_t = PoolingName::Average, requires = "architecture")]
     pooling: PoolingName,
+    /// Sizes at which each network looks, in multiples of --resize and --crop: the unit
+    /// outputs of all are averaged, and the mean is scaled to length 1. A network that is
+    /// named as .onnx must take images of every size.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1",
+        value_name = "FACTOR,..."
+    )]
+    scales: Vec<f64>,
     /// Teacher file to write.
     #[arg(long)]
     out: PathBuf,
@@ -219,6 +231,9 @@ fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     let holds_embeddings =
         |path: &PathBuf| npy::is_matrix(path) || is(path, "pt") || is_tensor(path);
     let teacher = if args.files.iter().any(holds_embeddings) {
+        if args.scales != [1.0] {
+            bail!("--scales is for networks; embeddings are what they are");
+        }
         let [path] = &args.files[..] else {
             bail!(
                 "a teacher of embeddings is made of one .npy, .npz, .safetensors or .pt file, {} files are named",
@@ -254,25 +269,62 @@ fn is(path: &Path, extension: &str) -> bool {
 
 fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
     let spec = args.pixels.spec()?;
-    let mut members = Vec::new();
+    let mut groups = Vec::new();
     for path in &args.files {
         if is(path, "teacher") {
-            members.extend(members_of(path)?);
+            groups.extend(groups_of(path)?);
             continue;
         }
-        let onnx = if is(path, "safetensors") {
-            onnx_of_weights(path, args, spec.crop)?
-        } else {
-            files::read(path, MAX_NETWORK_BYTES)?
+        let at_scale = |&scale: &f64| {
+            let member = member_at(path, args, scaled(&spec, scale)?, scale);
+            member.with_context(|| format!("`{}` at scale {scale}", path.display()))
         };
-        let output = args.output.clone();
-        members.push(Member::new(stem(path), onnx, spec.clone(), output)?);
+        groups.push(
+            args.scales
+                .iter()
+                .map(at_scale)
+                .collect::<anyhow::Result<_>>()?,
+        );
     }
-    Ok(Teacher::from_onnx(name(args), members, None, None)?)
+    Ok(Teacher::from_groups(name(args), groups, None, None)?)
+}
+
+/// Largest factor of [`ImportArgs::scales`].
+const MAX_SCALE: f64 = 4.0;
+
+/// The same part of the image in so many times as many pixels a side, rounded.
+fn scaled(spec: &PreprocessSpec, scale: f64) -> anyhow::Result<PreprocessSpec> {
+    if !(scale > 0.0 && scale <= MAX_SCALE) {
+        bail!("--scales holds {scale}, which is not above 0 and at most {MAX_SCALE}");
+    }
+    let pixels = |side: u32| (f64::from(side) * scale).round() as u32;
+    Ok(PreprocessSpec {
+        resize_shorter: pixels(spec.resize_shorter),
+        crop: pixels(spec.crop),
+        ..spec.clone()
+    })
+}
+
+fn member_at(
+    path: &Path,
+    args: &ImportArgs,
+    spec: PreprocessSpec,
+    scale: f64,
+) -> anyhow::Result<Member> {
+    let onnx = if is(path, "safetensors") {
+        onnx_of_weights(path, args, spec.crop)?
+    } else {
+        files::read(path, MAX_NETWORK_BYTES)?
+    };
+    let name = match args.scales[..] {
+        [_] => stem(path),
+        _ => format!("{} x{scale}", stem(path)),
+    };
+    Ok(Member::new(name, onnx, spec, args.output.clone())?)
 }
 
 /// The networks of another teacher, to join an ensemble.
-fn members_of(path: &Path) -> anyhow::Result<Vec<Member>> {
+fn groups_of(path: &Path) -> anyhow::Result<Vec<Vec<Member>>> {
     let teacher = Teacher::open(path)?;
     if let Some(images) = teacher.imported() {
         bail!(
@@ -281,7 +333,11 @@ fn members_of(path: &Path) -> anyhow::Result<Vec<Member>> {
             images.n_images()
         );
     }
-    Ok(teacher.members().to_vec())
+    let mut members = teacher.members().iter().cloned();
+    let sizes = teacher.groups().iter();
+    Ok(sizes
+        .map(|size| members.by_ref().take(*size).collect())
+        .collect())
 }
 
 /// The pooled features of a zoo architecture with weights from elsewhere, as ONNX.
@@ -426,6 +482,7 @@ fn as_json(teacher: &Teacher) -> serde_json::Value {
         "space_id": teacher.space().0.to_string(),
         "multiply_adds": teacher.multiply_adds(),
         "members": members,
+        "averaged": teacher.groups(),
         "whitening": teacher.projection().map(|map| match map.whitening {
             Whitening::Variance(exponent) => json!(exponent),
             Whitening::Labels(settings) => json!(settings),
@@ -452,6 +509,15 @@ fn describe(teacher: &Teacher) -> String {
             spec.crop,
             spec.crop,
             spec.resize_shorter
+        ));
+    }
+    if teacher.groups().iter().any(|size| *size > 1) {
+        let sizes = teacher.groups().iter().map(usize::to_string);
+        let sizes: Vec<String> = sizes.collect();
+        lines.push(format!(
+            "  unit features of {} networks in a row are averaged: {} features",
+            sizes.join(", "),
+            teacher.n_features()
         ));
     }
     if let Some(images) = teacher.imported() {

@@ -118,8 +118,7 @@ pub fn concatenated_features(
     on_image: &(dyn Fn() + Sync),
 ) -> Result<(Embeddings, Vec<Fault>), EmbedError> {
     let features = all_features(teacher, manifest, cache, on_image)?;
-    let dim: usize = features.tables.iter().map(EmbeddedImages::dim).sum();
-    let mut rows = Embeddings::new(dim);
+    let mut rows = Embeddings::new(teacher.n_features());
     for image in distinct(manifest) {
         if let Some(parts) = features.of(image.id) {
             rows.push(&teacher.concatenated(parts)?);

@@ -12,8 +12,12 @@ use super::projection::{Projection, Whitening};
 use super::{MAX_MEMBERS, Member, Teacher, TeacherError, contradiction};
 use crate::embeddings::EmbeddedImages;
 
-/// The newest teacher version, and the one that is written.
-pub(super) const VERSION: u16 = 2;
+/// The newest teacher version: networks in groups. A teacher without averages is written as
+/// version 2, which has none.
+const VERSION: u16 = 3;
+
+/// Sizes of the groups behind the header of version 2.
+type GroupedHeader = (Header<Whitening>, Vec<u8>);
 
 const ONNX: Tag = *b"ONNX";
 const MEAN: Tag = *b"MEAN";
@@ -82,13 +86,18 @@ impl Teacher {
         let networks = self.members.iter().map(|member| (ONNX, &member.onnx[..]));
         let others = owned.iter().map(|(tag, data)| (*tag, &data[..]));
         let sections: Vec<(Tag, &[u8])> = networks.chain(others).collect();
+        if self.groups.iter().all(|size| *size == 1) {
+            return container::write(Kind::Teacher, 2, &header, &sections);
+        }
+        let sizes = self.groups.iter().map(|size| *size as u8).collect();
+        let header: GroupedHeader = (header, sizes);
         container::write(Kind::Teacher, VERSION, &header, &sections)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
         let container = Container::read(bytes, Kind::Teacher, VERSION)?;
         container.verify()?;
-        let header = read_header(&container)?;
+        let (header, groups) = read_header(&container)?;
         let networks: Vec<&[u8]> = container.sections_with(ONNX).collect();
         if networks.len() != header.members.len() || networks.len() > MAX_MEMBERS {
             let (named, found) = (header.members.len(), networks.len());
@@ -113,7 +122,10 @@ impl Teacher {
                 Self::from_embeddings(header.name, images, projection, header.manifest)?
             }
             Some(_) => return Ok(contradiction("it has both networks and embeddings")?),
-            None => Self::from_onnx(header.name, members, projection, header.manifest)?,
+            None => {
+                let groups = groups.unwrap_or_else(|| vec![1; members.len()]);
+                Self::from_grouped(header.name, members, groups, projection, header.manifest)?
+            }
         };
         if teacher.space != header.space || teacher.dim != header.dim as usize {
             let (space, dim) = (teacher.space, teacher.dim);
@@ -155,19 +167,28 @@ impl MemberHeader {
     }
 }
 
-fn read_header(container: &Container<'_>) -> Result<Header<Whitening>, ContainerError> {
-    if container.version >= 2 {
-        return container::read_header(container);
+/// The header, and the sizes of the groups where its version says them.
+fn read_header(
+    container: &Container<'_>,
+) -> Result<(Header<Whitening>, Option<Vec<usize>>), ContainerError> {
+    if container.version >= 3 {
+        let (header, sizes): GroupedHeader = container::read_header(container)?;
+        let sizes = sizes.into_iter().map(usize::from).collect();
+        return Ok((header, Some(sizes)));
+    }
+    if container.version == 2 {
+        return Ok((container::read_header(container)?, None));
     }
     let old: Header<f32> = container::read_header(container)?;
-    Ok(Header {
+    let header = Header {
         whitening: old.whitening.map(Whitening::Variance),
         name: old.name,
         dim: old.dim,
         space: old.space,
         manifest: old.manifest,
         members: old.members,
-    })
+    };
+    Ok((header, None))
 }
 
 fn read_projection(
@@ -195,7 +216,12 @@ fn read_projection(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::onnx;
+    use crate::zoo;
+    use eyas_device::encoder::Network;
+    use eyas_shared::bundle::{Precision, probe_image};
     use eyas_shared::fingerprint::ImageId;
+    use eyas_shared::preprocess::{self, Filter};
 
     fn imported() -> Teacher {
         let mut images = EmbeddedImages::new(SpaceId(Fingerprint([1; 32])), 3);
@@ -241,6 +267,93 @@ mod tests {
         let old = container::write(Kind::Teacher, 1, &header, &sections);
         let read = Teacher::from_bytes(&old).unwrap();
         assert_eq!(read.to_bytes(), teacher.to_bytes());
+    }
+
+    /// One network at these sides.
+    fn at_sides(sides: &[u32]) -> Vec<Member> {
+        let member = |&side: &u32| {
+            let spec = PreprocessSpec {
+                resize_shorter: side,
+                crop: side,
+                filter: Filter::Bilinear,
+                mean: [0.25; 3],
+                std: [0.5; 3],
+            };
+            let network = zoo::by_name("squeezenet1_1", 4).unwrap();
+            let weights = zoo::init::random_weights(&network, 3);
+            let onnx = onnx::write(&network, &weights, side, Precision::F32, &[]).unwrap();
+            Member::new(format!("net {side}"), onnx, spec, None).unwrap()
+        };
+        sides.iter().map(member).collect()
+    }
+
+    #[test]
+    fn one_network_at_several_sizes_is_the_direction_of_the_mean() {
+        let (alone, group) = (at_sides(&[40]), at_sides(&[64, 48, 32]));
+        let groups = vec![alone.clone(), group.clone()];
+        let teacher = Teacher::from_groups("scales", groups, None, None).unwrap();
+        assert_eq!((teacher.dim(), teacher.groups()), (8, &[1, 3][..]));
+        let bytes = teacher.to_bytes();
+        assert_eq!(bytes[8 + 2], 3, "the version");
+        let again = Teacher::from_bytes(&bytes).unwrap();
+        assert_eq!(again.to_bytes(), bytes);
+        assert_eq!(again.space(), teacher.space());
+
+        let image = probe_image(3);
+        let of_member = |member: &Member| -> Vec<f64> {
+            let pixels = preprocess::prepare(&image, member.preprocess());
+            let network = Network::load(&member.onnx, member.preprocess().crop, None).unwrap();
+            network
+                .run(&pixels)
+                .unwrap()
+                .into_iter()
+                .map(f64::from)
+                .collect()
+        };
+        let direction = |values: Vec<f64>| -> Vec<f64> {
+            let norm = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+            values.into_iter().map(|x| x / norm).collect()
+        };
+        let of_group = { group.iter() }.map(|member| direction(of_member(member)));
+        let sum = |sum: Vec<f64>, x: Vec<f64>| sum.iter().zip(x).map(|(a, b)| a + b).collect();
+        let mean = direction(of_group.fold(vec![0.0; 4], sum));
+        let expected = direction([direction(of_member(&alone[0])), mean].concat());
+        let found = again.embed(&image).unwrap();
+        for (a, b) in expected.iter().zip(&found) {
+            assert!(
+                (a - f64::from(*b)).abs() < 1e-6,
+                "{expected:?} and {found:?}"
+            );
+        }
+        // The same networks one after the other are another space, of another dimension.
+        let flat = Teacher::from_onnx("scales", [alone, group].concat(), None, None).unwrap();
+        assert_eq!(flat.dim(), 16);
+        assert_eq!(flat.to_bytes()[8 + 2], 2, "the version without groups");
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_their_networks_are_refused() {
+        let members = at_sides(&[32, 40]);
+        for sizes in [vec![3], vec![1], vec![2, 0], vec![255, 255]] {
+            let made = Teacher::from_grouped("x".into(), members.clone(), sizes, None, None);
+            let message = made.err().unwrap().to_string();
+            assert!(message.contains("do not make 2 networks"), "{message}");
+        }
+        let mut other = members.clone();
+        other[1].dim = 5;
+        let message = Teacher::from_groups("x", vec![other], None, None)
+            .err()
+            .unwrap();
+        assert!(
+            message.to_string().contains("can not be averaged"),
+            "{message}"
+        );
+        // Whoever averages answers from a space of its own, whatever the projection.
+        let teacher = |sizes| Teacher::from_grouped("x".into(), members.clone(), sizes, None, None);
+        assert_ne!(
+            teacher(vec![2]).unwrap().space(),
+            teacher(vec![1, 1]).unwrap().space()
+        );
     }
 
     #[test]

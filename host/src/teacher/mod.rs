@@ -2,7 +2,8 @@
 //!
 //! A teacher is one file: networks as ONNX, each with the pixels it reads, whose outputs
 //! are scaled to length 1 and put one after the other, then an optional [`Projection`],
-//! then length 1 again. A teacher may instead hold embeddings that were made elsewhere; it
+//! then length 1 again. Networks that are one at several sizes are a group: their outputs of
+//! length 1 are averaged first, and the mean is scaled to length 1. A teacher may instead hold embeddings that were made elsewhere; it
 //! then knows those images and no others. Training a teacher is the business of `learn`;
 //! embedding whole data sets, once, that of [`crate::embeddings::cache`].
 
@@ -48,6 +49,8 @@ pub struct Member {
 pub struct Teacher {
     name: String,
     members: Vec<Member>,
+    /// How many members in a row are averaged; they add up to all.
+    groups: Vec<usize>,
     imported: Option<EmbeddedImages>,
     projection: Option<Projection>,
     manifest: Option<Fingerprint>,
@@ -193,6 +196,31 @@ fn load(
     })
 }
 
+/// Features of groups of networks, one vector each.
+fn n_features(members: &[Member], groups: &[usize]) -> usize {
+    let mut at = 0;
+    let mut sum = 0;
+    for size in groups {
+        sum += members[at].dim;
+        at += size;
+    }
+    sum
+}
+
+/// The direction of the mean of named unit vectors; one alone stays as it is.
+fn mean_direction(mut units: Vec<(&str, Vec<f32>)>) -> Result<Vec<f32>, TeacherError> {
+    let Some((name, mut sum)) = units.pop() else {
+        return Ok(Vec::new());
+    };
+    if units.is_empty() {
+        return Ok(sum);
+    }
+    for (_, other) in units {
+        sum.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+    }
+    unit(name, sum)
+}
+
 /// Scales to length 1 what a network or projection gave.
 fn unit(member: &str, mut values: Vec<f32>) -> Result<Vec<f32>, TeacherError> {
     let fault = |what| TeacherError::NoDirection {
@@ -220,11 +248,56 @@ impl Teacher {
         projection: Option<Projection>,
         manifest: Option<Fingerprint>,
     ) -> Result<Self, TeacherError> {
+        let groups = members.into_iter().map(|member| vec![member]).collect();
+        Self::from_groups(name, groups, projection, manifest)
+    }
+
+    /// A teacher of groups of networks whose unit outputs are averaged: descriptors of several
+    /// scales (Radenović, Tolias, Chum; TPAMI 2019).
+    ///
+    /// # Errors
+    /// As [`from_onnx`](Self::from_onnx), or if the networks of a group differ in the number
+    /// of their features.
+    pub fn from_groups(
+        name: impl Into<String>,
+        groups: Vec<Vec<Member>>,
+        projection: Option<Projection>,
+        manifest: Option<Fingerprint>,
+    ) -> Result<Self, TeacherError> {
+        let sizes = groups.iter().map(Vec::len).collect();
+        let members = groups.into_iter().flatten().collect();
+        Self::from_grouped(name.into(), members, sizes, projection, manifest)
+    }
+
+    /// The same with the sizes of the groups beside the members.
+    fn from_grouped(
+        name: String,
+        members: Vec<Member>,
+        groups: Vec<usize>,
+        projection: Option<Projection>,
+        manifest: Option<Fingerprint>,
+    ) -> Result<Self, TeacherError> {
         if members.is_empty() || members.len() > MAX_MEMBERS {
             let n = members.len();
             return contradiction(format!("{n} networks are not in 1..={MAX_MEMBERS}"));
         }
-        Self::assemble(name.into(), members, None, projection, manifest)
+        let n_grouped = { groups.iter() }.try_fold(0_usize, |n, size| n.checked_add(*size));
+        if groups.contains(&0) || n_grouped != Some(members.len()) {
+            let n = members.len();
+            return contradiction(format!("groups of {groups:?} do not make {n} networks"));
+        }
+        let mut rest = &members[..];
+        for &size in &groups {
+            let (group, after) = rest.split_at(size);
+            rest = after;
+            if let Some(other) = group.iter().find(|member| member.dim != group[0].dim) {
+                return contradiction(format!(
+                    "network `{}` gives {} features, `{}` gives {}: they can not be averaged",
+                    group[0].name, group[0].dim, other.name, other.dim
+                ));
+            }
+        }
+        Self::assemble(name, members, groups, None, projection, manifest)
     }
 
     /// A teacher that only knows the embeddings of some images.
@@ -240,6 +313,7 @@ impl Teacher {
         Self::assemble(
             name.into(),
             Vec::new(),
+            Vec::new(),
             Some(imported),
             projection,
             manifest,
@@ -249,6 +323,7 @@ impl Teacher {
     fn assemble(
         name: String,
         members: Vec<Member>,
+        groups: Vec<usize>,
         imported: Option<EmbeddedImages>,
         projection: Option<Projection>,
         manifest: Option<Fingerprint>,
@@ -256,7 +331,7 @@ impl Teacher {
         let n_features = match &imported {
             Some(images) if images.n_images() == 0 => return contradiction("it holds nothing"),
             Some(images) => images.dim(),
-            None => members.iter().map(|member| member.dim).sum(),
+            None => n_features(&members, &groups),
         };
         if let Some(projection) = &projection
             && projection.mean.len() != n_features
@@ -302,6 +377,16 @@ impl Teacher {
                 },
             ),
         };
+        // Teachers without averages have the spaces that they had before there were any.
+        let weights = if groups.iter().all(|size| *size == 1) {
+            weights
+        } else {
+            let sizes: Vec<u8> = groups.iter().map(|size| *size as u8).collect();
+            Fingerprinter::new("eyas teacher groups 1")
+                .field("networks", &weights.0)
+                .field("sizes", &sizes)
+                .finish()
+        };
         let map = projection
             .as_ref()
             .map_or_else(Projection::none_fingerprint, Projection::fingerprint);
@@ -309,6 +394,7 @@ impl Teacher {
             space: SpaceId::of_teacher(weights, pixels, map, dim as u32),
             name,
             members,
+            groups,
             imported,
             projection,
             manifest,
@@ -354,6 +440,22 @@ impl Teacher {
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// How many of its networks in a row are averaged into one vector of features: 1 for one
+    /// that stands alone.
+    #[must_use]
+    pub fn groups(&self) -> &[usize] {
+        &self.groups
+    }
+
+    /// Number of features that a projection reads.
+    #[must_use]
+    pub fn n_features(&self) -> usize {
+        let of_networks = || n_features(&self.members, &self.groups);
+        self.imported
+            .as_ref()
+            .map_or_else(of_networks, EmbeddedImages::dim)
     }
 
     /// Features of the images it was imported with, not projected.
@@ -456,19 +558,30 @@ impl Teacher {
         unit("projection", all)
     }
 
-    /// Features of all members, each scaled to length 1: what a projection reads.
+    /// Features of all members, each scaled to length 1, those of a group averaged and scaled
+    /// again: what a projection reads.
     ///
     /// # Errors
-    /// If those of a member have no direction.
+    /// If those of a member, or their mean, have no direction.
     pub fn concatenated<'f>(
         &self,
         features: impl IntoIterator<Item = &'f [f32]>,
     ) -> Result<Vec<f32>, TeacherError> {
         let mut all = Vec::new();
-        for (member_idx, features) in features.into_iter().enumerate() {
-            let member = self.members.get(member_idx);
-            let name = member.map_or(self.name.as_str(), Member::name);
-            all.extend(unit(name, features.to_vec())?);
+        let mut features = features.into_iter();
+        if self.imported.is_some() {
+            for features in features {
+                all.extend(unit(&self.name, features.to_vec())?);
+            }
+            return Ok(all);
+        }
+        let mut members = self.members.iter();
+        for &size in &self.groups {
+            let group = members.by_ref().take(size).zip(features.by_ref());
+            let units =
+                group.map(|(member, it)| Ok((&*member.name, unit(&member.name, it.to_vec())?)));
+            let units: Vec<(&str, Vec<f32>)> = units.collect::<Result<_, TeacherError>>()?;
+            all.extend(mean_direction(units)?);
         }
         Ok(all)
     }
@@ -513,6 +626,13 @@ impl Teacher {
         projection: Option<Projection>,
         manifest: Option<Fingerprint>,
     ) -> Result<Self, TeacherError> {
-        Self::assemble(self.name, self.members, self.imported, projection, manifest)
+        let Self {
+            name,
+            members,
+            groups,
+            imported,
+            ..
+        } = self;
+        Self::assemble(name, members, groups, imported, projection, manifest)
     }
 }
