@@ -4,7 +4,8 @@
 //! shows.
 //!
 //! Runs where the interpreter named by `EYAS_PYTHON`, or else `python3`, has torch and
-//! torchvision; DINOv2, whose formulas stand in the test's own script, needs NumPy alone.
+//! torchvision; BN-Inception also needs the package `pretrainedmodels`, and DINOv2, whose
+//! formulas stand in the test's own script, NumPy alone.
 
 #![expect(
     clippy::unwrap_used,
@@ -75,6 +76,12 @@ struct Peer {
 const TORCHVISION: Peer = Peer {
     script: "torchvision_features.py",
     needs: "torchvision",
+    poolings: &Pooling::ALL,
+};
+
+const CADENE: Peer = Peer {
+    script: "torchvision_features.py",
+    needs: "pretrainedmodels",
     poolings: &Pooling::ALL,
 };
 
@@ -219,6 +226,13 @@ fn every_architecture_of_torchvision_gives_its_features() {
         };
         let side = if name == "vit_b_16" { EVEN_SIDE } else { SIDE };
         TORCHVISION.check(&python, name, side, poolings);
+    }
+}
+
+#[test]
+fn bn_inception_gives_the_features_of_its_port() {
+    if let Some(python) = CADENE.python() {
+        CADENE.check(&python, "bninception", EVEN_SIDE, &[Pooling::Average]);
     }
 }
 

@@ -1,4 +1,5 @@
-"""Pooled features of a torchvision network with random weights, and the weights.
+"""Pooled features of a published network with random weights, and the weights: torchvision's,
+or BN-Inception of Cadene's port, the package `pretrainedmodels`.
 
 On the command line: NAME IMAGES.f32 SIDE WEIGHTS.safetensors. IMAGES.f32 holds n x 3 x SIDE x
 SIDE little-endian f32 values. Writes the state dict to WEIGHTS.safetensors and, for every
@@ -7,12 +8,26 @@ and its generalized mean with exponent 3. A transformer's class token is a map o
 Without arguments it says what packages it found.
 """
 
+import importlib.util
 import json
+import pathlib
 import sys
 
 import numpy
 import torch
 import torchvision
+
+
+def port_of_bninception():
+    """The module of the port, without the rest of its package, which needs other packages."""
+    package = importlib.util.find_spec("pretrainedmodels")
+    if package is None:
+        return None
+    path = pathlib.Path(package.origin).parent / "models" / "bninception.py"
+    spec = importlib.util.spec_from_file_location("bninception", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def randomize(name, model, images):
@@ -53,6 +68,8 @@ def last_map(name, model, images):
         layers = list(model.children())[:-1]
     elif name == "vgg16":
         layers = list(model.features)[:-1]
+    elif name == "bninception":
+        return model.features(images)
     elif name == "vit_b_16":
         layers = [model, torch.nn.Unflatten(1, (-1, 1, 1))]
     else:
@@ -87,6 +104,8 @@ def main(name, images, side, weights):
     images = torch.from_numpy(images)
     if name == "mobilenet_v2_035":
         model = torchvision.models.mobilenet_v2(weights=None, width_mult=0.35).eval()
+    elif name == "bninception":
+        model = port_of_bninception().BNInception().eval()
     elif name == "vit_b_16":
         model = torchvision.models.vit_b_16(weights=None, image_size=int(side)).eval()
         model.heads = torch.nn.Identity()
@@ -104,4 +123,4 @@ def main(name, images, side, weights):
 if len(sys.argv) > 1:
     main(*sys.argv[1:])
 else:
-    print("torchvision")
+    print("torchvision", "pretrainedmodels" if port_of_bninception() else "")
