@@ -14,7 +14,10 @@ use std::arch::x86_64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Promising, Tables, Tile};
+use super::{
+    INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, PREFETCH_BLOCKS, Promising, Tables,
+    Tile, prefetch, prefetch_ahead,
+};
 
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; 32]) -> __m256i {
@@ -76,11 +79,12 @@ pub(super) fn int8(
     queries: &[Int8Query],
     tiles: &mut [Tile],
 ) {
+    let columns = queries[0].words.len();
     for (b, scales) in scales.iter().enumerate() {
+        let block = &units[b * columns..][..columns];
+        prefetch_ahead(block.as_flattened());
         // Pairs of queries: more would not leave registers for the codes.
         for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
-            let columns = queries[0].words.len();
-            let block = &units[b * columns..][..columns];
             if let [one, two] = queries {
                 int8_block(block, scales, b, [one, two], tiles);
             } else {
@@ -143,7 +147,9 @@ pub(super) fn int2_high(
     let columns = query.tables.len();
     let threshold = _mm256_set1_ps(promising.threshold);
     for (b, factors) in factors.iter().enumerate() {
-        let totals = int2_totals(&units[b * columns..][..columns], &query.tables);
+        let block = &units[b * columns..][..columns];
+        prefetch_ahead(block.as_flattened());
+        let totals = int2_totals(block, &query.tables);
         let (factors, _) = factors.as_chunks::<8>();
         let (stored, _) = promising.sums[b].as_chunks_mut::<8>();
         let mut reached = 0;
@@ -165,8 +171,15 @@ pub(super) fn int2_both(
     tile: &mut Tile,
 ) {
     let columns = query.tables.len();
-    for (i, b) in promising.blocks().iter().map(|b| *b as usize).enumerate() {
-        let low = int2_totals(&low_units[b * columns..][..columns], &query.tables);
+    let block = |b: u32| &low_units[b as usize * columns..][..columns];
+    let blocks = promising.blocks();
+    for (i, b) in blocks.iter().enumerate() {
+        if let Some(soon) = blocks.get(i + PREFETCH_BLOCKS) {
+            prefetch(block(*soon).as_flattened());
+            prefetch(factors[1][*soon as usize].as_flattened());
+        }
+        let low = int2_totals(block(*b), &query.tables);
+        let b = *b as usize;
         let (high, _) = promising.sums[b].as_chunks::<8>();
         let (of_high, _) = factors[0][b].as_chunks::<8>();
         let (of_both, _) = factors[1][b].as_chunks::<8>();

@@ -14,12 +14,9 @@ use std::arch::x86_64::{
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    GROUP, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Promising,
-    Tables, Tile, prefetch, prefetch_ahead,
+    GROUP, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS,
+    PREFETCH_BLOCKS, Promising, Tables, Tile, prefetch, prefetch_ahead,
 };
-
-/// Promising blocks whose low bits are asked of the memory ahead of the one that is summed.
-const PREFETCH_BLOCKS: usize = 6;
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {

@@ -1,11 +1,11 @@
-//! Estimated scores of blocks of codes, for the instructions that this CPU has.
+//! Estimated scores of blocks of codes, and bounds of them, for the instructions that this
+//! CPU has.
 //!
-//! Sums are integers that can not overflow, and what follows is one conversion and two
-//! multiplications, so every kernel gives the same bits as [`scalar`], which says what they
-//! are. This module and its children hold the
-//! device's vector code: loads and stores are the only `unsafe` operations in it, each of
-//! an array of the right size, and calls of functions whose CPU features were found at run
-//! time.
+//! Sums are integers that can not overflow, and what follows is one conversion and a few
+//! operations in one order, so every kernel gives the same bits as [`scalar`], which says
+//! what they are. This module and its children hold the device's vector code: loads, stores
+//! and prefetches are the only `unsafe` operations in it, each of an array of the right size,
+//! and calls of functions whose CPU features were found at run time.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -245,11 +245,11 @@ pub(super) fn prefetch(bytes: &[u8]) {
 
 /// How far ahead of a scan the memory is asked: across the end of a page, where hardware
 /// stops guessing.
-const PREFETCH_BYTES: usize = 2048;
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_BYTES: usize = 8192;
 
 /// Asks for what a scan reads [`PREFETCH_BYTES`] after these bytes, if anything is there.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
 fn prefetch_ahead(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in bytes.chunks(64) {
@@ -419,9 +419,14 @@ const MAX_INT2_CODE: f32 = 15.0;
 /// Over the random rotation the error of an estimate is about normal (Gao and Long, SIGMOD
 /// 2024, theorem 3.2) with the deviation `sqrt(1 / cos^2 - 1) / sqrt(d)`, cos being that of
 /// the angle between a row and its code: 0.60 factors of the high bits, whose cosine is
-/// about 0.80, and 0.65 factors of both planes, where it is 0.94. These are 2.5 deviations:
-/// one of 160 rows scores higher than either bound says.
-const MARGINS: [f32; 2] = [1.5, 1.6];
+/// about 0.80, and 0.65 factors of both planes, where it is 0.94. These are 2.6 deviations:
+/// one row of 200 scores higher than such a bound says, and is missed if nothing lies between
+/// it and the last that is found.
+const MARGINS: [f32; 2] = [1.6, 1.7];
+
+/// Promising blocks whose low bits are asked of the memory ahead of the one that is summed.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_BLOCKS: usize = 6;
 
 /// A rotated query as tables (Andre, Kermarrec and Le Scouarnec, VLDB 2015).
 pub(super) struct Int2Query {
