@@ -42,6 +42,19 @@ impl<T, F: Fn(&T, &T) -> Ordering> Best<T, F> {
         }
     }
 
+    /// Raises the threshold as far as the offers so far allow.
+    pub(super) fn tighten(&mut self) {
+        if self.items.len() >= self.k {
+            self.cut();
+        }
+    }
+
+    /// Adds what another search found.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.items.extend(other.items);
+        self.tighten();
+    }
+
     fn cut(&mut self) {
         let (_, worst, _) = self.items.select_nth_unstable_by(self.k - 1, &self.order);
         self.threshold = (self.score)(worst);

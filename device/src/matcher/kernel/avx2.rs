@@ -5,16 +5,19 @@ use std::arch::x86_64::{
     _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
     _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
-    _mm256_unpacklo_epi16,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_min_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
+    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi16,
+    _mm256_sub_epi32, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables, Tile};
+use super::{
+    INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, PREFETCH_BLOCKS, Promising, Tables,
+    Tile, prefetch, prefetch_ahead,
+};
 
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; 32]) -> __m256i {
@@ -35,20 +38,38 @@ fn load_floats(values: &[f32; 8]) -> __m256 {
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
 
-/// Sets the scores of a group to sums times scales, and its hits.
 #[target_feature(enable = "avx2")]
-fn set_group(sums: [__m256i; 2], scales: [__m256; 2], group: usize, tile: &mut Tile) {
+fn load_sums(sums: &[i32; 8]) -> __m256i {
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+fn store_sums(to: &mut [i32; 8], sums: __m256i) {
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), sums) };
+}
+
+/// Sets the scores of a group, and its hits.
+#[target_feature(enable = "avx2")]
+fn set_scores(scores: [__m256; 2], group: usize, tile: &mut Tile) {
     let threshold = _mm256_set1_ps(tile.threshold);
     let (halves, _) = tile.scores[group].as_chunks_mut::<8>();
     let mut hits = 0;
-    for half in 0..2 {
-        let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]);
+    for (half, scores) in scores.into_iter().enumerate() {
         // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
         unsafe { _mm256_storeu_ps(halves[half].as_mut_ptr(), scores) };
         let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores, threshold);
         hits |= _mm256_movemask_ps(reached) << (8 * half);
     }
     tile.hits[group] = hits as u16;
+}
+
+/// Sets the scores of a group to sums times scales, and its hits.
+#[target_feature(enable = "avx2")]
+fn set_group(sums: [__m256i; 2], scales: [__m256; 2], group: usize, tile: &mut Tile) {
+    let scores = |half: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]);
+    set_scores([scores(0), scores(1)], group, tile);
 }
 
 #[target_feature(enable = "avx2")]
@@ -58,11 +79,12 @@ pub(super) fn int8(
     queries: &[Int8Query],
     tiles: &mut [Tile],
 ) {
+    let columns = queries[0].words.len();
     for (b, scales) in scales.iter().enumerate() {
+        let block = &units[b * columns..][..columns];
+        prefetch_ahead(block.as_flattened());
         // Pairs of queries: more would not leave registers for the codes.
         for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
-            let columns = queries[0].words.len();
-            let block = &units[b * columns..][..columns];
             if let [one, two] = queries {
                 int8_block(block, scales, b, [one, two], tiles);
             } else {
@@ -116,36 +138,88 @@ fn int8_block<const Q: usize>(
 }
 
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn int2(
-    planes: [&[[u8; INT2_BLOCK]]; 2],
+pub(super) fn int2_high(
+    units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
+    promising: &mut Promising,
+) {
+    let columns = query.tables.len();
+    let threshold = _mm256_set1_ps(promising.threshold);
+    for (b, factors) in factors.iter().enumerate() {
+        let block = &units[b * columns..][..columns];
+        prefetch_ahead(block.as_flattened());
+        let totals = int2_totals(block, &query.tables);
+        let (factors, _) = factors.as_chunks::<8>();
+        let (stored, _) = promising.sums[b].as_chunks_mut::<8>();
+        let mut reached = 0;
+        for (quarter, sums) in totals.into_iter().enumerate() {
+            store_sums(&mut stored[quarter], sums);
+            let bounds = int2_bounds(0, sums, &factors[quarter], query);
+            reached |= _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(bounds, threshold));
+        }
+        promising.note(b, reached != 0);
+    }
+}
+
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn int2_both(
+    low_units: &[Int2Unit],
+    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
+    query: &Int2Query,
+    promising: &Promising,
     tile: &mut Tile,
 ) {
     let columns = query.tables.len();
-    let bias = _mm256_set1_epi32(query.bias);
-    let query_scale = _mm256_set1_ps(query.scale);
-    for (b, factors) in factors.iter().enumerate() {
-        let mut totals = [_mm256_setzero_si256(); 4];
-        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
-            let n_columns = MAX_U16_COLUMNS.min(columns - first);
-            let tables = &query.tables[first..][..n_columns];
-            let start = b * columns + first;
-            let [high, low] = planes.map(|units| int2_sums(&units[start..][..n_columns], tables));
-            for quarter in 0..4 {
-                let sums = _mm256_add_epi32(_mm256_slli_epi32::<1>(high[quarter]), low[quarter]);
-                totals[quarter] = _mm256_add_epi32(totals[quarter], sums);
-            }
+    let block = |b: u32| &low_units[b as usize * columns..][..columns];
+    let blocks = promising.blocks();
+    for (i, b) in blocks.iter().enumerate() {
+        if let Some(soon) = blocks.get(i + PREFETCH_BLOCKS) {
+            prefetch(block(*soon).as_flattened());
+            prefetch(factors[1][*soon as usize].as_flattened());
         }
-        let (factors, _) = factors.as_chunks::<8>();
+        let low = int2_totals(block(*b), &query.tables);
+        let b = *b as usize;
+        let (high, _) = promising.sums[b].as_chunks::<8>();
+        let (of_high, _) = factors[0][b].as_chunks::<8>();
+        let (of_both, _) = factors[1][b].as_chunks::<8>();
+        let bounds = |quarter: usize| {
+            let high = load_sums(&high[quarter]);
+            let both = _mm256_add_epi32(_mm256_slli_epi32::<1>(high), low[quarter]);
+            // The second where the first is not lower.
+            _mm256_min_ps(
+                int2_bounds(1, both, &of_both[quarter], query),
+                int2_bounds(0, high, &of_high[quarter], query),
+            )
+        };
         for half in 0..2 {
-            let scales = [&factors[2 * half], &factors[2 * half + 1]];
-            let scales = scales.map(|factors| _mm256_mul_ps(query_scale, widen(factors)));
-            let sums = [totals[2 * half], totals[2 * half + 1]];
-            let sums = sums.map(|sums| _mm256_sub_epi32(sums, bias));
-            set_group(sums, scales, 2 * b + half, tile);
+            set_scores([bounds(2 * half), bounds(2 * half + 1)], 2 * i + half, tile);
         }
     }
+}
+
+/// Bounds of eight rows by their sums over the high bits (0) or both planes (1).
+#[target_feature(enable = "avx2,f16c")]
+fn int2_bounds(planes: usize, sums: __m256i, factors: &[[u8; 2]; 8], query: &Int2Query) -> __m256 {
+    let sums = _mm256_sub_epi32(sums, _mm256_set1_epi32(query.biases[planes]));
+    let margin = _mm256_set1_ps(query.margins[planes]);
+    _mm256_mul_ps(
+        _mm256_add_ps(_mm256_cvtepi32_ps(sums), margin),
+        _mm256_mul_ps(_mm256_set1_ps(query.scale), widen(factors)),
+    )
+}
+
+/// Sums of the table entries of one plane of a block, of any number of columns.
+#[target_feature(enable = "avx2")]
+fn int2_totals(block: &[Int2Unit], tables: &[Tables]) -> [__m256i; 4] {
+    let mut totals = [_mm256_setzero_si256(); 4];
+    let chunks = block.chunks(MAX_U16_COLUMNS);
+    for (units, tables) in chunks.zip(tables.chunks(MAX_U16_COLUMNS)) {
+        for (total, sums) in totals.iter_mut().zip(int2_sums(units, tables)) {
+            *total = _mm256_add_epi32(*total, sums);
+        }
+    }
+    totals
 }
 
 /// Eight little-endian f16 numbers.
@@ -179,7 +253,7 @@ pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {
 
 /// Sums of the table entries of 32 rows, in order.
 #[target_feature(enable = "avx2")]
-fn int2_sums(units: &[[u8; INT2_BLOCK]], tables: &[Tables]) -> [__m256i; 4] {
+fn int2_sums(units: &[Int2Unit], tables: &[Tables]) -> [__m256i; 4] {
     let nibble = _mm256_set1_epi8(15);
     // Sums of even rows plus 256 times those of odd ones, modulo 2^16, and of odd rows.
     let mut both = _mm256_setzero_si256();

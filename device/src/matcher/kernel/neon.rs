@@ -8,9 +8,10 @@ use std::arch::aarch64::{
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
-use half::f16;
 
-use super::{GROUP, INT8_UNIT, Int2Query, Int8Query, MAX_U16_COLUMNS, Tables, Tile};
+use super::{
+    INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Promising, Tables, Tile, scalar,
+};
 
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8; 16]) -> uint8x16_t {
@@ -90,41 +91,51 @@ int8_kernel!(int8, "neon", multiply_add);
 int8_kernel!(int8_dot, "neon,dotprod", dot_add);
 
 #[target_feature(enable = "neon")]
-pub(super) fn int2(
-    planes: [&[[u8; INT2_BLOCK]]; 2],
+pub(super) fn int2_high(
+    units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    tile: &mut Tile,
+    promising: &mut Promising,
 ) {
     let columns = query.tables.len();
     for (b, factors) in factors.iter().enumerate() {
-        let mut totals = [[0_i32; INT2_BLOCK]; 2];
-        for first in (0..columns).step_by(MAX_U16_COLUMNS) {
-            let n_columns = MAX_U16_COLUMNS.min(columns - first);
-            let tables = &query.tables[first..][..n_columns];
-            for (units, totals) in planes.iter().zip(&mut totals) {
-                let sums = int2_sums(&units[b * columns + first..][..n_columns], tables);
-                for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total = total.wrapping_add(i32::from(sum));
-                }
-            }
-        }
-        let [high, low] = &totals;
-        let score = |row: usize| {
-            let sum = high[row].wrapping_mul(2).wrapping_add(low[row]);
-            let factor = f16::from_le_bytes(factors[row]).to_f32();
-            sum.wrapping_sub(query.bias) as f32 * (query.scale * factor)
-        };
-        for half in 0..2 {
-            let scores = std::array::from_fn(|row| score(half * GROUP + row));
-            tile.set(2 * b + half, scores);
+        let sums = int2_totals(&units[b * columns..][..columns], query);
+        scalar::note_sums(b, sums, factors, query, promising);
+    }
+}
+
+#[target_feature(enable = "neon")]
+pub(super) fn int2_both(
+    low_units: &[Int2Unit],
+    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
+    query: &Int2Query,
+    promising: &Promising,
+    tile: &mut Tile,
+) {
+    let columns = query.tables.len();
+    for (i, b) in promising.blocks().iter().map(|b| *b as usize).enumerate() {
+        let sums = int2_totals(&low_units[b * columns..][..columns], query);
+        let factors = factors.map(|factors| &factors[b]);
+        scalar::set_int2(i, &promising.sums[b], &sums, factors, query, tile);
+    }
+}
+
+/// Sums of the table entries of one plane of a block, of any number of columns.
+#[target_feature(enable = "neon")]
+fn int2_totals(block: &[Int2Unit], query: &Int2Query) -> [i32; INT2_BLOCK] {
+    let mut totals = [0_i32; INT2_BLOCK];
+    let chunks = block.chunks(MAX_U16_COLUMNS);
+    for (units, tables) in chunks.zip(query.tables.chunks(MAX_U16_COLUMNS)) {
+        for (total, sum) in totals.iter_mut().zip(int2_sums(units, tables)) {
+            *total = total.wrapping_add(i32::from(sum));
         }
     }
+    totals
 }
 
 /// Sums of the table entries of 32 rows, in order.
 #[target_feature(enable = "neon")]
-fn int2_sums(units: &[[u8; INT2_BLOCK]], tables: &[Tables]) -> [u16; INT2_BLOCK] {
+fn int2_sums(units: &[Int2Unit], tables: &[Tables]) -> [u16; INT2_BLOCK] {
     let nibble = vdupq_n_u8(15);
     let mut totals = [vdupq_n_u16(0); 4];
     for (unit, [low, high]) in units.iter().zip(tables) {

@@ -1,36 +1,29 @@
-//! Two stages: a scan of small codes estimates every row's score, and the rows that it
-//! ranks highest are scored as [`super::reference`] does.
+//! A scan of small codes says which rows may be among the best, and those are scored as
+//! [`super::reference`] does.
 //!
-//! Estimates come from integer sums, so the candidates, and with them the answer, are the
-//! same with every kernel, batch and number of threads.
+//! What codes say comes from integer sums, so the rows that are scored, and with them the
+//! answer, are the same with every kernel, batch and number of threads.
 
 mod candidates;
 mod int2;
 mod int8;
 
-use eyas_shared::embedding::dot;
+use std::ops::Range;
+
+use eyas_shared::embedding::{Score, dot};
 use eyas_shared::gallery::Gallery;
 
 use super::best::Best;
-use super::kernel::{Kernel, MAX_QUERIES, Tile};
+use super::kernel::{Kernel, MAX_QUERIES, prefetch};
 use super::{Match, Query, best_first};
-use candidates::Candidates;
 use int2::Int2Scan;
 use int8::Int8Scan;
 
-/// Rows whose estimates are computed before they are looked at: their sums and scores stay
-/// in the first-level cache.
-const TILE_ROWS: usize = 1024;
-
 /// Rows that are asked of the memory ahead of the one that is scored.
-const PREFETCH_ROWS: usize = 8;
+const PREFETCH_ROWS: usize = 16;
 
-/// Estimated scores of one kind of code, for some queries.
-trait Estimates {
-    /// Estimates the scores of up to [`TILE_ROWS`] rows, and of those that fill the last
-    /// block, for each query. `first_row` is a multiple of [`TILE_ROWS`].
-    fn estimate(&mut self, first_row: usize, n_rows: usize, tiles: &mut [Tile]);
-}
+/// Threads divide the rows at multiples of this, which every block divides.
+const PART_ROWS: usize = 1024;
 
 /// What is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +68,10 @@ impl Scan {
         Self { n_threads, ..self }
     }
 
-    /// Rows that are scored for an answer of `k`: measured so that about one in a
-    /// thousand of the ten best is missed (`models/results/search.md`).
-    fn n_candidates(self, k: usize) -> usize {
+    /// Galleries of no more rows have nothing to gain from codes.
+    fn n_rows_to_score(self, k: usize) -> usize {
         match self.scanned {
-            Scanned::Int8 => k.saturating_mul(2).saturating_add(12),
+            Scanned::Int8 => int8::n_candidates(k),
             Scanned::Int2 => k.saturating_mul(8).saturating_add(320),
         }
     }
@@ -96,9 +88,7 @@ impl Scan {
         queries: &[Query<'_>],
         k: usize,
     ) -> Vec<Vec<Match>> {
-        let n_rows = gallery.n_rows() as usize;
-        let n_candidates = self.n_candidates(k);
-        if k == 0 || n_candidates >= n_rows {
+        if k == 0 || self.n_rows_to_score(k) >= gallery.n_rows() as usize {
             return super::dense::search_batch(gallery, queries, k);
         }
         let dim = gallery.dim();
@@ -106,38 +96,77 @@ impl Scan {
             queries.iter().all(|query| query.embedding.len() == dim),
             "query of another dimension"
         );
-        let mut answers = Vec::with_capacity(queries.len());
-        for queries in queries.chunks(MAX_QUERIES) {
-            let candidates = self.candidates(gallery, queries, n_candidates);
-            let scored = queries.iter().zip(candidates);
-            answers.extend(scored.map(|(query, rows)| self.score(gallery, query, rows, k)));
-        }
-        answers
+        let batches = queries.chunks(MAX_QUERIES);
+        let answers = batches.flat_map(|queries| match self.scanned {
+            Scanned::Int2 => self.by_int2(gallery, queries, k),
+            Scanned::Int8 => self.by_int8(gallery, queries, k),
+        });
+        answers.collect()
+    }
+
+    fn by_int2(self, gallery: &Gallery<'_>, queries: &[Query<'_>], k: usize) -> Vec<Vec<Match>> {
+        let codes = gallery
+            .int2()
+            .expect("the gallery has the codes of this scan");
+        let scan = Int2Scan::new(gallery, codes, self.kernel, k);
+        let best = self.on_threads(gallery, |rows| scan.scan(queries, rows), Best::merge);
+        best.into_iter().map(int2::answer).collect()
+    }
+
+    fn by_int8(self, gallery: &Gallery<'_>, queries: &[Query<'_>], k: usize) -> Vec<Vec<Match>> {
+        let codes = gallery
+            .int8()
+            .expect("the gallery has the codes of this scan");
+        let scan = Int8Scan::new(gallery, codes, self.kernel, k);
+        let scan_rows = |rows| scan.scan(queries, rows);
+        let best = self.on_threads(gallery, scan_rows, int8::Candidates::merge);
+        let candidates = best.into_iter().map(int8::Candidates::into_rows);
+        let scored = queries.iter().zip(candidates);
+        scored
+            .map(|(query, rows)| self.score(gallery, query, &rows, k))
+            .collect()
+    }
+
+    /// What several threads find in their parts of the rows, merged, for each query.
+    fn on_threads<T: Send>(
+        self,
+        gallery: &Gallery<'_>,
+        scan: impl Fn(Range<usize>) -> Vec<T> + Sync,
+        merge: impl Fn(&mut T, T),
+    ) -> Vec<T> {
+        let n_rows = gallery.n_rows() as usize;
+        let n_parts = n_rows.div_ceil(PART_ROWS);
+        let n_threads = self.n_threads.clamp(1, n_parts);
+        let start = |thread: usize| n_rows.min(thread * n_parts / n_threads * PART_ROWS);
+        let scan = |thread| scan(start(thread)..start(thread + 1));
+        let scan = &scan;
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..n_threads)
+                .map(|thread| scope.spawn(move || scan(thread)))
+                .collect();
+            let mut found = scan(0);
+            for other in others {
+                let part = other
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                found
+                    .iter_mut()
+                    .zip(part)
+                    .for_each(|(found, part)| merge(found, part));
+            }
+            found
+        })
     }
 
     /// The `k` best of some rows, by their stored components.
-    fn score(
-        self,
-        gallery: &Gallery<'_>,
-        query: &Query<'_>,
-        rows: Vec<u32>,
-        k: usize,
-    ) -> Vec<Match> {
+    fn score(self, gallery: &Gallery<'_>, query: &Query<'_>, rows: &[u32], k: usize) -> Vec<Match> {
         let mut best = Best::new(k, |found: &Match| found.score, best_first);
         let mut values = vec![0.0; gallery.dim()];
         for (i, row) in rows.iter().copied().enumerate() {
-            if let Some(soon) = rows.get(i + PREFETCH_ROWS)
-                && let Some(stored) = gallery.f16_row(*soon)
-            {
-                self.kernel.prefetch(stored);
+            if let Some(soon) = rows.get(i + PREFETCH_ROWS) {
+                prefetch_stored(gallery, *soon);
             }
-            let score = match gallery.f16_row(row) {
-                Some(stored) => self.kernel.dot_f16(query.embedding, stored),
-                None => {
-                    gallery.row_into(row, &mut values);
-                    dot(query.embedding, &values)
-                }
-            };
+            let score = stored_score(gallery, self.kernel, query, row, &mut values);
             if score >= best.threshold() {
                 let id = gallery.id(row);
                 best.offer(Match { row, id, score });
@@ -145,73 +174,29 @@ impl Scan {
         }
         best.finish()
     }
+}
 
-    /// The rows that each query's estimates rank highest, in the order of rows.
-    fn candidates(
-        self,
-        gallery: &Gallery<'_>,
-        queries: &[Query<'_>],
-        n_candidates: usize,
-    ) -> Vec<Vec<u32>> {
-        let n_tiles = (gallery.n_rows() as usize).div_ceil(TILE_ROWS);
-        let n_threads = self.n_threads.clamp(1, n_tiles);
-        let part = |thread: usize| thread * n_tiles / n_threads..(thread + 1) * n_tiles / n_threads;
-        let scan = |thread| self.scan_tiles(gallery, queries, n_candidates, part(thread));
-        let mut best = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..n_threads)
-                .map(|thread| scope.spawn(move || scan(thread)))
-                .collect();
-            let mut best = scan(0);
-            for other in others {
-                let found = other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                best.iter_mut()
-                    .zip(found)
-                    .for_each(|(best, found)| best.merge(found));
-            }
-            best
-        });
-        best.drain(..).map(Candidates::into_rows).collect()
+/// Asks the memory for a row that is scored soon.
+fn prefetch_stored(gallery: &Gallery<'_>, row: u32) {
+    if let Some(stored) = gallery.f16_row(row) {
+        prefetch(stored.as_flattened());
     }
+}
 
-    fn scan_tiles(
-        self,
-        gallery: &Gallery<'_>,
-        queries: &[Query<'_>],
-        n_candidates: usize,
-        tiles: std::ops::Range<usize>,
-    ) -> Vec<Candidates> {
-        let embeddings: Vec<&[f32]> = queries.iter().map(|query| query.embedding).collect();
-        let missing = "the gallery that this scan was made for has the codes";
-        let mut estimates: Box<dyn Estimates> = match self.scanned {
-            Scanned::Int2 => {
-                let codes = gallery.int2().expect(missing);
-                Box::new(Int2Scan::new(codes, self.kernel, &embeddings))
-            }
-            Scanned::Int8 => {
-                let codes = gallery.int8().expect(missing);
-                Box::new(Int8Scan::new(codes, self.kernel, &embeddings))
-            }
-        };
-        let mut best = vec![Candidates::new(n_candidates); queries.len()];
-        let mut found: Vec<Tile> = queries.iter().map(|_| Tile::new()).collect();
-        for tile in tiles {
-            let first_row = tile * TILE_ROWS;
-            let n_rows = TILE_ROWS.min(gallery.n_rows() as usize - first_row);
-            estimates.estimate(first_row, n_rows, &mut found);
-            for ((query, best), found) in queries.iter().zip(&mut best).zip(&mut found) {
-                found.for_hits(|row, score| {
-                    let row_idx = (first_row + row) as u32;
-                    // What fills the last block is no row.
-                    if row < n_rows && query.accepts(gallery, row_idx) {
-                        best.offer(row_idx, score);
-                    }
-                });
-                found.threshold = best.threshold();
-            }
+/// The score of a row by its stored components; `values` has room for them.
+fn stored_score(
+    gallery: &Gallery<'_>,
+    kernel: Kernel,
+    query: &Query<'_>,
+    row: u32,
+    values: &mut [f32],
+) -> Score {
+    match gallery.f16_row(row) {
+        Some(stored) => kernel.dot_f16(query.embedding, stored),
+        None => {
+            gallery.row_into(row, values);
+            dot(query.embedding, values)
         }
-        best
     }
 }
 
