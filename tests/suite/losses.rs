@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use eyas_tests::{program, run, run_ok};
+use serde_json::Value;
 
 use super::end_to_end::{checkpoint_step, student_recipe, world};
 
@@ -81,6 +82,39 @@ fn losses_of_maps_without_the_weights_of_their_network_are_refused() {
     );
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("--teacher-network"), "{}", said.err);
+}
+
+#[test]
+fn the_speed_of_losses_of_maps_is_measured_with_their_network() {
+    let world = world();
+    fs::write(world.path("speed.toml"), recipe()).unwrap();
+    let measure = [
+        "bench-training",
+        &world.at("speed.toml"),
+        "--data",
+        &world.at("shelves"),
+        "--compute",
+        "cpu",
+        "--steps",
+        "2",
+        "--json",
+    ];
+    let network = world.at("run/student.safetensors");
+    let given = ["--teacher-network", &network];
+    let said = run_ok("eyas", [&measure[..], &given].concat());
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert!(answer["together_per_second"].as_f64().unwrap() > 0.0);
+
+    let said = run("eyas", measure);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("--teacher-network"), "{}", said.err);
+    fs::write(world.path("no-maps.toml"), student_recipe()).unwrap();
+    let mut without_maps = measure.to_vec();
+    let recipe = world.at("no-maps.toml");
+    without_maps[1] = &recipe;
+    let said = run("eyas", [&without_maps[..], &given].concat());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("has no teacher_network"), "{}", said.err);
 }
 
 #[test]
