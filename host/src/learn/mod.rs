@@ -26,6 +26,7 @@ mod alignment;
 mod torchscript;
 
 mod checkpoint;
+pub mod cost;
 mod experiment;
 mod measure;
 mod run;

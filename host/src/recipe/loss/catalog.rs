@@ -1,5 +1,7 @@
 //! What each loss is: formula, source, published settings.
 
+use super::WeightedLoss;
+
 /// What `eyas losses list` tells of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
@@ -13,6 +15,23 @@ pub struct Description {
     pub source: &'static str,
     /// A term for a recipe with the published settings.
     pub example: &'static str,
+}
+
+impl Description {
+    /// The example as a recipe reads it.
+    ///
+    /// # Panics
+    /// Never: a test reads every example.
+    #[must_use]
+    pub fn term(&self) -> WeightedLoss {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            loss: WeightedLoss,
+        }
+        let line: Line = toml::from_str(&format!("loss = {}", self.example))
+            .expect("every example is a weighted loss");
+        line.loss
+    }
 }
 
 /// Every loss, by family.
