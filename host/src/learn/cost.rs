@@ -270,6 +270,7 @@ impl RandomBatch {
             n_views: VIEWS,
             memory: Some(&memory),
             maps: Some(maps),
+            tuples: None,
         });
         for tensor in maps.student.values().chain([&self.student]) {
             tensor.shallow_clone().zero_grad();

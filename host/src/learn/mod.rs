@@ -3,6 +3,7 @@
 
 mod compute;
 
+mod embed;
 mod network;
 
 mod distance;
@@ -21,6 +22,7 @@ mod augment;
 mod batches;
 mod sampler;
 mod targets;
+mod tuples;
 
 mod alignment;
 mod torchscript;

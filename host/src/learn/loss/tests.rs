@@ -98,6 +98,7 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         n_views: 2,
         memory: Some(&memory),
         maps: None,
+        tuples: None,
     };
     let mut term = term(&loss, &setting);
     [0, 5000].map(|step| {

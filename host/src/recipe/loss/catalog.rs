@@ -326,7 +326,7 @@ pub const CATALOG: &[Description] = &[
     },
     Description {
         kind: "tuple-contrastive",
-        summary: "query of the student, one positive and the hardest negatives of the teacher's gallery (Contr; with own_teacher Contr+)",
+        summary: "query of the student, one positive and the hardest negatives of the teacher's gallery (Contr; with own_teacher Contr+), or the tuples of the batch",
         formula: "reduce_tuples [1/2 sum_pos D^2 + 1/2 sum_neg max(margin - D, 0)^2], D = |q - x + 1e-6|",
         source: "Budnik and Avrithis, CVPR 2021 (AML); their code sums over tuples",
         example: r#"{ kind = "tuple-contrastive", weight = 1.0, margin = 0.7, tuples = { references = { gallery = { pool = 20000 } }, positives = "label", mining = "hard", negatives = 5, own_teacher = true, reducer = "mean" } }"#,
