@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use eyas_tests::{program, run, run_ok};
+use serde_json::{Value, json};
 
 use super::end_to_end::{checkpoint_step, student_recipe, world};
 
@@ -81,6 +82,83 @@ fn losses_of_maps_without_the_weights_of_their_network_are_refused() {
     );
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("--teacher-network"), "{}", said.err);
+}
+
+#[test]
+fn the_speed_of_losses_of_maps_is_measured_with_their_network() {
+    let world = world();
+    fs::write(world.path("speed.toml"), recipe()).unwrap();
+    let measure = [
+        "bench-training",
+        &world.at("speed.toml"),
+        "--data",
+        &world.at("shelves"),
+        "--compute",
+        "cpu",
+        "--steps",
+        "2",
+        "--json",
+    ];
+    let network = world.at("run/student.safetensors");
+    let given = ["--teacher-network", &network];
+    let said = run_ok("eyas", [&measure[..], &given].concat());
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert!(answer["together_per_second"].as_f64().unwrap() > 0.0);
+
+    let said = run("eyas", measure);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("--teacher-network"), "{}", said.err);
+    fs::write(world.path("no-maps.toml"), student_recipe()).unwrap();
+    let mut without_maps = measure.to_vec();
+    let recipe = world.at("no-maps.toml");
+    without_maps[1] = &recipe;
+    let said = run("eyas", [&without_maps[..], &given].concat());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("has no teacher_network"), "{}", said.err);
+}
+
+#[test]
+fn every_loss_is_timed_on_one_thread_and_on_those_asked_for() {
+    let sizes = [
+        "losses",
+        "cost",
+        "--rows",
+        "8",
+        "--dim",
+        "16",
+        "--gallery",
+        "64",
+        "--labels",
+        "8",
+    ];
+    let step = ["--step-images", "2", "--compute", "cpu", "--threads", "2"];
+    let said = run_ok("eyas", [&sizes[..], &step, &["--json"]].concat());
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(answer["schema"], "eyas.losses-cost/1");
+    assert_eq!(answer["maps"]["eyas-s: body.3.relu"], json!([128, 14, 14]));
+    let listed: Value =
+        serde_json::from_str(&run_ok("eyas", ["losses", "list", "--json"])).unwrap();
+    let kinds = |losses: &Value| -> Vec<String> {
+        let losses = losses.as_array().unwrap().iter();
+        losses
+            .map(|loss| loss["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let columns = answer["columns"].as_array().unwrap();
+    let computes: Vec<&Value> = columns.iter().map(|column| &column["compute"]).collect();
+    assert_eq!(computes, ["CPU, 1 threads", "CPU, 2 threads"]);
+    for column in columns {
+        assert_eq!(kinds(&column["losses"]), kinds(&listed["losses"]));
+        let step = column["step_median_ms"].as_f64().unwrap();
+        for loss in column["losses"].as_array().unwrap() {
+            let (share, median) = (&loss["of_step"], &loss["median_ms"]);
+            let expected = median.as_f64().unwrap() / step;
+            assert!((share.as_f64().unwrap() - expected).abs() < 1e-12, "{loss}");
+        }
+    }
+    let said = run("eyas", ["losses", "cost", "--rows", "6"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("multiple of 4"), "{}", said.err);
 }
 
 #[test]

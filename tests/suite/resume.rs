@@ -92,19 +92,22 @@ fn metrics(run: &Path) -> Vec<Value> {
     text.lines().map(line).collect()
 }
 
-#[test]
-fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
+/// Trains once to the end and once with kills; both leave the same bytes.
+#[track_caller]
+fn ends_alike_when_killed(recipe: &str, name: &str, n_kills: usize) {
     let world = world();
-    fs::write(world.path("resume.toml"), recipe()).unwrap();
-    run_ok("eyas", train_words(world, "resume.toml", "whole"));
-    let n_steps = checkpoint_step(&world.path("whole")).unwrap();
+    let file = format!("{name}.toml");
+    let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
+    fs::write(world.path(&file), recipe).unwrap();
+    run_ok("eyas", train_words(world, &file, &whole));
+    let n_steps = checkpoint_step(&world.path(&whole)).unwrap();
 
-    let folder = world.path("often-killed");
+    let folder = world.path(&killed);
     let mut random = Random::new(11);
-    for kill_idx in 0..N_KILLS {
+    for kill_idx in 0..n_kills {
         let before = checkpoint_step(&folder).unwrap_or(0);
         assert!(before < n_steps, "it was over before kill {kill_idx}");
-        let mut child = start(world, "resume.toml", "often-killed");
+        let mut child = start(world, &file, &killed);
         // Up to two steps further on, and then somewhere within a step.
         let wanted = before + random.below(3);
         while checkpoint_step(&folder).unwrap_or(0) < wanted && child.try_wait().unwrap().is_none()
@@ -116,17 +119,44 @@ fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
         }
         kill(child);
     }
-    run_ok("eyas", train_words(world, "resume.toml", "often-killed"));
+    run_ok("eyas", train_words(world, &file, &killed));
     for name in [
         "checkpoint.safetensors",
         "best.safetensors",
         "student.safetensors",
     ] {
-        let whole = fs::read(world.path("whole").join(name)).unwrap();
+        let whole = fs::read(world.path(&whole).join(name)).unwrap();
         let killed = fs::read(folder.join(name)).unwrap();
         assert!(whole == killed, "{name} differs");
     }
-    assert_eq!(metrics(&folder), metrics(&world.path("whole")));
+    assert_eq!(metrics(&folder), metrics(&world.path(&whole)));
+}
+
+#[test]
+fn a_run_killed_fifty_times_ends_with_the_same_bytes() {
+    ends_alike_when_killed(&recipe(), "resume", N_KILLS);
+}
+
+/// Tuples that the student mines at the start of each epoch; its weights then are gone
+/// when a run is killed later in the epoch.
+#[test]
+fn a_run_killed_within_epochs_of_mined_tuples_ends_with_the_same_bytes() {
+    let of_images = r#"{ kind = "per-label", labels = 4, images_per_label = 2, views = 2 }"#;
+    let regression = r#"{ kind = "regression", weight = 1.0 }"#;
+    let recipe = recipe()
+        .replace("epochs = 32", "epochs = 5")
+        .replace(
+            of_images,
+            r#"{ kind = "tuples", tuples = 2, tuples_per_epoch = 12, student_sees = "tuples", positives = "label", negatives = 3, mining = { hard = { pool = 20, embedded_by = "teacher" } }, views = 1 }"#,
+        )
+        .replace(
+            regression,
+            r#"{ kind = "tuple-contrastive", weight = 1.0, margin = 0.7, tuples = { references = "batch", positives = "label", mining = "hard", negatives = 3, own_teacher = true, reducer = "sum" } }"#,
+        );
+    for changed in ["epochs = 5\n", "tuples_per_epoch", "own_teacher"] {
+        assert!(recipe.contains(changed), "{changed}");
+    }
+    ends_alike_when_killed(&recipe, "tuples", 10);
 }
 
 #[test]

@@ -65,6 +65,43 @@ set = {{ schedule = {{ kind = "cosine", peak = 1e38, end = 1e38, warmup_steps = 
     [&["sweep".to_owned(), path][..], &compute].concat()
 }
 
+#[test]
+fn a_loss_of_maps_is_swept_with_the_network_that_its_axis_names() {
+    let world = world();
+    let words = write_sweep(world, "maps");
+    let file = world.path("maps.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let losses = text.find("[[losses]]").unwrap();
+    let of_maps = format!(
+        r#"
+[[losses]]
+name = "hint"
+loss = [
+    {{ kind = "regression", weight = 1.0 }},
+    {{ kind = "map-hint", weight = 1.0, student = "body.0.relu", teacher = "body.1.relu", rate_factor = 1.0 }},
+]
+map = {{ kind = "none" }}
+teacher_network = {{ architecture = "eyas-xs", weights = "{}" }}
+"#,
+        world.at("run/student.safetensors")
+    );
+    let seeds = text[..losses].replace("seeds = [1, 2]", "seeds = [1]");
+    fs::write(&file, seeds.clone() + &of_maps).unwrap();
+    run_ok("eyas", &words);
+    let cell = world.path("maps/cells/small/hint/seed-1");
+    assert!(cell.join("student.json").exists());
+    assert!(run_ok("eyas", [&words[..], &["--dry-run".to_owned()]].concat()).contains("done"));
+
+    // Other weights of the network are another experiment.
+    let other = of_maps.replace("run/student.safetensors", "again-weights.safetensors");
+    let mut weights = fs::read(world.path("run/student.safetensors")).unwrap();
+    *weights.last_mut().unwrap() ^= 1;
+    fs::write(world.path("again-weights.safetensors"), weights).unwrap();
+    fs::write(&file, seeds + &other).unwrap();
+    let listed = run_ok("eyas", [&words[..], &["--dry-run".to_owned()]].concat());
+    assert!(listed.contains("begun"), "{listed}");
+}
+
 fn tables(out: &Path) -> [String; 3] {
     ["table.md", "table.csv", "cells.csv"].map(|name| fs::read_to_string(out.join(name)).unwrap())
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use eyas_tests::run_ok;
+use eyas_tests::{run, run_ok};
 
-use super::end_to_end::{student_recipe, world};
+use super::end_to_end::{TEACHER, student_recipe, world};
 
 const ADAMW: &str = r#"kind = "adamw", beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8,"#;
 
@@ -84,4 +84,92 @@ fn with_every_optimizer_schedule_and_sampler() {
             ("freeze = []", r#"freeze = ["stem"]"#),
         ],
     );
+}
+
+const SHUFFLED: &str = r#"kind = "shuffled", images = 8, views = 2"#;
+
+const LOSSES: &str = r#"{ kind = "relaxed-contrastive", weight = 1.0, sigma = 1.0, delta = 1.0 }, { kind = "regression", weight = 1.0 }"#;
+
+#[test]
+fn on_tuples_whose_negatives_the_teacher_embeds() {
+    let weights = |run: &str| fs::read(world().path(run).join("student.safetensors")).unwrap();
+    let tuples = |positives: &str, mining: &str| {
+        format!(
+            r#"kind = "tuples", tuples = 4, tuples_per_epoch = 16, student_sees = "queries", positives = {positives}, negatives = 3, mining = {mining}, views = 2"#
+        )
+    };
+    let loss = |positives: &str, mining: &str| {
+        format!(
+            r#"{{ kind = "tuple-triplet", weight = 1.0, margin = 0.1, tuples = {{ references = "teacher", positives = {positives}, mining = "{mining}", negatives = 3, own_teacher = false, reducer = "mean" }} }}, {{ kind = "multi-similarity", weight = 0.1, alpha = 2.0, beta = 40.0, base = 0.5, one_sided = "left-out", pairs = {{ references = "batch", miner = "all", reducer = "mean" }} }}"#
+        )
+    };
+    let label = r#""label""#;
+    let hard = "{ hard = { pool = 30, embedded_by = \"teacher\" } }";
+    let hard = trains_with(
+        "tuples-hard",
+        &[
+            (SHUFFLED, &tuples(label, hard)),
+            (LOSSES, &loss(label, "hard")),
+        ],
+    );
+    let random = trains_with(
+        "tuples-random",
+        &[
+            (SHUFFLED, &tuples(label, "\"random\"")),
+            (LOSSES, &loss(label, "random")),
+        ],
+    );
+    assert_ne!(weights(&hard), weights(&random));
+    let nearest = "{ teacher = { nearest = 5 } }";
+    let itself = "{ hard = { pool = 30, embedded_by = \"student\" } }";
+    trains_with(
+        "tuples-nearest",
+        &[
+            (SHUFFLED, &tuples(nearest, itself)),
+            (LOSSES, &loss(nearest, "hard")),
+        ],
+    );
+}
+
+/// AML's `std`: no teacher at all.
+#[test]
+fn a_teacher_from_tuples_that_it_mines_itself() {
+    let world = world();
+    let recipe = TEACHER
+        .replace(
+            r#"kind = "shuffled", images = 8, views = 1"#,
+            r#"kind = "tuples", tuples = 2, tuples_per_epoch = 8, student_sees = "tuples", positives = "label", negatives = 3, mining = { hard = { pool = 20000, embedded_by = "student" } }, views = 1"#,
+        )
+        .replace(
+            r#"kind = "proxy-anchor", weight = 1.0, alpha = 32.0, margin = 0.1, proxy_rate_factor = 10.0"#,
+            r#"kind = "tuple-contrastive", weight = 1.0, margin = 0.7, tuples = { references = "batch", positives = "label", mining = "hard", negatives = 3, own_teacher = false, reducer = "sum" }"#,
+        );
+    assert!(recipe.contains("embedded_by") && recipe.contains("own_teacher"));
+    fs::write(world.path("tuple-teacher.toml"), &recipe).unwrap();
+    let train = |recipe: &str| {
+        [
+            "teacher",
+            "train",
+            &world.at(recipe),
+            "--data",
+            &world.at("shelves"),
+            "--run",
+            &world.at("tuple-teacher"),
+            "--out",
+            &world.at("tuple.teacher"),
+            "--compute",
+            "cpu",
+        ]
+        .map(str::to_owned)
+    };
+    run_ok("eyas", train("tuple-teacher.toml"));
+    assert!(world.path("tuple.teacher").exists());
+
+    let too_many = recipe.replace("negatives = 3", "negatives = 6");
+    fs::write(world.path("too-many.toml"), too_many).unwrap();
+    let said = run("eyas", train("too-many.toml"));
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let wanted =
+        "6 negatives, each of another label, are asked for, but the training images have 6";
+    assert!(said.err.contains(wanted), "{}", said.err);
 }

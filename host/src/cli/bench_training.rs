@@ -1,5 +1,7 @@
 //! `eyas bench-training`: how fast a recipe trains here.
 
+use std::path::PathBuf;
+
 use super::Answer;
 use super::training::TrainingArgs;
 
@@ -9,11 +11,15 @@ use super::training::TrainingArgs;
 /// of training on random numbers, and of both together. Writes nothing; a student is
 /// measured with random targets, so no teacher is needed.
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  eyas bench-training models/recipes/photos-student.toml --data photos --steps 50 --threads 2")]
+#[command(after_help = "Examples:
+  eyas bench-training models/recipes/photos-student.toml --data photos --steps 50 --threads 2
+  eyas bench-training maps.toml --data photos --teacher-network resnet18.safetensors")]
 pub(super) struct Args {
     #[command(flatten)]
     training: TrainingArgs,
+    /// Weights (safetensors) of the recipe's teacher_network, for losses that compare maps.
+    #[arg(long, value_name = "FILE")]
+    teacher_network: Option<PathBuf>,
     /// Steps of each measurement; an image is decoded once in so many steps as an epoch has.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     steps: u32,
@@ -33,7 +39,7 @@ pub(super) fn run(_args: &Args) -> anyhow::Result<Answer> {
 #[cfg(feature = "torch")]
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     use super::say;
-    use super::training::{naming_start, prepare};
+    use super::training::{naming_start, prepare, teacher_network};
     use crate::learn::{Inputs, measure};
     use crate::recipe::Trainee;
 
@@ -43,15 +49,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         Trainee::Student
     };
     let recipe = args.training.recipe(trainee)?;
+    let teacher_network = teacher_network(&recipe, args.teacher_network.as_deref())?;
     let prepared = prepare(&args.training, &recipe)?;
     let inputs = Inputs {
         recipe,
         training: &prepared.training,
         validation: &prepared.validation,
         start: prepared.start,
-        teacher_network: None,
+        teacher_network,
         compute: prepared.compute,
-        checkpoint: std::path::PathBuf::new(),
+        checkpoint: PathBuf::new(),
     };
     let n_steps = args.steps as usize;
     let speed = measure(&inputs, n_steps)

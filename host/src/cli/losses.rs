@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde_json::json;
 
+use super::loss_cost as cost;
 use super::{Answer, say};
-use crate::recipe::WeightedLoss;
 use crate::recipe::loss::{CATALOG, Description};
 
 #[derive(clap::Subcommand)]
@@ -16,6 +16,8 @@ pub(super) enum Command {
     /// Run losses and metrics on stored inputs and compare with stored values and
     /// gradients; exit code 1 if any differs.
     Check(CheckArgs),
+    /// Measure what each loss costs, beside a training step of ResNet-18.
+    Cost(cost::Args),
 }
 
 #[derive(clap::Args)]
@@ -45,6 +47,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Answer> {
     match command {
         Command::List(args) => list(&args),
         Command::Check(args) => check(&args),
+        Command::Cost(args) => cost::run(&args),
     }
 }
 
@@ -74,38 +77,25 @@ fn list(args: &ListArgs) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn example(entry: &Description) -> Option<WeightedLoss> {
-    #[derive(serde::Deserialize)]
-    struct Line {
-        loss: WeightedLoss,
-    }
-    let line: Line = toml::from_str(&format!("loss = {}", entry.example)).ok()?;
-    Some(line.loss)
-}
-
 fn aligns_in_words(entry: &Description) -> &'static str {
-    let example = example(entry);
-    let settings = example.as_ref().map(|term| term.loss.settings());
-    match settings.map(|settings| (settings.needs_teacher(), settings.aligns())) {
-        Some((_, true)) => "yes: the student lands in the teacher's space",
-        Some((true, false)) => {
-            "no: relational; set map to ridge or procrustes, or add one that does"
-        }
-        _ => "no: learns from labels alone; for teachers, or beside one that does",
+    let loss = entry.term().loss;
+    match (loss.settings().needs_teacher(), loss.settings().aligns()) {
+        (_, true) => "yes: the student lands in the teacher's space",
+        (true, false) => "no: relational; set map to ridge or procrustes, or add one that does",
+        (false, false) => "no: learns from labels alone; for teachers, or beside one that does",
     }
 }
 
 fn as_json(entry: &Description) -> serde_json::Value {
-    let example = example(entry);
-    let settings = example.as_ref().map(|term| term.loss.settings());
+    let loss = entry.term().loss;
     json!({
         "kind": entry.kind,
         "summary": entry.summary,
         "formula": entry.formula,
         "source": entry.source,
         "example": entry.example,
-        "needs_teacher": settings.map(|settings| settings.needs_teacher()),
-        "aligns": settings.map(|settings| settings.aligns()),
+        "needs_teacher": loss.settings().needs_teacher(),
+        "aligns": loss.settings().aligns(),
     })
 }
 

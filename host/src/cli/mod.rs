@@ -14,6 +14,7 @@ mod evaluate;
 mod export;
 mod gallery;
 mod keys;
+mod loss_cost;
 mod losses;
 mod report;
 mod runs;
@@ -77,7 +78,7 @@ enum Command {
     Train(train::Args),
     /// Measure how fast a recipe trains.
     BenchTraining(bench_training::Args),
-    /// Explain the losses, or check them against published implementations.
+    /// Explain the losses, check them against published implementations, or time them.
     #[command(subcommand)]
     Losses(losses::Command),
     /// Say what architectures there are, and what each costs on this machine.

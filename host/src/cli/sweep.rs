@@ -1,5 +1,6 @@
 //! `eyas sweep`: students x losses x seeds, one table.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::runs::RECIPE_FILE;
 use crate::student::{StoredStudent, TrainedStudent};
 use crate::sweep::{Ceiling, Cell, CellRecord, Ground, Sweep, SweepFile, ground};
 use crate::teacher::Teacher;
+use crate::weights::Weights;
 
 /// Train, export and score every student with every loss and seed of a file.
 ///
@@ -279,7 +281,7 @@ impl Ready {
             teacher: self.file.teacher.clone(),
             out: folder.to_owned(),
             cache: self.file.cache.clone(),
-            teacher_network: None,
+            teacher_network: cell.teacher_network.clone(),
         };
         train::train(&args, &|_| ())
     }
@@ -340,24 +342,31 @@ fn fingerprints(
         split: Some(file.split.clone()),
         role: None,
     });
-    let mut starts: Vec<(&Path, Fingerprint)> = Vec::new();
-    for path in file
+    let starts = file
         .students
         .iter()
-        .filter_map(|axis| axis.start.as_deref())
-    {
-        starts.push((path, fingerprint_of_file(path)?));
+        .filter_map(|axis| axis.start.as_deref());
+    let networks = file
+        .losses
+        .iter()
+        .filter_map(|axis| Some(&*axis.teacher_network.as_ref()?.weights));
+    let mut weights: BTreeMap<&Path, Fingerprint> = BTreeMap::new();
+    for path in starts.chain(networks) {
+        weights.insert(path, Weights::read(path)?.fingerprint());
     }
     let of_cell = |cell: &Cell| {
         let mut print = Fingerprinter::new("eyas sweep cell 1")
             .field("recipe", &cell.recipe.fingerprint().0)
             .field("teacher", &teacher.space().0.0)
             .field("training", &training.fingerprint().0);
-        let start = starts
-            .iter()
-            .find(|(path, _)| Some(*path) == cell.start.as_deref());
-        if let Some((_, start)) = start {
-            print = print.field("start", &start.0);
+        let files = [
+            ("start", &cell.start),
+            ("teacher network", &cell.teacher_network),
+        ];
+        for (name, path) in files {
+            if let Some(path) = path {
+                print = print.field(name, &weights[&**path].0);
+            }
         }
         for ground in grounds {
             print = print.field("gallery", &ground.fingerprint().0);
@@ -368,10 +377,6 @@ fn fingerprints(
         print.finish().to_string()
     };
     Ok(cells.iter().map(of_cell).collect())
-}
-
-fn fingerprint_of_file(path: &Path) -> anyhow::Result<Fingerprint> {
-    Ok(crate::weights::Weights::read(path)?.fingerprint())
 }
 
 /// A cell's line while the sweep runs.

@@ -52,14 +52,13 @@ mod with_torch {
     use super::Args;
     use crate::cli::run_lock::RunLock;
     use crate::cli::run_log::RunLog;
-    use crate::cli::training::{naming_start, prepare};
+    use crate::cli::training::{naming_start, prepare, teacher_network};
     use crate::data::manifest::Manifest;
     use crate::embeddings::EmbeddedImages;
     use crate::embeddings::cache::embed_images;
     use crate::learn::{Inputs, TeacherOf, checkpoint_path, train_student};
-    use crate::recipe::{Recipe, Trainee};
+    use crate::recipe::Trainee;
     use crate::teacher::Teacher;
-    use crate::weights::Weights;
 
     /// Trains what `args` say; `tell` hears what a user would read.
     pub(in crate::cli) fn train(args: &Args, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
@@ -102,24 +101,6 @@ mod with_torch {
         log.finish()?;
         tell(&format!("student  {}", args.out.display()));
         Ok(())
-    }
-
-    /// The weights of the network whose maps losses compare with.
-    fn teacher_network(recipe: &Recipe, path: Option<&Path>) -> anyhow::Result<Option<Weights>> {
-        match (&recipe.teacher_network, path) {
-            (None, None) => Ok(None),
-            (Some(_), Some(path)) => Ok(Some(Weights::read(path)?)),
-            (Some(name), None) => anyhow::bail!(
-                "recipe `{}` compares maps with those of {name}: name its weights with \
-                 --teacher-network",
-                recipe.name
-            ),
-            (None, Some(path)) => anyhow::bail!(
-                "recipe `{}` has no teacher_network, but --teacher-network names `{}`",
-                recipe.name,
-                path.display()
-            ),
-        }
     }
 
     /// The teacher's embeddings of all images, or the first that has none.

@@ -52,7 +52,7 @@ pub(super) fn no_torch<T>() -> anyhow::Result<T> {
 }
 
 #[cfg(feature = "torch")]
-pub(super) use with_torch::{choose_compute, naming_start, prepare};
+pub(super) use with_torch::{choose_compute, naming_start, prepare, teacher_network};
 
 #[cfg(feature = "torch")]
 mod with_torch {
@@ -180,6 +180,27 @@ mod with_torch {
             ),
             (Start::Scratch, Some(path)) => anyhow::bail!(
                 "recipe `{}` starts from scratch, but --start names `{}`",
+                recipe.name,
+                path.display()
+            ),
+        }
+    }
+
+    /// The weights of the network whose maps losses compare with.
+    pub(in crate::cli) fn teacher_network(
+        recipe: &Recipe,
+        path: Option<&Path>,
+    ) -> anyhow::Result<Option<Weights>> {
+        match (&recipe.teacher_network, path) {
+            (None, None) => Ok(None),
+            (Some(_), Some(path)) => Ok(Some(Weights::read(path)?)),
+            (Some(name), None) => anyhow::bail!(
+                "recipe `{}` compares maps with those of {name}: name its weights with \
+                 --teacher-network",
+                recipe.name
+            ),
+            (None, Some(path)) => anyhow::bail!(
+                "recipe `{}` has no teacher_network, but --teacher-network names `{}`",
                 recipe.name,
                 path.display()
             ),

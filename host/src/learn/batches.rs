@@ -15,7 +15,8 @@ use eyas_shared::preprocess::{self, Limits, RgbImage};
 
 use super::sampler::Sampler;
 use super::targets::{Place, Targets};
-use crate::recipe::Recipe;
+use super::tuples::{self, EpochTuples};
+use crate::recipe::{self, Recipe};
 
 /// Decoded images are kept up to this many bytes; others are decoded every time.
 const DECODED_BUDGET: usize = 1 << 30;
@@ -54,6 +55,9 @@ pub(super) struct Batch {
     /// The teacher's embeddings of these very views, (views * images) x dim; empty if the
     /// images' own embeddings are the target.
     pub(super) teacher: Vec<f32>,
+    /// Positions of the images of the step's tuples, tuple after tuple; empty if the batch
+    /// is not made of tuples.
+    pub(super) tuples: Vec<usize>,
 }
 
 /// Images of a set, decoded when first needed.
@@ -107,13 +111,56 @@ pub(super) struct BatchMaker {
     pub(super) store: Arc<ImageStore>,
     pub(super) recipe: Arc<Recipe>,
     pub(super) targets: Targets,
+    /// The tuples that batches are made of, if the recipe wants such.
+    pub(super) tuples: Option<Arc<EpochTuples>>,
 }
 
 impl BatchMaker {
-    /// Plans over the images of the store.
+    /// Makes batches of these tuples.
+    pub(super) fn with_tuples(&self, tuples: Arc<EpochTuples>) -> Self {
+        Self {
+            tuples: Some(tuples),
+            ..self.clone()
+        }
+    }
+
+    fn labels(&self) -> impl Iterator<Item = i64> {
+        self.store.images.iter().map(|image| image.label)
+    }
+
+    /// What the recipe's batch asks for and the images can not give.
+    pub(super) fn fault(&self) -> Option<String> {
+        match &self.recipe.batch {
+            recipe::Batch::Tuples(batch) => {
+                tuples::fault(batch, &self.labels().collect::<Vec<_>>())
+            }
+            _ => self.sampler().fault(),
+        }
+    }
+
+    /// Steps of one epoch.
+    pub(super) fn steps_per_epoch(&self) -> usize {
+        self.recipe.batch.steps_per_epoch(self.store.images.len())
+    }
+
+    /// Plans over the images of the store, or over the tuples.
     pub(super) fn sampler(&self) -> Sampler {
-        let labels = self.store.images.iter().map(|image| image.label);
-        Sampler::new(&self.recipe, labels)
+        match (&self.recipe.batch, &self.tuples) {
+            (recipe::Batch::Tuples(batch), Some(tuples)) => {
+                Sampler::of_tuples(&self.recipe, batch, tuples)
+            }
+            _ => Sampler::new(&self.recipe, self.labels()),
+        }
+    }
+
+    /// The tuples of a step.
+    pub(super) fn tuples_of_step(&self, step: usize) -> Vec<usize> {
+        match (&self.recipe.batch, &self.tuples) {
+            (recipe::Batch::Tuples(batch), Some(tuples)) => tuples
+                .of_step(batch, step % batch.steps_per_epoch())
+                .to_vec(),
+            _ => Vec::new(),
+        }
     }
 
     /// Where the images of a step lie.
@@ -128,6 +175,7 @@ impl BatchMaker {
             pixels: Vec::new(),
             image_idx,
             teacher: Vec::new(),
+            tuples: self.tuples_of_step(step),
         };
         for view_idx in 0..self.recipe.batch.views() {
             for (position, &image_idx) in batch.image_idx.iter().enumerate() {

@@ -58,6 +58,12 @@ impl Compute {
 }
 
 impl Compute {
+    /// Threads of the CPU, if that is what computes.
+    #[must_use]
+    pub fn n_cpu_threads(self) -> Option<usize> {
+        (self.device == Device::Cpu).then_some(self.n_threads.max(1) as usize)
+    }
+
     /// The kind of number in which convolutions compute.
     ///
     /// # Errors

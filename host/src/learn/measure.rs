@@ -6,13 +6,14 @@ use std::time::Instant;
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::random::Random;
 
-use super::batches::{Batch, BatchMaker, Loader, TrainingSet};
+use super::batches::{Batch, BatchMaker, Loader};
 use super::experiment::Experiment;
 use super::freeze;
 use super::run::{Inputs, LearnError, batch_maker, first_network, teacher_network, training_set};
 use super::state::State;
 use super::trainer::{Known, Training, first_state, n_workers, one_step};
-use crate::recipe::TeacherViews;
+use super::tuples;
+use crate::recipe::{self, TeacherViews};
 
 /// Steps before the clock starts: memory is allocated, kernels are chosen.
 const WARMUP_STEPS: usize = 3;
@@ -63,12 +64,27 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
     freeze::ask_for_gradients(&network, &recipe.stabilize, false);
     let known = Known::new(&training);
     let mut state = first_state(&training);
-    let random = random_batch(&batches)?;
+    if let Some(fault) = batches.fault() {
+        return Err(LearnError::Data(fault));
+    }
+    let tuples = match &recipe.batch {
+        recipe::Batch::Tuples(batch) => Some(Arc::new(tuples::of_epoch(&training, batch, 0)?)),
+        _ => None,
+    };
+    // Images that nobody has decoded yet.
+    let fresh = || -> Result<BatchMaker, LearnError> {
+        let batches = batch_maker(&recipe, &set, None)?;
+        Ok(match &tuples {
+            Some(tuples) => batches.with_tuples(Arc::clone(tuples)),
+            None => batches,
+        })
+    };
+    let random = random_batch(&fresh()?);
     let rows = (n_steps * recipe.batch.rows()) as f64;
 
     let seconds_of_steps = on_random(&training, &mut state, &known, &random, n_steps)?;
-    let seconds_of_loader = loading(&fresh(&recipe, &set)?, n_steps)?;
-    let mut loader = Loader::start(&fresh(&recipe, &set)?, 0, n_steps, n_workers());
+    let seconds_of_loader = loading(&fresh()?, n_steps)?;
+    let mut loader = Loader::start(&fresh()?, 0, n_steps, n_workers());
     let since = Instant::now();
     for _ in 0..n_steps {
         let batch = loader.next().map_err(LearnError::Image)?;
@@ -84,11 +100,6 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
 /// Far too small to diverge on random targets.
 const RATE: f64 = 1e-9;
 
-/// Batches of images that nobody has decoded yet.
-fn fresh(recipe: &Arc<crate::recipe::Recipe>, set: &TrainingSet) -> Result<BatchMaker, LearnError> {
-    batch_maker(recipe, set, None)
-}
-
 fn random_directions(inputs: &Inputs<'_>) -> Embeddings {
     let mut random = Random::new(inputs.recipe.seed).fork("directions");
     let n_values = inputs.training.images.len() * inputs.recipe.dim;
@@ -100,21 +111,18 @@ fn random_directions(inputs: &Inputs<'_>) -> Embeddings {
 }
 
 /// The images of the first step, with random numbers as pixels.
-fn random_batch(batches: &BatchMaker) -> Result<Batch, LearnError> {
-    let mut sampler = batches.sampler();
-    if let Some(fault) = sampler.fault() {
-        return Err(LearnError::Data(fault));
-    }
-    let image_idx = sampler.images_of_step(0).to_vec();
+fn random_batch(batches: &BatchMaker) -> Batch {
+    let image_idx = batches.sampler().images_of_step(0).to_vec();
     let side = batches.recipe.input.crop as usize;
     let n_rows = image_idx.len() * batches.recipe.batch.views();
     let mut random = Random::new(batches.recipe.seed).fork("pixels");
     let pixels = (0..n_rows * 3 * side * side).map(|_| random.normal() as f32);
-    Ok(Batch {
+    Batch {
         pixels: pixels.collect(),
         image_idx,
         teacher: Vec::new(),
-    })
+        tuples: batches.tuples_of_step(0),
+    }
 }
 
 /// Seconds of `n_steps` steps on one batch. Each step's loss is read, so that a GPU is

@@ -3,6 +3,7 @@
 
 mod compute;
 
+mod embed;
 mod network;
 
 mod distance;
@@ -21,11 +22,13 @@ mod augment;
 mod batches;
 mod sampler;
 mod targets;
+mod tuples;
 
 mod alignment;
 mod torchscript;
 
 mod checkpoint;
+pub mod cost;
 mod experiment;
 mod measure;
 mod run;

@@ -170,6 +170,7 @@ mod tests {
                 n_views: 1,
                 memory: None,
                 maps: None,
+                tuples: None,
             };
             let mut objective = Objective::new(&recipe, 2, 2, Device::Cpu);
             objective.value(&rows).double_value(&[])

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use eyas_shared::bundle::probe_image;
 use eyas_shared::embedding::{self, Embeddings};
 use eyas_shared::fingerprint::Fingerprint;
-use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
-use tch::{Tensor, no_grad};
+use eyas_shared::preprocess::{self, Pixels};
+use tch::Tensor;
 use thiserror::Error;
 
 use super::alignment;
@@ -16,9 +16,10 @@ use super::batches::{BatchMaker, ImageStore, TrainingImage, TrainingSet};
 use super::checkpoint::CheckpointError;
 use super::compute::Compute;
 use super::distance::l2_normalize;
+use super::embed;
 use super::experiment::Experiment;
 use super::freeze;
-use super::network::{InTraining, Mode, TorchNetwork, values_of};
+use super::network::{InTraining, TorchNetwork, values_of};
 use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::{Image, Manifest};
@@ -31,9 +32,6 @@ use crate::zoo;
 /// Real images that are embedded after training for export to compare with: 256 lines in a
 /// student's description, and a quarter of a megabyte of embeddings at most.
 const N_REFERENCE_IMAGES: usize = 256;
-
-/// Images that are embedded at a time.
-const EMBED_BATCH: usize = 32;
 
 /// Why training stopped.
 #[derive(Debug, Error)]
@@ -310,6 +308,7 @@ pub(super) fn batch_maker(
         store: Arc::new(ImageStore::new(&set.images)),
         recipe: Arc::clone(recipe),
         targets: targets.map_err(LearnError::Data)?,
+        tuples: None,
     })
 }
 
@@ -363,43 +362,8 @@ fn head_outputs(
     set: &TrainingSet,
     inputs: &Inputs<'_>,
 ) -> Result<Tensor, LearnError> {
-    let mut outputs = Vec::new();
-    for start in (0..set.images.len()).step_by(EMBED_BATCH) {
-        let chunk = start..(start + EMBED_BATCH).min(set.images.len());
-        let images: Vec<Arc<RgbImage>> = chunk
-            .map(|idx| store.get(idx))
-            .collect::<Result<_, _>>()
-            .map_err(LearnError::Image)?;
-        let pixels: Vec<Pixels> = images
-            .iter()
-            .map(|image| preprocess::prepare(image, &inputs.recipe.input))
-            .collect();
-        outputs.push(forward(
-            network,
-            &inputs.recipe.input,
-            &pixels,
-            inputs.compute,
-        ));
-    }
-    Ok(Tensor::cat(&outputs, 0))
-}
-
-fn forward(
-    network: &TorchNetwork,
-    spec: &PreprocessSpec,
-    pixels: &[Pixels],
-    compute: Compute,
-) -> Tensor {
-    let side = i64::from(spec.crop);
-    let values: Vec<f32> = pixels
-        .iter()
-        .flat_map(|pixels| &pixels.values_chw)
-        .copied()
-        .collect();
-    let images = Tensor::from_slice(&values)
-        .view([-1, 3, side, side])
-        .to_device(compute.device);
-    no_grad(|| network.head_output(&images, Mode::Evaluate))
+    let all = 0..set.images.len();
+    embed::head_outputs(network, store, all, &inputs.recipe.input, inputs.compute)
 }
 
 fn unit_rows(rows: &Tensor) -> Embeddings {
@@ -419,7 +383,7 @@ fn reference_embeddings(
     let probes: Vec<Pixels> = (0..N_PROBES)
         .map(|index| preprocess::prepare(&probe_image(index), spec))
         .collect();
-    let probes = unit_rows(&forward(network, spec, &probes, inputs.compute));
+    let probes = unit_rows(&embed::forward(network, spec, &probes, inputs.compute));
 
     let chosen = reference_images(inputs.training, inputs.validation);
     let set = training_set(&chosen, None)?;

@@ -1,8 +1,10 @@
-//! Which images a step sees, as a pure function of seed, epoch and step.
+//! Which images a step sees, as a pure function of seed, epoch and step; or of an epoch's
+//! tuples.
 
 use eyas_shared::random::Random;
 
-use crate::recipe::{Batch, Recipe};
+use super::tuples::EpochTuples;
+use crate::recipe::{Batch, Recipe, TupleBatch};
 
 /// Plans epochs over a set of images.
 pub(super) struct Sampler {
@@ -37,6 +39,19 @@ impl Sampler {
         }
     }
 
+    /// Goes through the tuples of one epoch, and again.
+    pub(super) fn of_tuples(recipe: &Recipe, batch: &TupleBatch, tuples: &EpochTuples) -> Self {
+        let steps = (0..batch.steps_per_epoch())
+            .map(|step| EpochTuples::seen(batch, tuples.of_step(batch, step)));
+        Self {
+            batch: recipe.batch,
+            random: Random::new(recipe.seed),
+            n_images: 0,
+            of_label: Vec::new(),
+            planned: Some((0, steps.collect())),
+        }
+    }
+
     /// What the batch asks for and the images can not give.
     pub(super) fn fault(&self) -> Option<String> {
         let n_labels = self.of_label.len();
@@ -48,15 +63,14 @@ impl Sampler {
         }
     }
 
-    /// Steps of one epoch: whole batches; a rest waits for another epoch's order.
-    pub(super) fn steps_per_epoch(&self) -> usize {
-        (self.n_images / self.batch.images()).max(1)
-    }
-
     /// The images of a step, counted from 0 over all epochs.
     pub(super) fn images_of_step(&mut self, step: usize) -> &[usize] {
-        let per_epoch = self.steps_per_epoch();
+        let per_epoch = self.batch.steps_per_epoch(self.n_images);
         let (epoch, step) = (step / per_epoch, step % per_epoch);
+        let epoch = match self.batch {
+            Batch::Tuples(_) => 0,
+            _ => epoch,
+        };
         if self.planned.as_ref().is_none_or(|(of, _)| *of != epoch) {
             self.planned = Some((epoch, self.plan(epoch)));
         }
@@ -65,7 +79,7 @@ impl Sampler {
     }
 
     fn plan(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let n_steps = self.steps_per_epoch();
+        let n_steps = self.batch.steps_per_epoch(self.n_images);
         let place = |purpose: &str| self.random.fork(purpose).at(epoch as u64);
         match self.batch {
             Batch::Shuffled { images, .. } => {
@@ -83,6 +97,7 @@ impl Sampler {
                 ..
             } => self.by_label(n_steps, labels, images_per_label, &place("labels")),
             Batch::Balanced { images, .. } => self.by_label(n_steps, images, 1, &place("labels")),
+            Batch::Tuples(_) => unreachable!("the only epoch of tuples is planned at the start"),
         }
     }
 
@@ -115,7 +130,7 @@ impl Sampler {
 }
 
 /// An endless sequence over `0..n` in rounds: each round holds every number once.
-struct Rounds {
+pub(super) struct Rounds {
     n: usize,
     random: Random,
     n_rounds: u64,
@@ -123,7 +138,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn new(n: usize, random: Random) -> Self {
+    pub(super) fn new(n: usize, random: Random) -> Self {
         Self {
             n,
             random,
@@ -133,7 +148,7 @@ impl Rounds {
     }
 
     /// The next `count` numbers; different ones if there are so many.
-    fn take(&mut self, count: usize) -> Vec<usize> {
+    pub(super) fn take(&mut self, count: usize) -> Vec<usize> {
         let mut taken: Vec<usize> = Vec::with_capacity(count);
         while taken.len() < count {
             if self.rest.is_empty() {
@@ -223,7 +238,7 @@ mod tests {
                 assert_eq!(alone.images_of_step(step), in_order[step], "{batch:?}");
             }
             assert_ne!(steps(batch, 2, 30), in_order, "{batch:?}");
-            let per_epoch = alone.steps_per_epoch();
+            let per_epoch = batch.steps_per_epoch(40);
             assert_ne!(in_order[..per_epoch], in_order[per_epoch..2 * per_epoch]);
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct State<'a> {
     pub(super) objective: Objective,
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<MovingAverage>,
+    /// The tuples of the epoch, if batches are made of tuples: see [`super::tuples`].
+    pub(super) tuples: Option<Tensor>,
     pub(super) progress: Progress,
 }
 
@@ -92,6 +94,11 @@ impl State<'_> {
         for (name, tensor) in self.average.iter().flat_map(|average| &average.tensors) {
             tensors.push((format!("average/{name}"), tensor));
         }
+        tensors.extend(
+            self.tuples
+                .iter()
+                .map(|tuples| ("tuples".to_owned(), tuples)),
+        );
         tensors
     }
 }

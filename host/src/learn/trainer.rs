@@ -18,8 +18,9 @@ use super::objective::Objective;
 use super::optimizer::{Group, Optimizer};
 use super::run::LearnError;
 use super::state::{Best, Mean, Progress, State};
+use super::tuples::{self, EpochTuples};
 use super::{checkpoint, freeze, gradients, schedule};
-use crate::recipe::{Average, Keep, Recipe};
+use crate::recipe::{self, Average, Keep, Recipe};
 use crate::weights::Weights;
 
 /// Who is told of progress; the trainer prints nothing itself.
@@ -72,11 +73,10 @@ pub(super) fn train(
     watch: &mut dyn Watch,
 ) -> Result<Weights, LearnError> {
     let Training { recipe, .. } = training;
-    let sampler = training.batches.sampler();
-    if let Some(fault) = sampler.fault() {
+    if let Some(fault) = training.batches.fault() {
         return Err(LearnError::Data(fault));
     }
-    let per_epoch = sampler.steps_per_epoch();
+    let per_epoch = training.batches.steps_per_epoch();
     let n_steps = per_epoch * recipe.epochs;
     let mut state = first_state(training);
     if training.checkpoint.exists() {
@@ -86,9 +86,12 @@ pub(super) fn train(
     watch.started(first_step, n_steps, per_epoch);
 
     let known = Known::new(training);
-    let mut loader = Loader::start(training.batches, first_step, n_steps, n_workers());
+    let mut loader = loader_from(training, &mut state, n_steps)?;
     let mut since = Instant::now();
     for step in first_step..n_steps {
+        if step > first_step && step % per_epoch == 0 && state.tuples.is_some() {
+            loader = loader_from(training, &mut state, n_steps)?;
+        }
         if step == first_step || step == recipe.stabilize.head_steps {
             let only_head = step < recipe.stabilize.head_steps;
             freeze::ask_for_gradients(training.network, &recipe.stabilize, only_head);
@@ -113,6 +116,31 @@ pub(super) fn train(
         Keep::Last => Ok(current_weights(&state)),
         Keep::Best => Ok(Weights::read(&best_path(training.checkpoint))?),
     }
+}
+
+/// Prepares batches from the next step on: to the end, or to the end of the epoch if its
+/// tuples are made with the network as it is at its beginning.
+fn loader_from(
+    training: &Training<'_>,
+    state: &mut State<'_>,
+    n_steps: usize,
+) -> Result<Loader, LearnError> {
+    let step = state.progress.step;
+    let (recipe::Batch::Tuples(batch), Some(kept)) = (&training.recipe.batch, &mut state.tuples)
+    else {
+        return Ok(Loader::start(training.batches, step, n_steps, n_workers()));
+    };
+    let (epoch, within) = (
+        step / batch.steps_per_epoch(),
+        step % batch.steps_per_epoch(),
+    );
+    if within == 0 && step < n_steps {
+        *kept = tuples::of_epoch(training, batch, epoch)?.to_tensor();
+    }
+    let tuples = Arc::new(EpochTuples::from_tensor(kept));
+    let end = n_steps.min((epoch + 1) * batch.steps_per_epoch());
+    let batches = training.batches.with_tuples(tuples);
+    Ok(Loader::start(&batches, step, end, n_workers()))
 }
 
 /// Threads that prepare batches: on a CPU as many as were asked for, beside a GPU those of
@@ -146,6 +174,10 @@ pub(super) fn first_state<'a>(training: &Training<'a>) -> State<'a> {
         average: match recipe.stabilize.average {
             Average::None => None,
             Average::Ema(kept) => Some(MovingAverage::new(network, kept)),
+        },
+        tuples: match &recipe.batch {
+            recipe::Batch::Tuples(batch) => Some(EpochTuples::no_tuples(batch)),
+            _ => None,
         },
         progress: Progress {
             step: 0,
@@ -247,10 +279,7 @@ fn batch_loss(
     let (student, maps) = student_and_maps(training, &images);
     let student = student.to_kind(Kind::Float);
 
-    let image_idx: Vec<i64> = batch.image_idx.iter().map(|&idx| idx as i64).collect();
-    let image_idx = Tensor::from_slice(&image_idx)
-        .repeat([recipe.batch.views() as i64])
-        .to_device(compute.device);
+    let image_idx = positions(&batch.image_idx, compute).repeat([recipe.batch.views() as i64]);
     let of_rows = known.teacher.as_ref().map(|teacher| {
         if batch.teacher.is_empty() {
             teacher.index_select(0, &image_idx)
@@ -264,6 +293,12 @@ fn batch_loss(
         teacher,
         labels: &known.labels,
     });
+    let tuples = match recipe.batch {
+        recipe::Batch::Tuples(of) => {
+            Some(positions(&batch.tuples, compute).view([of.tuples as i64, of.size() as i64]))
+        }
+        _ => None,
+    };
     let rows = Rows {
         student: &student,
         teacher: of_rows.as_ref(),
@@ -273,8 +308,15 @@ fn batch_loss(
         n_views: recipe.batch.views(),
         memory: memory.as_ref(),
         maps: maps.as_ref(),
+        tuples: tuples.as_ref(),
     };
     objective.value(&rows).to_kind(Kind::Float)
+}
+
+/// Positions in the training set, where the rest is computed.
+fn positions(image_idx: &[usize], compute: &Compute) -> Tensor {
+    let image_idx: Vec<i64> = image_idx.iter().map(|&idx| idx as i64).collect();
+    Tensor::from_slice(&image_idx).to_device(compute.device)
 }
 
 /// Output of the head, and the maps that losses compare if the recipe has such losses.

@@ -123,15 +123,11 @@ mod tests {
 
     #[test]
     fn examples_of_the_catalog_name_nodes_of_the_zoo() {
-        #[derive(serde::Deserialize)]
-        struct Line {
-            loss: WeightedLoss,
-        }
         let mut n_compared = 0;
         for description in CATALOG {
-            let line: Line = toml::from_str(&format!("loss = {}", description.example)).unwrap();
-            if line.loss.loss.settings().nodes().is_some() {
-                let recipe = with(line.loss.loss, Some("resnet18"));
+            let loss = description.term().loss;
+            if loss.settings().nodes().is_some() {
+                let recipe = with(loss, Some("resnet18"));
                 assert_eq!(fault(&recipe), None, "{}", description.kind);
                 n_compared += 1;
             }

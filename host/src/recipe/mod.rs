@@ -10,6 +10,7 @@ mod nested;
 mod optimizer;
 mod sampling;
 mod stabilize;
+mod tuple_batch;
 
 use std::path::Path;
 
@@ -24,6 +25,7 @@ pub use loss::{Loss, WeightedLoss};
 pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
 pub use sampling::{Augmentation, Batch, TeacherViews};
 pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
+pub use tuple_batch::{EpochMining, PoolEmbedder, StudentSees, TupleBatch};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -61,7 +63,7 @@ pub struct Recipe {
     pub start: Start,
     /// The pixels that the network reads.
     pub input: PreprocessSpec,
-    /// Passes over the training images.
+    /// Passes over the training images, or rounds of tuples.
     pub epochs: usize,
     /// What one step sees.
     pub batch: Batch,
@@ -273,6 +275,7 @@ impl Recipe {
             Some(what) => Some(what.to_owned()),
             None => self
                 .loss_fault(trainee)
+                .or_else(|| self.tuples_fault(trainee))
                 .or_else(|| self.maps_fault(&network)),
         }
     }
@@ -493,6 +496,10 @@ mod tests {
             (
                 r#"{ kind = "shuffled", images = 8, views = 1 }"#,
                 r#"{ kind = "balanced", images = 8, views = 1 }"#,
+            ),
+            (
+                r#"{ kind = "shuffled", images = 8, views = 1 }"#,
+                r#"{ kind = "tuples", tuples = 2, tuples_per_epoch = 8, student_sees = "queries", positives = { teacher = { nearest = 9 } }, negatives = 3, mining = "random", views = 2 }"#,
             ),
             (r#""cached""#, r#"{ cached-views = 4 }"#),
             (r#""cached""#, r#""online""#),

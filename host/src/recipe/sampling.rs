@@ -3,9 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the images of a step are chosen. Every kind follows from seed, epoch and step.
+use super::tuple_batch::TupleBatch;
+
+/// How the images of a step are chosen. Every kind follows from seed, epoch and step; hard
+/// tuples also from the network's weights when their epoch begins.
 ///
-/// An epoch has as many steps as whole batches fit into the training images.
+/// An epoch has as many steps as whole batches fit into the training images, or as there are
+/// tuples for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Batch {
@@ -33,6 +37,8 @@ pub enum Batch {
         /// Augmented views of each image.
         views: usize,
     },
+    /// Tuples of a query, a positive and negatives, made when an epoch begins.
+    Tuples(TupleBatch),
 }
 
 impl Batch {
@@ -46,6 +52,7 @@ impl Batch {
                 images_per_label,
                 ..
             } => labels.saturating_mul(images_per_label),
+            Self::Tuples(batch) => batch.images(),
         }
     }
 
@@ -55,7 +62,8 @@ impl Batch {
         match *self {
             Self::Shuffled { views, .. }
             | Self::PerLabel { views, .. }
-            | Self::Balanced { views, .. } => views,
+            | Self::Balanced { views, .. }
+            | Self::Tuples(TupleBatch { views, .. }) => views,
         }
     }
 
@@ -65,9 +73,23 @@ impl Batch {
         self.images().saturating_mul(self.views())
     }
 
+    /// Steps of one epoch over `n_images` images: whole batches; a rest waits for another
+    /// epoch's order.
+    #[must_use]
+    pub fn steps_per_epoch(&self, n_images: usize) -> usize {
+        match self {
+            Self::Tuples(batch) => batch.steps_per_epoch(),
+            _ => (n_images / self.images()).max(1),
+        }
+    }
+
     pub(super) fn fault(&self) -> Option<&'static str> {
         let rows = self.rows();
-        if self.images() < 2 || self.views() == 0 {
+        if let Self::Tuples(batch) = self
+            && let Some(fault) = batch.fault()
+        {
+            Some(fault)
+        } else if self.images() < 2 || self.views() == 0 {
             Some("batch needs 2 images and 1 view")
         } else if rows > MAX_ROWS {
             Some("batch has more than 65536 rows")

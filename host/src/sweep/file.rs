@@ -79,9 +79,22 @@ pub struct LossAxis {
     pub loss: Vec<Value>,
     /// The recipe's `map`.
     pub map: Table,
+    /// The network whose maps it compares with, if it compares maps; in place of the
+    /// recipe's `teacher_network`.
+    pub teacher_network: Option<TeacherNetwork>,
     /// Keys of the recipe that this loss wants different.
     #[serde(default)]
     pub set: Table,
+}
+
+/// A network whose maps losses compare with the student's.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherNetwork {
+    /// Name in the zoo.
+    pub architecture: String,
+    /// Its weights (safetensors).
+    pub weights: PathBuf,
 }
 
 /// One training with all its scores.
@@ -93,6 +106,8 @@ pub struct Cell {
     pub loss: String,
     /// Weights to start from.
     pub start: Option<PathBuf>,
+    /// Weights of the network whose maps are compared.
+    pub teacher_network: Option<PathBuf>,
     /// What is run; its seed is the cell's.
     pub recipe: Recipe,
 }
@@ -275,6 +290,12 @@ fn cell(
     overlay(&mut recipe, &student.set);
     recipe.insert("loss".to_owned(), Value::Array(loss.loss.clone()));
     recipe.insert("map".to_owned(), Value::Table(loss.map.clone()));
+    // One that the base names belongs to losses that are replaced.
+    recipe.remove("teacher_network");
+    if let Some(network) = &loss.teacher_network {
+        let architecture = Value::String(network.architecture.clone());
+        recipe.insert("teacher_network".to_owned(), architecture);
+    }
     overlay(&mut recipe, &loss.set);
     let name = format!("{}-{}", student.name, loss.name);
     recipe.insert("name".to_owned(), Value::String(name.clone()));
@@ -287,22 +308,35 @@ fn cell(
         source,
     })?;
     recipe.seed = seed;
-    let fault = match (recipe.start, &student.start) {
-        (Start::Weights, None) => "its recipe starts from given weights: name the file in `start`",
-        (Start::Scratch, Some(_)) => "its recipe starts from scratch, but `start` names weights",
-        _ => {
-            return Ok(Cell {
-                student: student.name.clone(),
-                loss: loss.name.clone(),
-                start: student.start.clone(),
-                recipe,
-            });
+    match weights_fault(&recipe, student, loss) {
+        None => Ok(Cell {
+            student: student.name.clone(),
+            loss: loss.name.clone(),
+            start: student.start.clone(),
+            teacher_network: loss.teacher_network.as_ref().map(|n| n.weights.clone()),
+            recipe,
+        }),
+        Some(what) => Err(SweepError::Value { path: shown, what }),
+    }
+}
+
+/// Weights that a cell's recipe needs and the axes do not name, or the other way round.
+fn weights_fault(recipe: &Recipe, student: &StudentAxis, loss: &LossAxis) -> Option<String> {
+    let of_student = |fault: &str| Some(format!("student `{}`: {fault}", student.name));
+    match (recipe.start, &student.start) {
+        (Start::Weights, None) => {
+            of_student("its recipe starts from given weights: name the file in `start`")
         }
-    };
-    Err(SweepError::Value {
-        path: shown,
-        what: format!("student `{}`: {fault}", student.name),
-    })
+        (Start::Scratch, Some(_)) => {
+            of_student("its recipe starts from scratch, but `start` names weights")
+        }
+        _ if recipe.teacher_network.is_some() && loss.teacher_network.is_none() => Some(format!(
+            "loss `{}`: name the network whose maps it compares with its weights: \
+             teacher_network = {{ architecture = \"...\", weights = \"FILE\" }}",
+            loss.name
+        )),
+        _ => None,
+    }
 }
 
 /// Puts the values of `changes` over those of `table`, tables key by key. A table of

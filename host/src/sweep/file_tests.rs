@@ -74,6 +74,66 @@ fn a_cell_is_the_base_recipe_with_what_the_axes_change() {
     assert_eq!(rc.recipe.seed, 1);
 }
 
+/// A third loss, of maps.
+fn with_maps(text: String, more: &str) -> String {
+    text + r#"
+    [[losses]]
+    name = "maps"
+    loss = [
+        { kind = "regression", weight = 1.0 },
+        { kind = "attention-transfer", weight = 1.0, student = "fine.0.relu", teacher = "layer4.1.add.relu", power = 2 },
+    ]
+    map = { kind = "none" }
+    "# + more
+}
+
+#[test]
+fn a_loss_of_maps_comes_with_its_network() {
+    let network = r#"teacher_network = { architecture = "resnet18", weights = "r18.safetensors" }"#;
+    let cells = cells(|text| with_maps(text, network)).unwrap();
+    let [reg, _, maps, ..] = &cells[..] else {
+        panic!("six cells are wanted");
+    };
+    assert_eq!(maps.recipe.teacher_network.as_deref(), Some("resnet18"));
+    assert_eq!(
+        maps.teacher_network.as_deref(),
+        Some(Path::new("r18.safetensors"))
+    );
+    assert_eq!(reg.recipe.teacher_network, None);
+    assert_eq!(reg.teacher_network, None);
+}
+
+#[test]
+fn a_base_recipe_with_a_network_serves_losses_without_maps() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("maps.toml");
+    fs::write(&recipe, format!("teacher_network = \"resnet18\"\n{RECIPE}")).unwrap();
+    let shown = recipe.display().to_string();
+    let of_maps = |text: String| {
+        let line = text
+            .lines()
+            .find(|line| line.contains("recipe = "))
+            .unwrap();
+        text.replace(line, &format!("recipe = \"{shown}\""))
+    };
+    let cells = cells(of_maps).unwrap();
+    assert_eq!(cells[0].recipe.teacher_network, None);
+}
+
+#[test]
+fn a_loss_of_maps_without_its_network_is_named() {
+    let complaint = |more: &str| {
+        let err = cells(|text| with_maps(text, more)).unwrap_err();
+        eyas_device::hints::chain_of(&err)
+    };
+    let nothing = complaint("");
+    assert!(nothing.contains("loss `maps`"), "{nothing}");
+    assert!(nothing.contains("compares maps"), "{nothing}");
+    let no_weights = complaint("set = { teacher_network = \"resnet18\" }");
+    assert!(no_weights.contains("loss `maps`"), "{no_weights}");
+    assert!(no_weights.contains("weights = "), "{no_weights}");
+}
+
 #[test]
 fn a_table_of_another_kind_takes_the_whole_place() {
     let mut table: Table = toml::from_str("a = { kind = \"x\", p = 1, q = 2 }").unwrap();

@@ -47,6 +47,10 @@ pub(super) struct Rows<'a> {
     pub(super) memory: Option<&'a Memory<'a>>,
     /// Maps of the rows within the networks.
     pub(super) maps: Option<&'a Maps>,
+    /// The tuples that the batch was made of: positions in the training set, T x (query,
+    /// positive, negatives). Rows of a view are their images, tuple after tuple, or the
+    /// queries alone.
+    pub(super) tuples: Option<&'a Tensor>,
 }
 
 /// Outputs of nodes, N x C x H x W each, by the node's name.

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use super::{Maps, Memory, Rows, Setting, term};
 use crate::learn::distance::l2_normalize;
-use crate::recipe::WeightedLoss;
 use crate::recipe::loss::{CATALOG, Description};
 
 const DIM: i64 = 16;
@@ -47,15 +46,6 @@ fn gallery(kind: Kind) -> Tensor {
     l2_normalize(&(&angles * &angles * 0.37).sin())
 }
 
-fn example(description: &Description) -> WeightedLoss {
-    #[derive(serde::Deserialize)]
-    struct Line {
-        loss: WeightedLoss,
-    }
-    let line: Line = toml::from_str(&format!("loss = {}", description.example)).unwrap();
-    line.loss
-}
-
 /// Channels of every map.
 const CHANNELS: i64 = 6;
 
@@ -82,7 +72,7 @@ fn maps_for(loss: &crate::recipe::Loss, student: &Tensor) -> (Maps, [BTreeMap<St
 /// The value of two steps, far enough apart that a memory is full, with the gradients of
 /// the second in `student`.
 fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
-    let loss = example(description).loss;
+    let loss = description.term().loss;
     let (_, channels) = maps_for(&loss, &batch.student);
     let setting = Setting {
         seed: 1,
@@ -108,6 +98,7 @@ fn two_steps(description: &Description, batch: &Batch) -> [f64; 2] {
         n_views: 2,
         memory: Some(&memory),
         maps: None,
+        tuples: None,
     };
     let mut term = term(&loss, &setting);
     [0, 5000].map(|step| {

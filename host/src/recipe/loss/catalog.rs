@@ -1,5 +1,7 @@
 //! What each loss is: formula, source, published settings.
 
+use super::WeightedLoss;
+
 /// What `eyas losses list` tells of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
@@ -13,6 +15,23 @@ pub struct Description {
     pub source: &'static str,
     /// A term for a recipe with the published settings.
     pub example: &'static str,
+}
+
+impl Description {
+    /// The example as a recipe reads it.
+    ///
+    /// # Panics
+    /// Never: a test reads every example.
+    #[must_use]
+    pub fn term(&self) -> WeightedLoss {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            loss: WeightedLoss,
+        }
+        let line: Line = toml::from_str(&format!("loss = {}", self.example))
+            .expect("every example is a weighted loss");
+        line.loss
+    }
 }
 
 /// Every loss, by family.
@@ -307,7 +326,7 @@ pub const CATALOG: &[Description] = &[
     },
     Description {
         kind: "tuple-contrastive",
-        summary: "query of the student, one positive and the hardest negatives of the teacher's gallery (Contr; with own_teacher Contr+)",
+        summary: "query of the student, one positive and the hardest negatives of the teacher's gallery (Contr; with own_teacher Contr+), or the tuples of the batch",
         formula: "reduce_tuples [1/2 sum_pos D^2 + 1/2 sum_neg max(margin - D, 0)^2], D = |q - x + 1e-6|",
         source: "Budnik and Avrithis, CVPR 2021 (AML); their code sums over tuples",
         example: r#"{ kind = "tuple-contrastive", weight = 1.0, margin = 0.7, tuples = { references = { gallery = { pool = 20000 } }, positives = "label", mining = "hard", negatives = 5, own_teacher = true, reducer = "mean" } }"#,

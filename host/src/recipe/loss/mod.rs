@@ -246,15 +246,7 @@ mod tests {
     #[test]
     fn every_example_of_the_catalog_is_the_loss_that_it_explains() {
         for description in CATALOG {
-            #[derive(Deserialize)]
-            struct Line {
-                loss: Vec<WeightedLoss>,
-            }
-            let line: Line = toml::from_str(&format!("loss = [{}]", description.example))
-                .unwrap_or_else(|err| panic!("{}: {err}", description.kind));
-            let [term] = &line.loss[..] else {
-                panic!("{}: one example is wanted", description.kind);
-            };
+            let term = description.term();
             assert_eq!(term.loss.kind(), description.kind);
             assert_eq!(term.fault(), None, "{}", description.kind);
         }

@@ -35,13 +35,79 @@ impl TupleTerm {
 
 impl Term for TupleTerm {
     fn value(&mut self, rows: &Rows<'_>) -> Tensor {
-        let mut random = self.random.at(rows.step as u64);
-        let candidates = Candidates::of(rows, self.tuples);
-        let tuples = candidates.mine(rows, self.tuples, &mut random);
+        let tuples = match (rows.tuples, self.tuples.references) {
+            (Some(images), TupleReferences::Batch | TupleReferences::Teacher) => {
+                of_batch(rows, images, self.tuples)
+            }
+            _ => {
+                let mut random = self.random.at(rows.step as u64);
+                Candidates::of(rows, self.tuples).mine(rows, self.tuples, &mut random)
+            }
+        };
         let values = (self.formula)(&tuples);
         // A tuple without positives teaches nothing.
         let whole = tuples.positive.any_dim(1, false);
         reduce(self.tuples.reducer, &values, &whole)
+    }
+}
+
+/// The tuples (images, T x S) that the batch was made of, once for each view.
+///
+/// Rows are all images of the tuples, or the queries alone, which the teacher's gallery
+/// completes.
+fn of_batch(rows: &Rows<'_>, images: &Tensor, tuples: Tuples) -> TupleRows {
+    let (n_tuples, size) = (images.size()[0], images.size()[1]);
+    let n_views = rows.n_views as i64;
+    let is_whole = rows.student.size()[0] == n_views * n_tuples * size;
+    // Rows of each tuple, the query first.
+    let by_tuple = |rows: &Tensor| {
+        let unit = l2_normalize(rows);
+        unit.view([n_views * n_tuples, -1, unit.size()[1]])
+    };
+    let without_query = |whole: &Tensor| whole.narrow(1, 1, size - 1);
+    let student = by_tuple(rows.student);
+    let others = match tuples.references {
+        TupleReferences::Batch => without_query(&student),
+        _ if is_whole => without_query(&by_tuple(rows.teacher())),
+        _ => {
+            let memory = rows.memory().teacher;
+            let chosen = memory.index_select(0, &without_query(images).reshape(-1));
+            let chosen = l2_normalize(&chosen).view([n_tuples, size - 1, memory.size()[1]]);
+            chosen.repeat([n_views, 1, 1])
+        }
+    };
+    let filled = Tensor::ones(&others.size()[..2], (Kind::Bool, others.device()));
+    let own = tuples
+        .own_teacher
+        .then(|| by_tuple(rows.teacher()).narrow(1, 0, 1));
+    assemble(student.narrow(1, 0, 1), &others, &filled, own)
+}
+
+/// Tuples of queries (N x 1 x D) and others (N x (1 + K) x D, positive first) of which
+/// `filled` (N x (1 + K)) marks those that are there; `own_teacher` (N x 1 x D) is a second
+/// positive.
+fn assemble(
+    query: Tensor,
+    others: &Tensor,
+    filled: &Tensor,
+    own_teacher: Option<Tensor>,
+) -> TupleRows {
+    let n_negatives = filled.size()[1] - 1;
+    let mut positive = filled.narrow(1, 0, 1);
+    let negative = filled.narrow(1, 1, n_negatives);
+    let others = match own_teacher {
+        Some(own) => {
+            positive = Tensor::cat(&[positive.ones_like(), positive], 1);
+            Tensor::cat(&[&own, others], 1)
+        }
+        None => others.shallow_clone(),
+    };
+    let n_positives = positive.size()[1];
+    TupleRows {
+        query,
+        others,
+        positive: positive.constant_pad_nd([0, n_negatives]),
+        negative: negative.constant_pad_nd([n_positives, 0]),
     }
 }
 
@@ -60,10 +126,14 @@ struct Candidates {
 impl Candidates {
     fn of(rows: &Rows<'_>, tuples: Tuples) -> Self {
         let (embeddings, labels, own) = match tuples.references {
-            TupleReferences::Batch => {
+            TupleReferences::Batch | TupleReferences::Teacher => {
+                let embeddings = match tuples.references {
+                    TupleReferences::Batch => rows.student,
+                    _ => rows.teacher(),
+                };
                 let n_rows = rows.labels.size()[0];
                 let own = Tensor::eye(n_rows, (Kind::Bool, rows.labels.device()));
-                (l2_normalize(rows.student), rows.labels.shallow_clone(), own)
+                (l2_normalize(embeddings), rows.labels.shallow_clone(), own)
             }
             TupleReferences::Gallery { .. } => {
                 let memory = rows.memory();
@@ -97,27 +167,11 @@ impl Candidates {
         let query = l2_normalize(rows.student);
         let (chosen, filled) = no_grad(|| self.choose(&query, tuples, random));
         let size = [query.size()[0], -1, query.size()[1]];
-        let mut others = self
-            .embeddings
-            .index_select(0, &chosen.reshape(-1))
-            .view(size);
-        let n_negatives = filled.size()[1] - 1;
-        let (mut positive, mut negative) =
-            (filled.narrow(1, 0, 1), filled.narrow(1, 1, n_negatives));
-        if tuples.own_teacher {
-            let own = l2_normalize(rows.teacher()).unsqueeze(1);
-            others = Tensor::cat(&[own, others], 1);
-            positive = Tensor::cat(&[positive.ones_like(), positive], 1);
-        }
-        let n_positives = positive.size()[1];
-        positive = positive.constant_pad_nd([0, n_negatives]);
-        negative = negative.constant_pad_nd([n_positives, 0]);
-        TupleRows {
-            query: query.unsqueeze(1),
-            others,
-            positive,
-            negative,
-        }
+        let others = self.embeddings.index_select(0, &chosen.reshape(-1));
+        let own = tuples
+            .own_teacher
+            .then(|| l2_normalize(rows.teacher()).unsqueeze(1));
+        assemble(query.unsqueeze(1), &others.view(size), &filled, own)
     }
 
     /// Rows of candidates, N x (1 + K), and whether there was one to choose.
@@ -125,7 +179,9 @@ impl Candidates {
         let (positive, has_positive) = draw_one(&self.positive, random);
         let (mut chosen, mut filled) = (vec![positive], vec![has_positive]);
         let (pool, mut eligible) = match tuples.references {
-            TupleReferences::Batch => (None, self.negative.shallow_clone()),
+            TupleReferences::Batch | TupleReferences::Teacher => {
+                (None, self.negative.shallow_clone())
+            }
             TupleReferences::Gallery { pool } => {
                 let (n, device) = (self.labels.size()[0], query.device());
                 let pool = pool_of(n, pool, random, device);
@@ -172,7 +228,7 @@ fn teacher_neighbors(
 ) -> Tensor {
     let teacher = l2_normalize(rows.teacher());
     let others = match references {
-        TupleReferences::Batch => teacher.shallow_clone(),
+        TupleReferences::Batch | TupleReferences::Teacher => teacher.shallow_clone(),
         TupleReferences::Gallery { .. } => l2_normalize(rows.memory().teacher),
     };
     let cosines = teacher.matmul(&others.transpose(0, 1));
@@ -240,6 +296,7 @@ mod tests {
                 labels: &labels,
             }),
             maps: None,
+            tuples: None,
         };
         let candidates = Candidates::of(&rows, tuples);
         let (chosen, filled) = candidates.choose(&student, tuples, &mut Random::new(3));
@@ -285,5 +342,81 @@ mod tests {
         let (_, filled) = choose(wanted);
         let expected = [true, true, true, true, true, true, false, false];
         assert_eq!(filled[0], expected);
+    }
+
+    /// Two tuples of one negative, two views: what a batch of tuples gives. Component `x` of
+    /// image `i` is 2 for `x = i`, 1 elsewhere, so that every row tells its image.
+    fn batch_of_tuples(references: TupleReferences, is_whole: bool) -> TupleRows {
+        let images = Tensor::from_slice(&[3_i64, 1, 0, 2, 4, 3]).view([2, 3]);
+        let gallery = Tensor::ones([5, 5], (Kind::Double, Device::Cpu))
+            + Tensor::eye(5, (Kind::Double, Device::Cpu));
+        let shown = if is_whole {
+            images.reshape(-1)
+        } else {
+            images.select(1, 0)
+        };
+        let image_idx = shown.repeat([2]);
+        let teacher = gallery.index_select(0, &image_idx);
+        let labels = Tensor::zeros([5], (Kind::Int64, Device::Cpu));
+        let rows = Rows {
+            student: &(&teacher * -1.0),
+            teacher: Some(&teacher),
+            labels: &labels.index_select(0, &image_idx),
+            image_idx: &image_idx,
+            step: 0,
+            n_views: 2,
+            memory: Some(&crate::learn::loss::Memory {
+                teacher: &gallery,
+                labels: &labels,
+            }),
+            maps: None,
+            tuples: Some(&images),
+        };
+        let tuples = Tuples {
+            references,
+            negatives: 1,
+            own_teacher: true,
+            ..tuples(Mining::Hard, Positives::Label)
+        };
+        of_batch(&rows, &images, tuples)
+    }
+
+    /// Sign (student negative) and image of every row.
+    fn told(rows: &Tensor) -> Vec<i64> {
+        let strongest = rows.abs().argmax(-1, false) + 1;
+        let signs = rows
+            .sum_dim_intlist([-1].as_slice(), false, Kind::Double)
+            .sign();
+        let told = (strongest * signs.to_kind(Kind::Int64)).reshape(-1);
+        Vec::try_from(told).unwrap()
+    }
+
+    #[test]
+    fn a_batch_of_tuples_is_taken_as_it_is() {
+        let symmetric = batch_of_tuples(TupleReferences::Batch, true);
+        // Queries 3 and 2 of each view, by the student; numbers from 1.
+        assert_eq!(told(&symmetric.query), [-4, -3, -4, -3]);
+        // The teacher's embedding of the query, then positive and negative.
+        assert_eq!(
+            told(&symmetric.others),
+            [4, -2, -1, 3, -5, -4, 4, -2, -1, 3, -5, -4]
+        );
+        for is_whole in [true, false] {
+            let asymmetric = batch_of_tuples(TupleReferences::Teacher, is_whole);
+            assert_eq!(told(&asymmetric.query), [-4, -3, -4, -3]);
+            assert_eq!(
+                told(&asymmetric.others),
+                [4, 2, 1, 3, 5, 4, 4, 2, 1, 3, 5, 4]
+            );
+            let marks = |marks: &Tensor| Vec::<Vec<bool>>::try_from(marks).unwrap();
+            assert_eq!(
+                marks(&asymmetric.positive),
+                vec![vec![true, true, false]; 4]
+            );
+            assert_eq!(
+                marks(&asymmetric.negative),
+                vec![vec![false, false, true]; 4]
+            );
+        }
     }
 }

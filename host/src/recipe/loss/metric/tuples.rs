@@ -29,8 +29,12 @@ pub struct Tuples {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum TupleReferences {
-    /// The student: other rows of the batch (symmetric).
+    /// The student: other rows of the batch (symmetric). A batch of tuples is taken as it
+    /// is, each with its own positive and negatives.
     Batch,
+    /// The teacher: its embeddings of other rows of the batch, or of the batch's tuples
+    /// (asymmetric).
+    Teacher,
     /// The teacher: its embeddings of the training set (asymmetric).
     Gallery {
         /// Images drawn anew at each step among which negatives are looked for.
@@ -65,7 +69,7 @@ pub enum Mining {
 impl Tuples {
     fn fault(&self) -> Option<&'static str> {
         let pool = match self.references {
-            TupleReferences::Batch => 1,
+            TupleReferences::Batch | TupleReferences::Teacher => 1,
             TupleReferences::Gallery { pool } => pool,
         };
         let nearest = match self.positives {
