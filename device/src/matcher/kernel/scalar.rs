@@ -55,11 +55,10 @@ pub(super) fn note_sums(
     query: &Int2Query,
     promising: &mut Promising,
 ) {
-    let mut rows = sums.iter().zip(factors);
-    let reaches = |(sum, factor): (&i32, &[u8; 2])| {
-        int2_bound(0, *sum, *factor, query) >= promising.threshold
-    };
-    let is_promising = rows.any(reaches);
+    // Every row is looked at: a loop that might end early would not become vector code.
+    let is_promising = { sums.iter().zip(factors) }
+        .map(|(sum, factor)| int2_bound(0, *sum, *factor, query) >= promising.threshold)
+        .fold(false, |any, reaches| any | reaches);
     promising.note(b, is_promising);
     promising.sums[b] = sums;
 }
@@ -91,7 +90,8 @@ pub(super) fn set_int2(
 ) {
     let bound = |row: usize| {
         let of_high = int2_bound(0, high[row], factors[0][row], query);
-        let of_both = int2_bound(1, 2 * high[row] + low[row], factors[1][row], query);
+        let both = high[row].wrapping_mul(2).wrapping_add(low[row]);
+        let of_both = int2_bound(1, both, factors[1][row], query);
         if of_both < of_high { of_both } else { of_high }
     };
     for half in 0..2 {
@@ -102,7 +102,7 @@ pub(super) fn set_int2(
 
 /// What a row's score is hardly above, by its sum over the high bits (0) or both planes (1).
 pub(super) fn int2_bound(planes: usize, sum: i32, factor: [u8; 2], query: &Int2Query) -> f32 {
-    let product = (sum - query.biases[planes]) as f32 + query.margins[planes];
+    let product = sum.wrapping_sub(query.biases[planes]) as f32 + query.margins[planes];
     product * (query.scale * f16::from_le_bytes(factor).to_f32())
 }
 
