@@ -15,7 +15,7 @@ use super::end_to_end::{World, checkpoint_step, student_recipe, world};
 const N_KILLS: usize = 50;
 
 /// A student with all that has a state: moments, an average, an unfinished epoch, the best
-/// weights so far, steps of the head alone, kept views.
+/// weights so far, steps of the head alone, kept views, and steps that see rounded weights.
 fn recipe() -> String {
     let replaced = student_recipe()
         .replace("epochs = 8", "epochs = 32")
@@ -34,6 +34,10 @@ fn recipe() -> String {
         .replace(r#"clip = "none""#, "clip = { norm = 1.0 }")
         .replace("head_steps = 0", "head_steps = 10")
         .replace(
+            r#"precision = "f32""#,
+            "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 16 }",
+        )
+        .replace(
             r#"teacher_views = "cached""#,
             "teacher_views = { cached-views = 2 }",
         )
@@ -46,6 +50,7 @@ fn recipe() -> String {
         "ema",
         "norm = 1.0",
         "head_steps = 10",
+        "last_epochs = 16",
         "cached-views",
         "per-label",
         "best",

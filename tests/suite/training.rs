@@ -3,6 +3,7 @@
 use std::fs;
 
 use eyas_tests::{run, run_ok};
+use serde_json::Value;
 
 use super::end_to_end::{TEACHER, student_recipe, world};
 
@@ -172,4 +173,43 @@ fn a_teacher_from_tuples_that_it_mines_itself() {
     let wanted =
         "6 negatives, each of another label, are asked for, but the training images have 6";
     assert!(said.err.contains(wanted), "{}", said.err);
+}
+
+/// Codes of an exported int8 bundle differ from f32 by nothing that a cosine shows.
+const LAST_BITS: f64 = 1e-6;
+
+#[test]
+fn with_weights_that_int8_holds_as_they_are() {
+    let precision = r#"precision = "f32""#;
+    let rounded = |last_epochs: &str| {
+        format!("{precision}\nquantize = {{ kind = \"int8\", last_epochs = {last_epochs} }}")
+    };
+    let world = world();
+    let exported = |run: &str| {
+        let words = ["export", &world.at(run), "--explain", "--json"];
+        let said = run_ok("eyas", [&words[..], &["--precision", "int8"]].concat());
+        let said: Value = serde_json::from_str(&said).unwrap();
+        said["precisions"][0].clone()
+    };
+    let cosine = |exported: &Value| exported["min_cosine"].as_f64().unwrap();
+    let plain = exported(&trains_with("exact", &[]));
+    assert!(cosine(&plain) < 1.0 - 10.0 * LAST_BITS, "{plain}");
+    // With a map, which changes the head after training, and without.
+    for (name, last_epochs, map) in [
+        ("rounded", "1", r#"map = { kind = "ridge", penalty = 0.1 }"#),
+        ("rounded-unmapped", "2", r#"map = { kind = "none" }"#),
+    ] {
+        let run = trains_with(
+            name,
+            &[
+                (precision, &rounded(last_epochs)),
+                (r#"map = { kind = "ridge", penalty = 0.1 }"#, map),
+            ],
+        );
+        let int8 = exported(&run);
+        assert!(cosine(&int8) >= 1.0 - LAST_BITS, "{name}: {int8}");
+        let rounding = &int8["rounding"];
+        assert_eq!(rounding["scales"], "min-max", "{name}: {int8}");
+        assert_eq!(rounding["equalized"], false, "{name}: {int8}");
+    }
 }

@@ -62,7 +62,7 @@ mod with_torch {
     use crate::data;
     use crate::data::manifest::{Manifest, Selection};
     use crate::learn::{Compute, ComputeChoice, LearnError};
-    use crate::recipe::{Recipe, RecipeError, Start, Trainee};
+    use crate::recipe::{Quantize, Recipe, RecipeError, Start, Trainee};
     use crate::weights::Weights;
 
     impl TrainingArgs {
@@ -115,13 +115,19 @@ mod with_torch {
                 self.training.images.len(),
                 self.validation.images.len()
             );
-            vec![
+            let mut facts = vec![
                 ("recipe", named),
                 ("seed", recipe.seed.to_string()),
                 more,
                 ("images", images),
                 ("compute", self.compute.to_string()),
-            ]
+            ];
+            if let Some(Quantize::Int8 { last_epochs }) = recipe.quantize {
+                let n_epochs = recipe.epochs;
+                let rounded = format!("in int8 in the last {last_epochs} of {n_epochs} epochs");
+                facts.push(("weights", rounded));
+            }
+            facts
         }
     }
 

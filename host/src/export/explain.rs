@@ -12,7 +12,7 @@ use super::diagnose::{image, relative_error};
 use super::recall::{RecallCheck, RecallLoss};
 use super::reference::{self, Tensor};
 use super::stored::Rounding;
-use super::{Agreement, Candidate, ExportError, Exporter, onnx, verify};
+use super::{Agreement, Candidate, ExportError, Exporter, Tried, onnx, verify};
 use crate::bench::compute::layer_of;
 use crate::zoo::{Network, NodeIdx, Op};
 
@@ -76,6 +76,8 @@ pub struct PrecisionBudget {
     pub passes: bool,
     /// What was done to round it.
     pub rounding: Rounding,
+    /// The ways of rounding among which this one was chosen.
+    pub tried: Vec<Tried>,
     /// What it loses in retrieval, where queries were given.
     pub recall: Option<RecallLoss>,
 }
@@ -238,7 +240,7 @@ fn profile(
     pixels: &Pixels,
 ) -> Result<Vec<OperatorTime>, ExportError> {
     let (writer, precision) = (exporter.writer(), candidate.precision);
-    let file = writer.onnx(precision, &candidate.rounded, None)?;
+    let file = writer.onnx(precision, &candidate.choice.rounded, None)?;
     let encoder = Encoder::load(&writer.draft(&file, precision))?;
     Ok(encoder.network().profile(pixels, N_RUNS)?)
 }
@@ -247,7 +249,7 @@ fn bytes_of(network: &Network, layer: &Layer, candidate: &Candidate) -> usize {
     let weights = network.nodes[layer.first].weights();
     let stored = weights
         .iter()
-        .filter_map(|it| candidate.rounded.stored.0.get(&it.name));
+        .filter_map(|it| candidate.choice.rounded.stored.0.get(&it.name));
     stored.map(|weight| weight.n_bytes()).sum()
 }
 
@@ -260,7 +262,7 @@ fn compare(
     images: &[&Pixels],
 ) -> Result<Vec<LayerCost>, ExportError> {
     let (writer, network) = (exporter.writer(), &exporter.folded);
-    let file = writer.onnx(candidate.precision, &candidate.rounded, None)?;
+    let file = writer.onnx(candidate.precision, &candidate.choice.rounded, None)?;
     let names: Vec<&str> = layers
         .iter()
         .map(|layer| onnx::value_name(network, layer.last))
@@ -268,7 +270,7 @@ fn compare(
     let device = Layers::load(&file, writer.side(), &names)?;
     let mut costs = vec![LayerCost::default(); layers.len()];
     for pixels in images {
-        let expected = reference::outputs(network, &candidate.weights, &image(pixels));
+        let expected = reference::outputs(network, &candidate.choice.weights, &image(pixels));
         let found = device.run(pixels)?;
         for ((cost, layer), found) in costs.iter_mut().zip(layers).zip(&found) {
             let expected = &expected[layer.last];
@@ -302,7 +304,7 @@ fn of_precision(
     check: Option<&RecallCheck<'_>>,
 ) -> Result<PrecisionBudget, ExportError> {
     let (writer, precision) = (exporter.writer(), candidate.precision);
-    let file = writer.onnx(precision, &candidate.rounded, None)?;
+    let file = writer.onnx(precision, &candidate.choice.rounded, None)?;
     let draft = writer.draft(&file, precision);
     let agreement = verify::agreement_of(&draft, &exporter.samples())?;
     let recall = check.map(|check| check.measure(&draft)).transpose()?;
@@ -315,7 +317,8 @@ fn of_precision(
         milliseconds: nanos as f64 / 1e6,
         passes: agreement.meets(verify::bounds(precision)) && loses_little,
         agreement,
-        rounding: candidate.rounded.rounding.clone(),
+        rounding: candidate.choice.rounded.rounding.clone(),
+        tried: candidate.choice.tried.clone(),
         recall,
     })
 }

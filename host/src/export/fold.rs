@@ -52,29 +52,29 @@ pub fn fold(network: &Network, weights: &Weights) -> Result<(Network, Weights), 
 }
 
 /// What becomes of every node.
-struct Plan {
+pub(super) struct Plan {
     /// What a node computes, where that is linear in one node's output.
-    linear: Vec<Option<Linear>>,
+    pub(super) linear: Vec<Option<Linear>>,
     /// Whether the node's work is done by a later one's convolution.
-    is_absorbed: Vec<bool>,
+    pub(super) is_absorbed: Vec<bool>,
 }
 
 /// A sum of branches that read one node.
 #[derive(Clone)]
-struct Linear {
+pub(super) struct Linear {
     from: NodeIdx,
-    branches: Vec<Branch>,
+    pub(super) branches: Vec<Branch>,
 }
 
 /// A convolution, or none, and a batch norm behind it, or none.
 #[derive(Clone, Copy)]
-struct Branch {
-    conv: Option<NodeIdx>,
-    norm: Option<NodeIdx>,
+pub(super) struct Branch {
+    pub(super) conv: Option<NodeIdx>,
+    pub(super) norm: Option<NodeIdx>,
 }
 
 impl Plan {
-    fn new(network: &Network) -> Self {
+    pub(super) fn new(network: &Network) -> Self {
         let mut n_readers = vec![0; network.nodes.len()];
         for &input in network.nodes.iter().flat_map(|node| &node.inputs) {
             n_readers[input] += 1;
@@ -199,7 +199,11 @@ impl Linear {
 
     /// The convolution's node, under the name of the convolution if there is one, else of
     /// the sum.
-    fn convolution(&self, network: &Network, node_idx: NodeIdx) -> Result<Node, ExportError> {
+    pub(super) fn convolution(
+        &self,
+        network: &Network,
+        node_idx: NodeIdx,
+    ) -> Result<Node, ExportError> {
         let unfoldable = || ExportError::Unfoldable {
             norm: network.nodes[node_idx].name.clone(),
             input: network.nodes[self.from].name.clone(),
@@ -275,7 +279,7 @@ impl Linear {
 /// Scale and shift of every channel: g / sqrt(v + e) and s - m g / sqrt(v + e) for a batch
 /// norm with weight g, bias s, running mean m, running variance v and epsilon e; 1 and 0
 /// without one.
-fn affine(
+pub(super) fn affine(
     network: &Network,
     weights: &Weights,
     norm: Option<NodeIdx>,

@@ -10,6 +10,7 @@ mod diagnose;
 pub mod equalize;
 pub mod explain;
 pub mod fold;
+pub mod grid;
 mod metadata;
 pub mod onnx;
 pub mod recall;
@@ -33,6 +34,7 @@ use thiserror::Error;
 
 pub use diagnose::Cause;
 pub use metadata::rounding_json;
+pub use rounding::Tried;
 pub use stored::{Rounding, ScaleRule};
 pub use verify::{Agreement, Bounds, Reference, Verified};
 
@@ -41,7 +43,7 @@ use crate::student::TrainedStudent;
 use crate::weights::{Weights, WeightsError};
 use crate::zoo::{Network, SideFault};
 use diagnose::Trained;
-use rounding::Rounded;
+use rounding::{Choice, Rounded};
 use stored::StoredWeights;
 use verify::Sample;
 
@@ -302,12 +304,8 @@ impl<'a> Exporter<'a> {
             weights: &self.weights,
             precision,
         };
-        let (rounded, weights) = rounding::choose(&subject, &self.samples())?;
-        Ok(Candidate {
-            precision,
-            rounded,
-            weights,
-        })
+        let choice = rounding::choose(&subject, &self.samples())?;
+        Ok(Candidate { precision, choice })
     }
 
     /// Holds a candidate against the reference.
@@ -317,14 +315,13 @@ impl<'a> Exporter<'a> {
     pub(crate) fn verified(&self, candidate: &Candidate) -> Result<Verified, ExportError> {
         let trained = Trained {
             network: &self.folded,
-            weights: &candidate.weights,
+            weights: &candidate.choice.weights,
             folded: &self.folded,
         };
-        let Candidate {
-            precision, rounded, ..
-        } = candidate;
+        let Candidate { precision, choice } = candidate;
+        let rounded = choice.rounded.clone();
         self.writer()
-            .verified(*precision, rounded.clone(), trained, &self.samples())
+            .verified(*precision, rounded, trained, &self.samples())
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -350,9 +347,7 @@ impl<'a> Exporter<'a> {
 /// A student's weights as they would be stored.
 pub(crate) struct Candidate {
     precision: Precision,
-    rounded: Rounded,
-    /// The exact weights that were rounded, whose channels may be scaled.
-    weights: Weights,
+    choice: Choice,
 }
 
 /// Turns a student into a verified bundle: one precision of an [`Exporter`].

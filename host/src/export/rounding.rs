@@ -42,15 +42,30 @@ struct Start {
     equalized: bool,
 }
 
-/// The way of rounding with the largest mean cosine, and the exact weights that were
-/// rounded, whose channels may be scaled.
+/// A way of rounding that was measured.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What was done.
+    pub rounding: Rounding,
+    /// What came of it, on some of the images.
+    pub agreement: Agreement,
+}
+
+/// What [`choose`] found.
+pub(super) struct Choice {
+    /// The way of rounding with the largest mean cosine.
+    pub(super) rounded: Rounded,
+    /// The exact weights that were rounded, whose channels may be scaled.
+    pub(super) weights: Weights,
+    /// All ways in the order in which they were measured.
+    pub(super) tried: Vec<Tried>,
+}
+
+/// Tries the ways of rounding.
 ///
 /// # Errors
 /// If weights can not be held in the precision, or the device encoder fails.
-pub(super) fn choose(
-    subject: &Subject<'_>,
-    samples: &[Sample<'_>],
-) -> Result<(Rounded, Weights), ExportError> {
+pub(super) fn choose(subject: &Subject<'_>, samples: &[Sample<'_>]) -> Result<Choice, ExportError> {
     let compared = spread(samples, N_COMPARED);
     // Every second: the others show whether what was learned from these holds.
     let calibrating: Vec<&Pixels> = compared.iter().step_by(2).map(|it| it.pixels).collect();
@@ -60,10 +75,15 @@ pub(super) fn choose(
     {
         starts.push(subject.start(scaled, true, &calibrating)?);
     }
+    let mut tried = Vec::new();
     let mut best: Option<(Agreement, Rounded, &Start)> = None;
     for start in &starts {
         for rounded in subject.ways(start)? {
             let agreement = subject.agreement(&rounded, &compared)?;
+            tried.push(Tried {
+                rounding: rounded.rounding.clone(),
+                agreement: agreement.clone(),
+            });
             let is_better = |(best, ..): &(Agreement, _, _)| {
                 agreement.mean_cosine > best.mean_cosine || best.mean_cosine.is_nan()
             };
@@ -77,7 +97,11 @@ pub(super) fn choose(
     if subject.precision == Precision::Int8 && !is_enough {
         rounded = subject.keep_layers(start, rounded, &compared)?;
     }
-    Ok((rounded, start.weights.clone()))
+    Ok(Choice {
+        rounded,
+        weights: start.weights.clone(),
+        tried,
+    })
 }
 
 /// So many of the items, evenly spread, the first among them.

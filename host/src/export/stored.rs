@@ -32,6 +32,16 @@ impl ScaleRule {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::MinMax, Self::Percentile, Self::LeastSquares];
 
+    /// Its name in text and files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MinMax => "min-max",
+            Self::Percentile => "percentile",
+            Self::LeastSquares => "least-squares",
+        }
+    }
+
     fn scale(self, channel: &[f32]) -> f32 {
         match self {
             Self::MinMax => quant::symmetric_scale(channel),

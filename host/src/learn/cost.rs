@@ -182,7 +182,10 @@ fn map_size(network: &Network, node: &str) -> [usize; 2] {
     let channels = network.map_channels(node);
     let node_idx = network.nodes.iter().position(|n| n.name == node);
     let (channels, node_idx) = channels.zip(node_idx).expect("examples name nodes");
-    [channels, network.output_places(SIDE as usize)[node_idx].side()]
+    [
+        channels,
+        network.output_places(SIDE as usize)[node_idx].side(),
+    ]
 }
 
 fn nanos_of<T>(work: &mut impl FnMut() -> T) -> u64 {

@@ -11,7 +11,7 @@ use super::experiment::Experiment;
 use super::freeze;
 use super::run::{Inputs, LearnError, batch_maker, first_network, teacher_network, training_set};
 use super::state::State;
-use super::trainer::{Known, Training, first_state, n_workers, one_step};
+use super::trainer::{Known, Training, first_rounded_step, first_state, n_workers, one_step};
 use super::tuples;
 use crate::recipe::{self, TeacherViews};
 
@@ -58,6 +58,7 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
         network: &network,
         teacher_network: teacher_network.as_ref(),
         compute: inputs.compute,
+        first_rounded_step: first_rounded_step(&recipe, &batches),
         experiment: Experiment::default(),
         checkpoint: &inputs.checkpoint,
     };

@@ -16,6 +16,7 @@ mod freeze;
 mod gradients;
 mod loss_scale;
 mod optimizer;
+mod quantize;
 mod schedule;
 
 mod augment;

@@ -27,6 +27,7 @@ pub(super) struct TorchNetwork {
 }
 
 /// How a network computes in training; evaluation is always f32 with running statistics.
+#[derive(Clone)]
 pub(super) struct InTraining {
     /// Kind of the convolutions, of tokens' linear layers and attentions, and of what flows
     /// between them.

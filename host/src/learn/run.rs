@@ -23,6 +23,7 @@ use super::network::{InTraining, TorchNetwork, values_of};
 use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::{Image, Manifest};
+use crate::export::{ExportError, grid};
 use crate::recipe::{Keep, Map, Recipe};
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use crate::teacher::Teacher;
@@ -80,6 +81,9 @@ pub enum LearnError {
         /// Files of the batch.
         images: Vec<String>,
     },
+    /// The weights can not be rounded.
+    #[error("the weights can not be rounded: {0}; lower the learning rate")]
+    Rounding(#[from] ExportError),
     /// A weight is infinite or not a number.
     #[error("weight `{name}` is no longer finite after step {step}: lower the learning rate")]
     BrokenWeight {
@@ -175,6 +179,11 @@ pub fn train_student(
         None => trained.network.weights(),
     };
     let network = trained.network.description.clone();
+    // A map changes the head, which was rounded before.
+    let weights = match (inputs.recipe.quantize, inputs.recipe.map) {
+        (None, _) | (Some(_), Map::None) => weights,
+        (Some(_), _) => grid::on_grid(&network, &weights)?,
+    };
     let aligned = TorchNetwork::new(network.clone(), &weights, inputs.compute.device)?;
     Ok(TrainedStudent {
         name: inputs.recipe.name.clone(),
@@ -257,6 +266,7 @@ fn train(
         network: &network,
         teacher_network: teacher_network.as_ref(),
         compute: inputs.compute,
+        first_rounded_step: trainer::first_rounded_step(&recipe, &batches),
         experiment: experiment(inputs, set, teacher, &start),
         checkpoint: &inputs.checkpoint,
     };

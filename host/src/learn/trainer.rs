@@ -19,7 +19,8 @@ use super::optimizer::{Group, Optimizer};
 use super::run::LearnError;
 use super::state::{Best, Mean, Progress, State};
 use super::tuples::{self, EpochTuples};
-use super::{checkpoint, freeze, gradients, schedule};
+use super::{checkpoint, freeze, gradients, quantize, schedule};
+use crate::export::grid;
 use crate::recipe::{self, Average, Keep, Recipe};
 use crate::weights::Weights;
 
@@ -50,9 +51,24 @@ pub(super) struct Training<'a> {
     /// The network whose maps losses compare with.
     pub(super) teacher_network: Option<&'a TorchNetwork>,
     pub(super) compute: Compute,
+    /// The step, from 0, from which weights are rounded.
+    pub(super) first_rounded_step: Option<usize>,
     /// Names recipe, data, teacher and start.
     pub(super) experiment: Experiment,
     pub(super) checkpoint: &'a Path,
+}
+
+impl Training<'_> {
+    /// Whether this step, from 0, sees rounded weights.
+    fn rounds(&self, step: usize) -> bool {
+        self.first_rounded_step.is_some_and(|first| first <= step)
+    }
+}
+
+/// The step, from 0, from which weights are rounded, if the recipe has such steps.
+pub(super) fn first_rounded_step(recipe: &Recipe, batches: &BatchMaker) -> Option<usize> {
+    let epoch = recipe.first_rounded_epoch()?;
+    Some(epoch * batches.steps_per_epoch())
 }
 
 /// Scores a network on the held-out part, if there is one.
@@ -113,7 +129,7 @@ pub(super) fn train(
         }
     }
     match recipe.keep {
-        Keep::Last => Ok(current_weights(&state)),
+        Keep::Last => current_weights(training, &state),
         Keep::Best => Ok(Weights::read(&best_path(training.checkpoint))?),
     }
 }
@@ -224,7 +240,7 @@ pub(super) fn one_step(
     let (stabilize, step) = (&training.recipe.stabilize, state.progress.step);
     let images = || training.batches.paths(&batch.image_idx);
     state.optimizer.zero_gradients();
-    let loss_tensor = batch_loss(training, &mut state.objective, known, batch, step);
+    let loss_tensor = batch_loss(training, &mut state.objective, known, batch, step)?;
     let scale = state.progress.loss_scale.scale();
     (&loss_tensor * scale).backward();
     let loss = loss_tensor.double_value(&[]);
@@ -268,7 +284,7 @@ fn batch_loss(
     known: &Known,
     batch: &Batch,
     step: usize,
-) -> Tensor {
+) -> Result<Tensor, LearnError> {
     let Training {
         recipe, compute, ..
     } = training;
@@ -276,7 +292,12 @@ fn batch_loss(
     let images = Tensor::from_slice(&batch.pixels)
         .view([-1, 3, side, side])
         .to_device(compute.device);
-    let (student, maps) = student_and_maps(training, &images);
+    let rounded = match training.rounds(step) {
+        true => Some(quantize::as_int8(training.network)?),
+        false => None,
+    };
+    let network = rounded.as_ref().unwrap_or(training.network);
+    let (student, maps) = student_and_maps(training, network, &images);
     let student = student.to_kind(Kind::Float);
 
     let image_idx = positions(&batch.image_idx, compute).repeat([recipe.batch.views() as i64]);
@@ -310,7 +331,7 @@ fn batch_loss(
         maps: maps.as_ref(),
         tuples: tuples.as_ref(),
     };
-    objective.value(&rows).to_kind(Kind::Float)
+    Ok(objective.value(&rows).to_kind(Kind::Float))
 }
 
 /// Positions in the training set, where the rest is computed.
@@ -320,8 +341,11 @@ fn positions(image_idx: &[usize], compute: &Compute) -> Tensor {
 }
 
 /// Output of the head, and the maps that losses compare if the recipe has such losses.
-fn student_and_maps(training: &Training<'_>, images: &Tensor) -> (Tensor, Option<Maps>) {
-    let network = training.network;
+fn student_and_maps(
+    training: &Training<'_>,
+    network: &TorchNetwork,
+    images: &Tensor,
+) -> (Tensor, Option<Maps>) {
     let Some(teacher_network) = training.teacher_network else {
         return (network.head_output(images, Mode::Train), None);
     };
@@ -351,11 +375,20 @@ impl Known {
 }
 
 /// The weights that are validated and exported now.
-fn current_weights(state: &State<'_>) -> Weights {
-    match &state.average {
+fn current_weights(training: &Training<'_>, state: &State<'_>) -> Result<Weights, LearnError> {
+    let exact = match &state.average {
         Some(average) => average.weights(),
         None => state.network.weights(),
-    }
+    };
+    Ok(match training.rounds(last_step(state)) {
+        true => grid::on_grid(&training.network.description, &exact)?,
+        false => exact,
+    })
+}
+
+/// The step, from 0, that was taken last.
+fn last_step(state: &State<'_>) -> usize {
+    state.progress.step.saturating_sub(1)
 }
 
 /// Validates, and keeps the weights if they are the best so far.
@@ -367,27 +400,25 @@ fn end_epoch(
 ) -> Result<Option<f64>, LearnError> {
     if let Some(name) = state.optimizer.first_broken() {
         return Err(LearnError::BrokenWeight {
-            step: state.progress.step - 1,
+            step: last_step(state),
             name: name.to_owned(),
         });
     }
-    let recall = match &state.average {
-        None => validate(training.network)?,
-        Some(average) => {
-            let description = training.network.description.clone();
-            let device = training.compute.device;
-            validate(&TorchNetwork::new(description, &average.weights(), device)?)?
-        }
-    };
-    let Some(recall_at_1) = recall else {
+    let weights = current_weights(training, state)?;
+    let description = training.network.description.clone();
+    let network = TorchNetwork::new(description, &weights, training.compute.device)?;
+    let Some(recall_at_1) = validate(&network)? else {
         return Ok(None);
     };
     let best = state.progress.best.map(|best| best.recall_at_1);
-    if training.recipe.keep == Keep::Best && best.is_none_or(|best| recall_at_1 > best) {
-        let bytes = current_weights(state).to_bytes();
+    // Exact weights are no rival of rounded ones: they are not what is asked for.
+    let counts = training.first_rounded_step.is_none() || training.rounds(last_step(state));
+    let keeps = training.recipe.keep == Keep::Best && counts;
+    if keeps && best.is_none_or(|best| recall_at_1 > best) {
+        let bytes = weights.to_bytes();
         files::replace(&best_path(training.checkpoint), &bytes)
             .map_err(checkpoint::CheckpointError::from)?;
         state.progress.best = Some(Best { epoch, recall_at_1 });
     }
-    Ok(recall)
+    Ok(Some(recall_at_1))
 }

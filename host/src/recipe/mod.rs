@@ -8,6 +8,7 @@ pub mod loss;
 mod maps;
 mod nested;
 mod optimizer;
+mod quantize;
 mod sampling;
 mod stabilize;
 mod tuple_batch;
@@ -23,6 +24,7 @@ use thiserror::Error;
 use crate::zoo;
 pub use loss::{Loss, WeightedLoss};
 pub use optimizer::{Moments, Optimizer, Precision, RateFactors, Schedule};
+pub use quantize::Quantize;
 pub use sampling::{Augmentation, Batch, TeacherViews};
 pub use stabilize::{Average, BatchNorm, Clip, Stabilize};
 pub use tuple_batch::{EpochMining, PoolEmbedder, StudentSees, TupleBatch};
@@ -79,6 +81,9 @@ pub struct Recipe {
     pub stabilize: Stabilize,
     /// Precision of the arithmetic.
     pub precision: Precision,
+    /// Weights that are rounded in training; given only where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantize>,
     /// Share of the training images, 0 to below 1, held out of every class to watch recall.
     pub validation_fraction: f64,
     /// Random changes of training images.
@@ -270,7 +275,8 @@ impl Recipe {
             .or_else(|| self.rate_factors.fault())
             .or_else(|| self.stabilize.fault())
             .or_else(|| self.teacher_views_fault(trainee))
-            .or_else(|| self.nested_fault());
+            .or_else(|| self.nested_fault())
+            .or_else(|| self.quantize_fault(trainee));
         match fault {
             Some(what) => Some(what.to_owned()),
             None => self
@@ -539,6 +545,10 @@ mod tests {
             ("freeze = []", r#"freeze = ["stem"]"#),
             (r#"precision = "f32""#, r#"precision = "bf16""#),
             (r#"precision = "f32""#, r#"precision = "f16""#),
+            (
+                r#"precision = "f32""#,
+                "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 1 }",
+            ),
             (r#"keep = "last""#, r#"keep = "best""#),
             (r#"pooling = "average""#, r#"pooling = "average-max""#),
             (r#"pooling = "average""#, r#"pooling = "gem""#),

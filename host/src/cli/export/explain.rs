@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Exporter, Precision, RecallCheck, recall_json, recall_text, shortest};
 use crate::cli::{say, say_raw};
 use crate::export::explain::{self, Budget, LayerBudget, PrecisionBudget};
-use crate::export::{ExportError, rounding_json};
+use crate::export::{ExportError, Tried, rounding_json};
 
 /// Measures and prints; whether all precisions would pass the gate.
 pub(super) fn run(
@@ -40,6 +40,9 @@ fn text(exporter: &Exporter<'_>, budget: &Budget) -> String {
     for it in &budget.precisions {
         let how = rounding_json(it.precision, &it.rounding);
         text += &format!("{}: rounding {how}\n", it.precision);
+        if it.tried.len() > 1 {
+            text += &tried_text(&it.tried);
+        }
         if let Some(loss) = &it.recall {
             text += &recall_text(it.precision, loss);
         }
@@ -106,6 +109,28 @@ fn precisions_text(budget: &Budget) -> String {
     text
 }
 
+/// What the ways of rounding were worth, the chosen one among them.
+fn tried_text(tried: &[Tried]) -> String {
+    let n_images = tried.first().map_or(0, |it| it.agreement.n_images);
+    let mut text = format!("  min and mean cosine on {n_images} images\n");
+    for Tried {
+        rounding,
+        agreement,
+    } in tried
+    {
+        let mut way = format!("{} scales", rounding.scales.name());
+        if rounding.equalized {
+            way += ", equalized";
+        }
+        if rounding.bias_corrected {
+            way += ", biases corrected";
+        }
+        let (min, mean) = (agreement.min_cosine, agreement.mean_cosine);
+        text += &format!("  {min:.8}  {mean:.8}  {way}\n");
+    }
+    text
+}
+
 fn json(exporter: &Exporter<'_>, budget: &Budget) -> Value {
     let header = exporter.exact().header();
     let precisions: Vec<Value> = budget.precisions.iter().map(precision_json).collect();
@@ -135,7 +160,17 @@ fn precision_json(it: &PrecisionBudget) -> Value {
         "n_images": it.agreement.n_images,
         "passes": it.passes,
         "rounding": rounding_json(it.precision, &it.rounding),
+        "tried": it.tried.iter().map(|tried| tried_json(it.precision, tried)).collect::<Vec<_>>(),
         "recall": it.recall.as_ref().map(recall_json),
+    })
+}
+
+fn tried_json(precision: Precision, tried: &Tried) -> Value {
+    json!({
+        "rounding": rounding_json(precision, &tried.rounding),
+        "min_cosine": shortest(tried.agreement.min_cosine),
+        "mean_cosine": shortest(tried.agreement.mean_cosine),
+        "n_images": tried.agreement.n_images,
     })
 }
 

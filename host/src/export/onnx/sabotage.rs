@@ -43,7 +43,7 @@ fn of_changed_file(
         },
         _ => Trained {
             network: &exporter.folded,
-            weights: &candidate.weights,
+            weights: &candidate.choice.weights,
             folded: &exporter.folded,
         },
     };
