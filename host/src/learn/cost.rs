@@ -39,7 +39,7 @@ const MIN_RUNS: usize = 5;
 const MAX_RUNS: usize = 200;
 
 /// A loss is measured for at least so long, within the limits on runs.
-const LEAST_TIME: Duration = Duration::from_millis(300);
+const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// Steps of ResNet-18, after one to warm up.
 const STEP_RUNS: usize = 3;

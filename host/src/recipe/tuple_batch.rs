@@ -320,8 +320,11 @@ mod tests {
         let by_student = (r#"embedded_by = "teacher""#, r#"embedded_by = "student""#);
         let queries = (r#"student_sees = "tuples""#, r#"student_sees = "queries""#);
         assert!(complaint(&[by_student, queries]).contains("student_sees"));
-        let nearest = r#"positives = { teacher = { nearest = 3 } }"#;
-        let nearest = (r#"positives = "label""#, nearest);
+        // Of the batch; the loss keeps its labels.
+        let nearest = (
+            r#""tuples", positives = "label""#,
+            r#""tuples", positives = { teacher = { nearest = 3 } }"#,
+        );
         assert!(complaint(&[by_student, nearest]).contains("nearest"));
     }
 }
