@@ -277,7 +277,10 @@ fn import_networks(args: &ImportArgs) -> anyhow::Result<Teacher> {
         }
         let at_scale = |&scale: &f64| {
             let member = member_at(path, args, scaled(&spec, scale)?, scale);
-            member.with_context(|| format!("`{}` at scale {scale}", path.display()))
+            member.with_context(|| match args.scales[..] {
+                [_] => format!("`{}`", path.display()),
+                _ => format!("`{}` at scale {scale}", path.display()),
+            })
         };
         groups.push(
             args.scales
@@ -356,6 +359,12 @@ fn onnx_of_weights(path: &Path, args: &ImportArgs, side: u32) -> anyhow::Result<
             names()
         )
     })?;
+    if side < zoo::MIN_SIDE {
+        bail!(
+            "networks of the zoo read at least {} pixels a side, not {side}",
+            zoo::MIN_SIDE
+        );
+    }
     let pooling: Pooling = args.pooling.into();
     if pooling != Pooling::Average && !network.pools_places() {
         bail!("the features of {architecture} are those of its class token: leave --pooling away");
