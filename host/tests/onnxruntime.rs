@@ -149,10 +149,13 @@ fn onnxruntime_and_tract_agree_on_every_exported_file() {
             std::fs::write(&path, &file).unwrap();
             let expected = by_onnxruntime(&python, &path, &images_path);
             let device = Network::load(&file, SPEC.crop, None).unwrap();
-            assert_eq!(
-                device.multiply_adds(),
-                network.multiply_adds(SPEC.crop as usize)
-            );
+            let counted = network.multiply_adds(SPEC.crop as usize);
+            // Where only the class token goes on, tract computes the end of the last block for
+            // that token alone.
+            match network.pools_places() {
+                true => assert_eq!(device.multiply_adds(), counted, "{name}"),
+                false => assert!(device.multiply_adds() < counted, "{name}"),
+            }
             assert_eq!(expected.len(), images.len() * 32);
             for (pixels, expected) in images.iter().zip(expected.chunks_exact(32)) {
                 let found = device.run(pixels).unwrap();

@@ -150,6 +150,7 @@ fn a_run_killed_within_epochs_of_mined_tuples_ends_with_the_same_bytes() {
     let regression = r#"{ kind = "regression", weight = 1.0 }"#;
     let recipe = recipe()
         .replace("epochs = 32", "epochs = 12")
+        .replace("last_epochs = 16", "last_epochs = 6")
         .replace(
             of_images,
             r#"{ kind = "tuples", tuples = 2, tuples_per_epoch = 12, student_sees = "tuples", positives = "label", negatives = 3, mining = { hard = { pool = 20, embedded_by = "teacher" } }, views = 1 }"#,
@@ -158,7 +159,12 @@ fn a_run_killed_within_epochs_of_mined_tuples_ends_with_the_same_bytes() {
             regression,
             r#"{ kind = "tuple-contrastive", weight = 1.0, margin = 0.7, tuples = { references = "batch", positives = "label", mining = "hard", negatives = 3, own_teacher = true, reducer = "sum" } }"#,
         );
-    for changed in ["epochs = 12\n", "tuples_per_epoch", "own_teacher"] {
+    for changed in [
+        "epochs = 12\n",
+        "last_epochs = 6",
+        "tuples_per_epoch",
+        "own_teacher",
+    ] {
         assert!(recipe.contains(changed), "{changed}");
     }
     ends_alike_when_killed(&recipe, "tuples", 12);
