@@ -468,12 +468,15 @@ mod x86 {
             side: side as u32,
             values_chw,
         };
-        let sides = network.output_sides(side);
+        let places = network.output_places(side);
         let mut layers: Vec<Layer> = network
             .nodes
             .iter()
             .filter_map(|node| {
-                let side = node.inputs.first().map_or(side, |&input| sides[input]);
+                let side = node
+                    .inputs
+                    .first()
+                    .map_or(side, |&input| places[input].side());
                 Layer::new(node.name.clone(), node.op, side, &mut random)
             })
             .collect();
