@@ -1,4 +1,4 @@
-//! 64 bytes at a time, where that gains anything: products with several queries, and f16.
+//! 64 bytes at a time: codes of 8 and of 2 bits, and f16.
 
 use std::arch::x86_64::{
     __m512, __m512i, _CMP_GE_OQ, _mm256_add_epi16, _mm256_loadu_si256, _mm256_permute2x128_si256,
