@@ -247,7 +247,7 @@ fn a_gallery_is_built_for_an_aim_and_says_what_it_costs() {
     let shop = Shop::new();
     for (aim, codes, sections) in [
         ("serial", "int8", vec!["INT8", "SCL8"]),
-        ("speed", "int2,f16", vec!["INT2", "FAC2", "ROWS"]),
+        ("speed", "int2,f16", vec!["INT2", "FAC2", "LOW2", "ROWS"]),
         ("exact", "f32", vec!["ROWS"]),
     ] {
         let built = shop.build("aim.gallery", 0..9, &format!("--for {aim}"));

@@ -1,12 +1,11 @@
 //! Every row, fast: rows are widened in blocks that stay in the cache, once for all queries
 //! of a batch, and only rows that can still be among the best are looked at further.
 //!
-//! Scores come from the same [`dot`] as in [`super::reference`], so answers are equal to
-//! the last bit.
+//! Scores are those of the `dot` of [`super::reference`], to the last bit.
 
 use std::cmp::Ordering;
 
-use eyas_shared::embedding::{Score, dot};
+use eyas_shared::embedding::Score;
 use eyas_shared::gallery::{Gallery, RowEncoding};
 
 use super::best::Best;
@@ -60,14 +59,18 @@ fn search_widened(gallery: &Gallery<'_>, queries: &[Query<'_>], best: &mut [Best
     let dim = gallery.dim();
     let block_rows = (BLOCK_VALUES / dim).max(1);
     let mut block = vec![0.0; block_rows * dim];
+    let mut scores = vec![0.0; block_rows];
+    let kernel = Kernel::best();
     let mut first_row = 0;
     while first_row < gallery.n_rows() {
         let n_rows = block_rows.min((gallery.n_rows() - first_row) as usize);
         let block = &mut block[..n_rows * dim];
         gallery.rows_into(first_row, block);
         for (query, best) in queries.iter().zip(&mut *best) {
-            for (row, values) in (first_row..).zip(block.chunks_exact(dim)) {
-                offer(gallery, query, row, dot(query.embedding, values), best);
+            let scores = &mut scores[..n_rows];
+            kernel.dots(query.embedding, block, scores);
+            for (row, score) in (first_row..).zip(scores) {
+                offer(gallery, query, row, *score, best);
             }
         }
         first_row += n_rows as u32;

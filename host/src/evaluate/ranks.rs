@@ -5,7 +5,7 @@
 //! block and a few matches, whatever the size of the gallery. Scores are those of the
 //! device's matcher, to the last bit, and so is the order of equals.
 
-use eyas_device::matcher::Match;
+use eyas_device::matcher::{Kernel, Match};
 use eyas_shared::embedding::{Score, by_rank, dot};
 use eyas_shared::fingerprint::ImageId;
 use eyas_shared::gallery::Gallery;
@@ -46,16 +46,19 @@ pub fn ranks(gallery: &Gallery<'_>, asked: &[Asked<'_>], n_best: usize) -> Vec<F
         .collect();
     let block_rows = (BLOCK_VALUES / dim).max(1);
     let mut block = vec![0.0; block_rows * dim];
+    let mut scores = vec![0.0; block_rows];
+    let kernel = Kernel::best();
     let mut first_row = 0;
     while first_row < gallery.n_rows() {
         let n_rows = block_rows.min((gallery.n_rows() - first_row) as usize);
         let block = &mut block[..n_rows * dim];
         gallery.rows_into(first_row, block);
         for (asked, scan) in asked.iter().zip(&mut scans) {
-            for (row, values) in (first_row..).zip(block.chunks_exact(dim)) {
-                let score = dot(asked.embedding, values);
-                if score >= scan.threshold && !gallery.is_removed(row) {
-                    scan.count(gallery, asked.exclude, row, score);
+            let scores = &mut scores[..n_rows];
+            kernel.dots(asked.embedding, block, scores);
+            for (row, score) in (first_row..).zip(scores) {
+                if *score >= scan.threshold && !gallery.is_removed(row) {
+                    scan.count(gallery, asked.exclude, row, *score);
                 }
             }
         }

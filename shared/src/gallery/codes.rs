@@ -16,10 +16,10 @@
 //!
 //! - `int8`: blocks of [`INT8_BLOCK`] rows; a block is `d / 4` units of 64 bytes, each with
 //!   4 components of each of the 16 rows.
-//! - `int2`: blocks of [`INT2_BLOCK`] rows and two planes. A component is
-//!   `4 high + 2 low - 3`, one of -3, -1, 1, 3; the plane of high bits comes first, for all
-//!   rows. A block of one plane is `d / 8` units of 32 bytes, one byte a row: its bits are
-//!   8 components, the first in the lowest.
+//! - `int2`: a component is `4 high + 2 low - 3`, one of -3, -1, 1, 3. The plane of high bits
+//!   lies in blocks of [`INT2_BLOCK`] rows: `d / 8` units of 32 bytes, one byte a row, whose
+//!   bits are 8 components, the first in the lowest. Low bits are read of few rows, so they
+//!   lie row by row, each before the factor that belongs to them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -220,7 +220,12 @@ pub(super) fn int8_offset(columns: usize, row: usize, byte: usize) -> usize {
     ((block * columns + byte / 4) * INT8_BLOCK + in_block) * 4 + byte % 4
 }
 
-/// Where byte `column` of row `row` lies in one plane of int2 codes.
+/// Bytes of a row's low bits and of the factor that follows them.
+pub(super) fn int2_low_bytes(columns: usize) -> usize {
+    columns + 2
+}
+
+/// Where byte `column` of row `row` lies in a plane of int2 codes in blocks.
 pub(super) fn int2_offset(columns: usize, row: usize, column: usize) -> usize {
     let (block, in_block) = (row / INT2_BLOCK, row % INT2_BLOCK);
     (block * columns + column) * INT2_BLOCK + in_block

@@ -33,10 +33,12 @@ pub use writer::{GallerySource, Plan, write};
 use crate::container::{ContainerError, Tag};
 use crate::fingerprint::{Fingerprint, ImageId, SpaceId};
 
-/// The newest gallery version, and the one that is written.
-pub const VERSION: u16 = 2;
+/// The newest gallery version: where the low bits of `int2` lie row by row. A gallery without
+/// them is written as version 2, which is the same otherwise.
+pub const VERSION: u16 = 3;
+const VERSION_WITHOUT_INT2: u16 = 2;
 
-/// Begins the header of version 2: the first bytes of the SHA-256 of [`SCHEMA`]. It is
+/// Begins the header since version 2: the first bytes of the SHA-256 of [`SCHEMA`]. It is
 /// compared before anything is decoded, because postcard does not say what it holds.
 const SCHEMA_KEY: [u8; 8] = [159, 128, 17, 147, 242, 130, 176, 109];
 
@@ -51,6 +53,7 @@ const INT8: Tag = *b"INT8";
 const INT8_SCALES: Tag = *b"SCL8";
 const INT2: Tag = *b"INT2";
 const INT2_FACTORS: Tag = *b"FAC2";
+const INT2_LOW: Tag = *b"LOW2";
 const IDS: Tag = *b"IDS ";
 const LABEL_OF_ROW: Tag = *b"LROW";
 const LABELS: Tag = *b"LABL";

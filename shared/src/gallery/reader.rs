@@ -3,13 +3,15 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int2_offset, int8_columns, int8_offset};
+use super::codes::{
+    INT2_BLOCK, INT8_BLOCK, int2_columns, int2_low_bytes, int2_offset, int8_columns, int8_offset,
+};
 use super::content::Summary;
 use super::strings::Strings;
 use super::{
-    Codes, EncodedRow, Entry, GalleryError, GalleryHeader, HeaderV1, IDS, INT2, INT2_FACTORS, INT8,
-    INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding, SCHEMA_KEY,
-    THUMBNAILS, VERSION,
+    Codes, EncodedRow, Entry, GalleryError, GalleryHeader, HeaderV1, IDS, INT2, INT2_FACTORS,
+    INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding,
+    SCHEMA_KEY, THUMBNAILS, VERSION, VERSION_WITHOUT_INT2,
 };
 use crate::container::{self, Container, Kind, Tag};
 use crate::embedding::MAX_DIM;
@@ -26,16 +28,99 @@ pub struct Int8Codes<'a> {
     pub columns: usize,
 }
 
-/// 2-bit codes in blocks of [`INT2_BLOCK`] rows; see [`super::codes`].
+/// 2-bit codes: high bits in blocks of [`INT2_BLOCK`] rows, low bits row by row; see
+/// [`super::codes`].
 #[derive(Clone, Copy)]
 pub struct Int2Codes<'a> {
-    /// The planes of high and of low bits: blocks of `columns` units of 32 bytes.
-    pub planes: [&'a [u8]; 2],
-    /// Factors of the high plane alone and of both: one little-endian f16 a row, padded to
-    /// whole blocks with 0.
-    pub factors: [&'a [[u8; 2]]; 2],
-    /// Units in a block of one plane: 8 components each.
+    /// The plane of high bits: blocks of `columns` units of 32 bytes.
+    pub high: &'a [u8],
+    /// Factors of the high plane alone: one little-endian f16 a row, padded to whole blocks
+    /// with 0.
+    pub factors: &'a [[u8; 2]],
+    /// Units in a block: 8 components each.
     pub columns: usize,
+    low: LowBits<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum LowBits<'a> {
+    /// `columns` bytes of each row, then the factor of both planes.
+    Rows(&'a [u8]),
+    /// Version 2: in blocks as the high bits are, the factors apart.
+    Blocks {
+        plane: &'a [u8],
+        factors: &'a [[u8; 2]],
+    },
+}
+
+impl<'a> Int2Codes<'a> {
+    fn open(container: &Container<'a>, columns: usize, n_rows: u64) -> Result<Self, GalleryError> {
+        let n_padded = n_rows.next_multiple_of(INT2_BLOCK as u64);
+        let n_planes = if container.version <= VERSION_WITHOUT_INT2 {
+            2
+        } else {
+            1
+        };
+        let plane_bytes = n_padded * columns as u64;
+        let planes = sized(container, "int2 codes", INT2, n_planes * plane_bytes)?;
+        let factors = sized(
+            container,
+            "int2 factors",
+            INT2_FACTORS,
+            n_planes * 2 * n_padded,
+        )?;
+        let (high, other_plane) = planes.split_at(plane_bytes as usize);
+        let (factors, other_factors) = factors.as_chunks().0.split_at(n_padded as usize);
+        let low = if container.version <= VERSION_WITHOUT_INT2 {
+            LowBits::Blocks {
+                plane: other_plane,
+                factors: other_factors,
+            }
+        } else {
+            let n_bytes = n_rows * int2_low_bytes(columns) as u64;
+            LowBits::Rows(sized(container, "int2 low bits", INT2_LOW, n_bytes)?)
+        };
+        Ok(Self {
+            high,
+            factors,
+            columns,
+            low,
+        })
+    }
+
+    /// The low bits of every row, each with the little-endian f16 factor of both planes behind
+    /// it; `None` if the file does not hold them together.
+    #[must_use]
+    pub fn low_rows(&self) -> Option<&'a [u8]> {
+        match self.low {
+            LowBits::Rows(rows) => Some(rows),
+            LowBits::Blocks { .. } => None,
+        }
+    }
+
+    /// Appends one row of what [`low_rows`](Self::low_rows) holds: `columns` bytes and 2.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn push_low_row(&self, row_idx: u32, rows: &mut Vec<u8>) {
+        match self.low {
+            LowBits::Rows(stored) => {
+                let row_bytes = int2_low_bytes(self.columns);
+                rows.extend_from_slice(&stored[row_idx as usize * row_bytes..][..row_bytes]);
+            }
+            LowBits::Blocks { plane, factors } => {
+                rows.extend(self.column(plane, row_idx));
+                rows.extend_from_slice(&factors[row_idx as usize]);
+            }
+        }
+    }
+
+    /// The bytes of a row in a plane that lies in blocks.
+    fn column(&self, plane: &'a [u8], row_idx: u32) -> impl Iterator<Item = u8> {
+        let start = int2_offset(self.columns, row_idx as usize, 0);
+        let column = plane[start..].iter().step_by(INT2_BLOCK);
+        column.take(self.columns).copied()
+    }
 }
 
 /// A gallery whose frame was checked, borrowing from its bytes.
@@ -66,12 +151,12 @@ fn read_header(container: &Container<'_>) -> Result<GalleryHeader, GalleryError>
     match container.header.split_first_chunk::<8>() {
         Some((key, fields)) if *key == SCHEMA_KEY => Ok(container::decode(fields)?),
         _ => Err(GalleryError::Header {
-            what: "its fields are not those of gallery version 2".to_owned(),
+            what: "its fields are not those of gallery versions 2 and 3".to_owned(),
         }),
     }
 }
 
-fn check_header(header: &GalleryHeader) -> Result<(), GalleryError> {
+fn check_header(header: &GalleryHeader, version: u16) -> Result<(), GalleryError> {
     let fault = |what| Err(GalleryError::Header { what });
     if !(1..=MAX_DIM).contains(&(header.dim as usize)) {
         return fault(format!("dimension {} is not in 1..={MAX_DIM}", header.dim));
@@ -90,6 +175,9 @@ fn check_header(header: &GalleryHeader) -> Result<(), GalleryError> {
     }
     if !header.codes.can_score() {
         return fault(format!("codes `{}` can not score", header.codes));
+    }
+    if version > VERSION_WITHOUT_INT2 && !header.codes.int2 {
+        return fault(format!("version {version} without 2-bit codes"));
     }
     Ok(())
 }
@@ -123,7 +211,7 @@ impl<'a> Gallery<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Self, GalleryError> {
         let container = Container::read(bytes, Kind::Gallery, VERSION)?;
         let header = read_header(&container)?;
-        check_header(&header)?;
+        check_header(&header, container.version)?;
         let n_rows = u64::from(header.n_rows);
         let dim = header.dim as usize;
         let sized = |section, tag, n_bytes| sized(&container, section, tag, n_bytes);
@@ -148,16 +236,7 @@ impl<'a> Gallery<'a> {
             None
         };
         let int2 = if header.codes.int2 {
-            let columns = int2_columns(dim);
-            let n_padded = n_rows.next_multiple_of(INT2_BLOCK as u64);
-            let planes = sized("int2 codes", INT2, n_padded * 2 * columns as u64)?;
-            let factors = sized("int2 factors", INT2_FACTORS, n_padded * 4)?;
-            Some(Int2Codes {
-                planes: planes.split_at(planes.len() / 2).into(),
-                factors: <[_; 2]>::from(factors.split_at(factors.len() / 2))
-                    .map(|factors: &[u8]| factors.as_chunks().0),
-                columns,
-            })
+            Some(Int2Codes::open(&container, int2_columns(dim), n_rows)?)
         } else {
             None
         };
@@ -417,14 +496,12 @@ impl<'a> Gallery<'a> {
         let row = row_idx as usize;
         let mut encoded = EncodedRow::default();
         if let Some(int2) = self.int2.filter(|_| part.int2) {
-            encoded.int2 = int2.planes.map(|plane| {
-                let start = int2_offset(int2.columns, row, 0);
-                let column = plane[start..].iter().step_by(INT2_BLOCK);
-                column.take(int2.columns).copied().collect()
-            });
-            encoded.factors = int2
-                .factors
-                .map(|factors| f16::from_bits(u16::from_le_bytes(factors[row])));
+            let mut low = Vec::with_capacity(int2_low_bytes(int2.columns));
+            int2.push_low_row(row_idx, &mut low);
+            let factor = *low.last_chunk().expect("the factor is there");
+            low.truncate(int2.columns);
+            encoded.int2 = [int2.column(int2.high, row_idx).collect(), low];
+            encoded.factors = [int2.factors[row], factor].map(f16::from_le_bytes);
         }
         if let Some(int8) = self.int8.filter(|_| part.int8) {
             encoded.scale = f32::from_le_bytes(int8.scales[row]);

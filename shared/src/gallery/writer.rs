@@ -6,13 +6,14 @@ use std::io::{self, BufWriter, Cursor, Seek, Write};
 use half::f16;
 use serde::Serialize;
 
-use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int8_columns};
+use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int2_low_bytes, int8_columns};
 use super::content::{Summary, entry_of, record};
 use super::records::{Fresh, Records};
 use super::strings;
 use super::{
-    Codes, EncodedRow, Entry, Gallery, GalleryError, GalleryHeader, IDS, INT2, INT2_FACTORS, INT8,
-    INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY, THUMBNAILS, VERSION,
+    Codes, EncodedRow, Entry, Gallery, GalleryError, GalleryHeader, IDS, INT2, INT2_FACTORS,
+    INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY,
+    THUMBNAILS, VERSION, VERSION_WITHOUT_INT2,
 };
 use crate::container::{Kind, Sink, Writer};
 use crate::embedding::Embeddings;
@@ -187,7 +188,7 @@ impl<'r, R: Records> Plan<'r, R> {
     pub fn write(&self, out: &mut (impl Write + Seek)) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let Codes { int2, int8, rows } = self.header.codes;
-        let n_optional = 2 * usize::from(int2) + 2 * usize::from(int8);
+        let n_optional = 3 * usize::from(int2) + 2 * usize::from(int8);
         let n_present = [
             rows.is_some(),
             self.has_thumbnails,
@@ -201,7 +202,8 @@ impl<'r, R: Records> Plan<'r, R> {
             fields: &self.header,
         };
         let n_sections = 4 + n_optional + n_present;
-        let mut file = Writer::begin(&mut out, Kind::Gallery, VERSION, &header, n_sections)?;
+        let version = if int2 { VERSION } else { VERSION_WITHOUT_INT2 };
+        let mut file = Writer::begin(&mut out, Kind::Gallery, version, &header, n_sections)?;
         if int2 {
             self.write_int2(&mut file)?;
         }
@@ -240,25 +242,27 @@ impl<'r, R: Records> Plan<'r, R> {
     fn write_int2<W: Write + Seek>(&self, file: &mut Writer<'_, W>) -> io::Result<()> {
         let columns = int2_columns(self.records.dim());
         let n_padded = self.n_rows().next_multiple_of(INT2_BLOCK);
-        file.section(INT2, (2 * n_padded * columns) as u64, |sink| {
-            // The plane that is stored second waits in memory: encoding twice would take
-            // longer than everything else.
-            let mut second = Vec::with_capacity(self.n_rows() * columns);
-            let first = self.encoded_rows(Codes::INT2).map(|encoded| {
+        // Low bits wait in memory: encoding twice would take longer than everything else.
+        let mut low_bits = Vec::with_capacity(self.n_rows() * columns);
+        file.section(INT2, (n_padded * columns) as u64, |sink| {
+            let high_bits = self.encoded_rows(Codes::INT2).map(|encoded| {
                 let [high, low] = encoded?.int2;
-                second.extend_from_slice(&low);
+                low_bits.extend_from_slice(&low);
                 Ok(high)
             });
-            write_blocks(sink, first, INT2_BLOCK, columns, 1)?;
-            let second = second.chunks_exact(columns).map(Ok);
-            write_blocks(sink, second, INT2_BLOCK, columns, 1)
+            write_blocks(sink, high_bits, INT2_BLOCK, columns, 1)
         })?;
-        file.section(INT2_FACTORS, 4 * n_padded as u64, |sink| {
-            for plane in 0..2 {
-                for factors in &self.factors {
-                    sink.write_all(&factors[plane].to_bits().to_le_bytes())?;
-                }
-                sink.write_all(&vec![0; 2 * (n_padded - self.n_rows())])?;
+        file.section(INT2_FACTORS, 2 * n_padded as u64, |sink| {
+            for [of_high, _] in &self.factors {
+                sink.write_all(&of_high.to_le_bytes())?;
+            }
+            sink.write_all(&vec![0; 2 * (n_padded - self.n_rows())])
+        })?;
+        let n_low_bytes = self.n_rows() * int2_low_bytes(columns);
+        file.section(INT2_LOW, n_low_bytes as u64, |sink| {
+            for (bits, [_, of_both]) in low_bits.chunks_exact(columns).zip(&self.factors) {
+                sink.write_all(bits)?;
+                sink.write_all(&of_both.to_le_bytes())?;
             }
             Ok(())
         })

@@ -5,18 +5,18 @@ use std::arch::x86_64::{
     _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
     _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_min_ps, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16,
-    _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi16,
-    _mm256_sub_epi32, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
+    _mm256_unpacklo_epi16,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, PREFETCH_BLOCKS, Promising, Tables,
-    Tile, prefetch, prefetch_ahead,
+    HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Tables, Tile, asks_ahead,
+    prefetch_ahead,
 };
 
 #[target_feature(enable = "avx2")]
@@ -39,15 +39,9 @@ fn load_floats(values: &[f32; 8]) -> __m256 {
 }
 
 #[target_feature(enable = "avx2")]
-fn load_sums(sums: &[i32; 8]) -> __m256i {
+fn store_floats(to: &mut [f32; 8], values: __m256) {
     // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2")]
-fn store_sums(to: &mut [i32; 8], sums: __m256i) {
-    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), sums) };
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) };
 }
 
 /// Sets the scores of a group, and its hits.
@@ -57,8 +51,7 @@ fn set_scores(scores: [__m256; 2], group: usize, tile: &mut Tile) {
     let (halves, _) = tile.scores[group].as_chunks_mut::<8>();
     let mut hits = 0;
     for (half, scores) in scores.into_iter().enumerate() {
-        // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-        unsafe { _mm256_storeu_ps(halves[half].as_mut_ptr(), scores) };
+        store_floats(&mut halves[half], scores);
         let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores, threshold);
         hits |= _mm256_movemask_ps(reached) << (8 * half);
     }
@@ -80,9 +73,12 @@ pub(super) fn int8(
     tiles: &mut [Tile],
 ) {
     let columns = queries[0].words.len();
+    let asks_ahead = asks_ahead();
     for (b, scales) in scales.iter().enumerate() {
         let block = &units[b * columns..][..columns];
-        prefetch_ahead(block.as_flattened());
+        if asks_ahead {
+            prefetch_ahead(block.as_flattened());
+        }
         // Pairs of queries: more would not leave registers for the codes.
         for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
             if let [one, two] = queries {
@@ -142,67 +138,33 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    promising: &mut Promising,
+    look: &mut HighLook,
 ) {
-    let columns = query.tables.len();
-    let threshold = _mm256_set1_ps(promising.threshold);
-    for (b, factors) in factors.iter().enumerate() {
-        let block = &units[b * columns..][..columns];
+    let threshold = _mm256_set1_ps(look.threshold);
+    let blocks = units.chunks_exact(query.tables.len()).zip(factors);
+    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
         prefetch_ahead(block.as_flattened());
-        let totals = int2_totals(block, &query.tables);
         let (factors, _) = factors.as_chunks::<8>();
-        let (stored, _) = promising.sums[b].as_chunks_mut::<8>();
-        let mut reached = 0;
-        for (quarter, sums) in totals.into_iter().enumerate() {
-            store_sums(&mut stored[quarter], sums);
-            let bounds = int2_bounds(0, sums, &factors[quarter], query);
-            reached |= _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(bounds, threshold));
+        let (sums, _) = found.sums.as_chunks_mut::<8>();
+        let (bounds, _) = found.bounds.as_chunks_mut::<8>();
+        let mut hits = 0;
+        for (quarter, totals) in int2_totals(block, &query.tables).into_iter().enumerate() {
+            let bound = high_bounds(totals, &factors[quarter], query);
+            // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+            unsafe { _mm256_storeu_si256(sums[quarter].as_mut_ptr().cast(), totals) };
+            store_floats(&mut bounds[quarter], bound);
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(bound, threshold);
+            hits |= _mm256_movemask_ps(reached) << (8 * quarter);
         }
-        promising.note(b, reached != 0);
+        found.hits = hits.cast_unsigned();
     }
 }
 
+/// Bounds of eight rows by the sums over their high bits.
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn int2_both(
-    low_units: &[Int2Unit],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
-    query: &Int2Query,
-    promising: &Promising,
-    tile: &mut Tile,
-) {
-    let columns = query.tables.len();
-    let block = |b: u32| &low_units[b as usize * columns..][..columns];
-    let blocks = promising.blocks();
-    for (i, b) in blocks.iter().enumerate() {
-        if let Some(soon) = blocks.get(i + PREFETCH_BLOCKS) {
-            prefetch(block(*soon).as_flattened());
-            prefetch(factors[1][*soon as usize].as_flattened());
-        }
-        let low = int2_totals(block(*b), &query.tables);
-        let b = *b as usize;
-        let (high, _) = promising.sums[b].as_chunks::<8>();
-        let (of_high, _) = factors[0][b].as_chunks::<8>();
-        let (of_both, _) = factors[1][b].as_chunks::<8>();
-        let bounds = |quarter: usize| {
-            let high = load_sums(&high[quarter]);
-            let both = _mm256_add_epi32(_mm256_slli_epi32::<1>(high), low[quarter]);
-            // The second where the first is not lower.
-            _mm256_min_ps(
-                int2_bounds(1, both, &of_both[quarter], query),
-                int2_bounds(0, high, &of_high[quarter], query),
-            )
-        };
-        for half in 0..2 {
-            set_scores([bounds(2 * half), bounds(2 * half + 1)], 2 * i + half, tile);
-        }
-    }
-}
-
-/// Bounds of eight rows by their sums over the high bits (0) or both planes (1).
-#[target_feature(enable = "avx2,f16c")]
-fn int2_bounds(planes: usize, sums: __m256i, factors: &[[u8; 2]; 8], query: &Int2Query) -> __m256 {
-    let sums = _mm256_sub_epi32(sums, _mm256_set1_epi32(query.biases[planes]));
-    let margin = _mm256_set1_ps(query.margins[planes]);
+fn high_bounds(sums: __m256i, factors: &[[u8; 2]; 8], query: &Int2Query) -> __m256 {
+    let sums = _mm256_sub_epi32(sums, _mm256_set1_epi32(query.bias));
+    let margin = _mm256_set1_ps(query.margins[0]);
     _mm256_mul_ps(
         _mm256_add_ps(_mm256_cvtepi32_ps(sums), margin),
         _mm256_mul_ps(_mm256_set1_ps(query.scale), widen(factors)),
@@ -243,12 +205,61 @@ pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {
     let mut sums = [0.0; 16];
     let (halves, _) = sums.as_chunks_mut::<8>();
     for (half, lanes) in halves.iter_mut().zip(lanes) {
-        // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-        unsafe { _mm256_storeu_ps(half.as_mut_ptr(), lanes) };
+        store_floats(half, lanes);
     }
     let query = blocks[n_whole..].as_flattened().iter().chain(rest);
     let row = row_blocks[n_whole..].as_flattened().iter().chain(row_rest);
-    super::finish_dot(sums, query.zip(row))
+    super::finish_dot(sums, query.zip(row.copied().map(super::half)))
+}
+
+/// Rows that are multiplied side by side: as many as leave no sum waiting for the one before
+/// it.
+const ROWS_TOGETHER: usize = 4;
+
+#[target_feature(enable = "avx2")]
+pub(super) fn dots(query: &[f32], rows: &[f32], scores: &mut [f32]) {
+    let dim = query.len();
+    let n_together = scores.len() / ROWS_TOGETHER * ROWS_TOGETHER;
+    let (scores, last_scores) = scores.split_at_mut(n_together);
+    let (rows, last_rows) = rows.split_at(n_together * dim);
+    let (groups, _) = scores.as_chunks_mut::<ROWS_TOGETHER>();
+    for (scores, rows) in groups
+        .iter_mut()
+        .zip(rows.chunks_exact(ROWS_TOGETHER * dim))
+    {
+        *scores = dots_of(query, rows);
+    }
+    for (score, row) in last_scores.iter_mut().zip(last_rows.chunks_exact(dim)) {
+        [*score] = dots_of(query, row);
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn dots_of<const N: usize>(query: &[f32], rows: &[f32]) -> [f32; N] {
+    let (blocks, rest) = query.as_chunks::<16>();
+    let rows: [&[f32]; N] = std::array::from_fn(|n| &rows[n * query.len()..][..query.len()]);
+    let row_blocks = rows.map(|row| &row.as_chunks::<16>().0[..blocks.len()]);
+    let mut lanes = [[_mm256_set1_ps(0.0); 2]; N];
+    for (i, query) in blocks.iter().enumerate() {
+        let (query, _) = query.as_chunks::<8>();
+        let query = [load_floats(&query[0]), load_floats(&query[1])];
+        for (lanes, row) in lanes.iter_mut().zip(&row_blocks) {
+            let (row, _) = row[i].as_chunks::<8>();
+            for half in 0..2 {
+                let products = _mm256_mul_ps(query[half], load_floats(&row[half]));
+                lanes[half] = _mm256_add_ps(lanes[half], products);
+            }
+        }
+    }
+    std::array::from_fn(|n| {
+        let mut sums = [0.0; 16];
+        let (halves, _) = sums.as_chunks_mut::<8>();
+        for (half, lanes) in halves.iter_mut().zip(lanes[n]) {
+            store_floats(half, lanes);
+        }
+        let row_rest = rows[n][16 * blocks.len()..].iter().copied();
+        super::finish_dot(sums, rest.iter().zip(row_rest))
+    })
 }
 
 /// Sums of the table entries of 32 rows, in order.

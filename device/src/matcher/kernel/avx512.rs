@@ -5,17 +5,18 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm512_add_epi8, _mm512_add_epi16,
     _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
     _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_epi16, _mm512_sub_epi32, _mm512_xor_si512, _mm512_zextsi256_si512,
+    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_epi8,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
+    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16,
+    _mm512_sub_epi32, _mm512_xor_si512, _mm512_zextsi256_si512,
 };
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    GROUP, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS,
-    PREFETCH_BLOCKS, Promising, Tables, Tile, prefetch, prefetch_ahead,
+    GROUP, HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Seen,
+    Tables, Tile, asks_ahead, low_rows_of, prefetch_ahead,
 };
 
 #[target_feature(enable = "avx512f")]
@@ -31,6 +32,12 @@ fn load_floats(values: &[f32; 16]) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f")]
+fn store_floats(to: &mut [f32; 16], values: __m512) {
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) };
+}
+
+#[target_feature(enable = "avx512f")]
 fn load_sums(sums: &[i32; 16]) -> __m512i {
     // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
     unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
@@ -41,8 +48,7 @@ fn load_sums(sums: &[i32; 16]) -> __m512i {
 fn set_scores(scores: __m512, group: usize, tile: &mut Tile) {
     let threshold = _mm512_set1_ps(tile.threshold);
     tile.hits[group] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(scores, threshold);
-    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm512_storeu_ps(tile.scores[group].as_mut_ptr(), scores) };
+    store_floats(&mut tile.scores[group], scores);
 }
 
 /// Sets the scores of a group to sums times scales, and its hits.
@@ -58,17 +64,17 @@ pub(super) fn int8(
     queries: &[Int8Query],
     tiles: &mut [Tile],
 ) {
-    // As many blocks together as leave no sum waiting for the one before it.
+    // As many sums side by side as leave none waiting for the one before it.
     if queries.len() == 1 {
         int8_tile::<1, 4>(units, scales, queries, tiles);
     } else {
-        int8_tile::<MAX_QUERIES, 2>(units, scales, queries, tiles);
+        int8_tile::<MAX_QUERIES, 1>(units, scales, queries, tiles);
     }
 }
 
-/// The scores of a tile for up to `Q` queries, `B` blocks at a time.
+/// The scores of a tile for up to `Q` queries, `C` columns at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_tile<const Q: usize, const B: usize>(
+fn int8_tile<const Q: usize, const C: usize>(
     units: &[[u8; INT8_UNIT]],
     scales: &[[[u8; 4]; INT8_BLOCK]],
     queries: &[Int8Query],
@@ -84,31 +90,18 @@ fn int8_tile<const Q: usize, const B: usize>(
         .map(|column| std::array::from_fn(|q| word(column, q)))
         .collect();
     let corrections: Vec<i32> = queries.iter().map(Int8Query::correction).collect();
-    let (together, _) = scales.as_chunks::<B>();
-    let n_together = B * together.len();
-    let (units, last_units) = units.split_at(n_together * columns);
-    for (i, (blocks, scales)) in units.chunks_exact(B * columns).zip(together).enumerate() {
-        let sums = int8_blocks::<Q, B>(blocks, &words);
-        for ((offset, sums), scales) in sums.iter().enumerate().zip(scales) {
-            set_int8(
-                &sums[..queries.len()],
-                &corrections,
-                queries,
-                scales,
-                B * i + offset,
-                tiles,
-            );
+    let asks_ahead = asks_ahead();
+    for (b, (block, scales)) in units.chunks_exact(columns).zip(scales).enumerate() {
+        if asks_ahead {
+            prefetch_ahead(block.as_flattened());
         }
-    }
-    let last = last_units.chunks_exact(columns).zip(&scales[n_together..]);
-    for (i, (block, scales)) in last.enumerate() {
-        let [sums] = int8_blocks::<Q, 1>(block, &words);
+        let sums = int8_block::<Q, C>(block, &words);
         set_int8(
             &sums[..queries.len()],
             &corrections,
             queries,
             scales,
-            n_together + i,
+            b,
             tiles,
         );
     }
@@ -137,26 +130,37 @@ fn set_int8(
     }
 }
 
-/// The products of some blocks, of codes plus 128, with each query.
+/// The products of a block, of codes plus 128, with each query.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_blocks<const Q: usize, const B: usize>(
-    blocks: &[[u8; INT8_UNIT]],
+fn int8_block<const Q: usize, const C: usize>(
+    block: &[[u8; INT8_UNIT]],
     words: &[[i32; Q]],
-) -> [[__m512i; Q]; B] {
+) -> [__m512i; Q] {
     let offset = _mm512_set1_epi8(i8::MIN);
-    let mut sums = [[_mm512_setzero_si512(); Q]; B];
-    assert!(blocks.len() == B * words.len());
-    for (column, words) in words.iter().enumerate() {
-        for (block, sums) in sums.iter_mut().enumerate() {
-            let unit = &blocks[block * (blocks.len() / B) + column];
-            prefetch_ahead(unit);
-            let codes = _mm512_xor_si512(load(unit), offset);
-            for (word, sum) in words.iter().zip(sums) {
-                *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(*word));
-            }
+    let add = |sums: &mut [__m512i; Q], unit: &[u8; INT8_UNIT], words: &[i32; Q]| {
+        let codes = _mm512_xor_si512(load(unit), offset);
+        for (word, sum) in words.iter().zip(sums) {
+            *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(*word));
+        }
+    };
+    let mut sums = [[_mm512_setzero_si512(); Q]; C];
+    let (units, last_units) = block.as_chunks::<C>();
+    let (whole_words, last_words) = words.as_chunks::<C>();
+    for (units, words) in units.iter().zip(whole_words) {
+        for c in 0..C {
+            add(&mut sums[c], &units[c], &words[c]);
         }
     }
-    sums
+    let mut total = sums[0];
+    for (unit, words) in last_units.iter().zip(last_words) {
+        add(&mut total, unit, words);
+    }
+    for other in &sums[1..] {
+        for (total, sum) in total.iter_mut().zip(other) {
+            *total = _mm512_add_epi32(*total, *sum);
+        }
+    }
+    total
 }
 
 /// Tables for two neighboring columns, in the quarters of a register: twice the first, twice
@@ -180,73 +184,96 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    promising: &mut Promising,
+    look: &mut HighLook,
 ) {
-    let columns = query.tables.len();
-    let threshold = _mm512_set1_ps(promising.threshold);
-    for (b, factors) in factors.iter().enumerate() {
-        let block = &units[b * columns..][..columns];
+    let threshold = _mm512_set1_ps(look.threshold);
+    let blocks = units.chunks_exact(query.tables.len()).zip(factors);
+    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
         prefetch_ahead(block.as_flattened());
-        let totals = int2_totals(block, &query.pairs);
         let (factors, _) = factors.as_chunks::<GROUP>();
-        let (stored, _) = promising.sums[b].as_chunks_mut::<GROUP>();
-        let mut reached = 0;
-        for (half, sums) in totals.into_iter().enumerate() {
+        let (sums, _) = found.sums.as_chunks_mut::<GROUP>();
+        let (bounds, _) = found.bounds.as_chunks_mut::<GROUP>();
+        found.hits = 0;
+        for (half, totals) in int2_totals(block, &query.pairs).into_iter().enumerate() {
+            let products = _mm512_sub_epi32(totals, _mm512_set1_epi32(query.bias));
+            let bound = int2_bounds(0, products, &factors[half], query);
             // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-            unsafe { _mm512_storeu_si512(stored[half].as_mut_ptr().cast(), sums) };
-            let bounds = int2_bounds(0, sums, &factors[half], query);
-            reached |= _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
-        }
-        promising.note(b, reached != 0);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn int2_both(
-    low_units: &[Int2Unit],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
-    query: &Int2Query,
-    promising: &Promising,
-    tile: &mut Tile,
-) {
-    let columns = query.tables.len();
-    let block = |b: u32| &low_units[b as usize * columns..][..columns];
-    let blocks = promising.blocks();
-    for (i, b) in blocks.iter().enumerate() {
-        if let Some(soon) = blocks.get(i + PREFETCH_BLOCKS) {
-            prefetch(block(*soon).as_flattened());
-            prefetch(factors[1][*soon as usize].as_flattened());
-        }
-        let low = int2_totals(block(*b), &query.pairs);
-        let b = *b as usize;
-        let (high, _) = promising.sums[b].as_chunks::<GROUP>();
-        let (of_high, _) = factors[0][b].as_chunks::<GROUP>();
-        let (of_both, _) = factors[1][b].as_chunks::<GROUP>();
-        for half in 0..2 {
-            let high = load_sums(&high[half]);
-            let both = _mm512_add_epi32(_mm512_slli_epi32::<1>(high), low[half]);
-            // The second where the first is not lower.
-            let bounds = _mm512_min_ps(
-                int2_bounds(1, both, &of_both[half], query),
-                int2_bounds(0, high, &of_high[half], query),
-            );
-            set_scores(bounds, 2 * i + half, tile);
+            unsafe { _mm512_storeu_si512(sums[half].as_mut_ptr().cast(), totals) };
+            store_floats(&mut bounds[half], bound);
+            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bound, threshold);
+            found.hits |= u32::from(reached) << (GROUP * half);
         }
     }
 }
 
-/// Bounds of sixteen rows by their sums over the high bits (0) or both planes (1).
+/// The codes of a query as bytes, continued with zeros, and their sum.
+pub(super) fn code_blocks(codes: &[i8]) -> (Vec<[u8; 64]>, i32) {
+    let block = |codes: &[i8]| {
+        let mut block = [0; 64];
+        for (byte, code) in block.iter_mut().zip(codes) {
+            *byte = code.cast_unsigned();
+        }
+        block
+    };
+    let sum = codes.iter().map(|code| i32::from(*code)).sum();
+    (codes.chunks(64).map(block).collect(), sum)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn int2_low(low_rows: &[u8], seen: &[Seen], query: &Int2Query, bounds: &mut Vec<f32>) {
+    let mut rows = low_rows_of(low_rows, seen, query.tables.len());
+    while bounds.len() < seen.len() {
+        let (mut high, mut low) = ([0; GROUP], [0; GROUP]);
+        let (mut of_high, mut factors) = ([0.0; GROUP], [[0; 2]; GROUP]);
+        for (i, (seen, bits, factor)) in rows.by_ref().take(GROUP).enumerate() {
+            (high[i], of_high[i]) = (seen.sum, seen.bound);
+            (low[i], factors[i]) = (low_product(bits, query), factor);
+        }
+        let high = _mm512_sub_epi32(load_sums(&high), _mm512_set1_epi32(query.bias));
+        let both = _mm512_add_epi32(_mm512_slli_epi32::<1>(high), load_sums(&low));
+        // The second where the first is not lower.
+        let lower = _mm512_min_ps(int2_bounds(1, both, &factors, query), load_floats(&of_high));
+        let mut stored = [0.0; GROUP];
+        store_floats(&mut stored, lower);
+        let n_left = seen.len() - bounds.len();
+        bounds.extend_from_slice(&stored[..n_left.min(GROUP)]);
+    }
+}
+
+/// The product of a query with the low bits of a row: twice the codes where a bit is set,
+/// less all codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn low_product(bits: &[u8], query: &Int2Query) -> i32 {
+    let (codes, all) = &query.codes;
+    let ones = _mm512_set1_epi8(1);
+    let mut sums = _mm512_setzero_si512();
+    let mut add = |bits: [u8; 8], codes: &[u8; 64]| {
+        let set = _mm512_maskz_mov_epi8(u64::from_le_bytes(bits), ones);
+        sums = _mm512_dpbusd_epi32(sums, set, load(codes));
+    };
+    let (words, rest) = bits.as_chunks::<8>();
+    for (bits, codes) in words.iter().zip(codes) {
+        add(*bits, codes);
+    }
+    if let (false, Some(codes)) = (rest.is_empty(), codes.get(words.len())) {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        add(word, codes);
+    }
+    2 * _mm512_reduce_add_epi32(sums) - all
+}
+
+/// Bounds of sixteen rows by their products with the high bits (0) or both planes (1).
 #[target_feature(enable = "avx512f")]
 fn int2_bounds(
     planes: usize,
-    sums: __m512i,
+    products: __m512i,
     factors: &[[u8; 2]; GROUP],
     query: &Int2Query,
 ) -> __m512 {
-    let sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(query.biases[planes]));
     let margin = _mm512_set1_ps(query.margins[planes]);
     _mm512_mul_ps(
-        _mm512_add_ps(_mm512_cvtepi32_ps(sums), margin),
+        _mm512_add_ps(_mm512_cvtepi32_ps(products), margin),
         _mm512_mul_ps(_mm512_set1_ps(query.scale), widen(factors)),
     )
 }
@@ -331,7 +358,51 @@ pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {
         lanes = _mm512_add_ps(lanes, _mm512_mul_ps(load_floats(query), widen(row)));
     }
     let mut sums = [0.0; 16];
-    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), lanes) };
-    super::finish_dot(sums, rest.iter().zip(row_rest))
+    store_floats(&mut sums, lanes);
+    super::finish_dot(
+        sums,
+        rest.iter().zip(row_rest.iter().copied().map(super::half)),
+    )
+}
+
+/// Rows that are multiplied side by side: as many as leave no sum waiting for the one before
+/// it.
+const ROWS_TOGETHER: usize = 8;
+
+#[target_feature(enable = "avx512f")]
+pub(super) fn dots(query: &[f32], rows: &[f32], scores: &mut [f32]) {
+    let dim = query.len();
+    let n_together = scores.len() / ROWS_TOGETHER * ROWS_TOGETHER;
+    let (scores, last_scores) = scores.split_at_mut(n_together);
+    let (rows, last_rows) = rows.split_at(n_together * dim);
+    let (groups, _) = scores.as_chunks_mut::<ROWS_TOGETHER>();
+    for (scores, rows) in groups
+        .iter_mut()
+        .zip(rows.chunks_exact(ROWS_TOGETHER * dim))
+    {
+        *scores = dots_of(query, rows);
+    }
+    for (score, row) in last_scores.iter_mut().zip(last_rows.chunks_exact(dim)) {
+        [*score] = dots_of(query, row);
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn dots_of<const N: usize>(query: &[f32], rows: &[f32]) -> [f32; N] {
+    let (blocks, rest) = query.as_chunks::<16>();
+    let rows: [&[f32]; N] = std::array::from_fn(|n| &rows[n * query.len()..][..query.len()]);
+    let row_blocks = rows.map(|row| &row.as_chunks::<16>().0[..blocks.len()]);
+    let mut lanes = [_mm512_set1_ps(0.0); N];
+    for (i, query) in blocks.iter().enumerate() {
+        let query = load_floats(query);
+        for (lanes, row) in lanes.iter_mut().zip(&row_blocks) {
+            *lanes = _mm512_add_ps(*lanes, _mm512_mul_ps(query, load_floats(&row[i])));
+        }
+    }
+    std::array::from_fn(|n| {
+        let mut sums = [0.0; 16];
+        store_floats(&mut sums, lanes[n]);
+        let row_rest = rows[n][16 * blocks.len()..].iter().copied();
+        super::finish_dot(sums, rest.iter().zip(row_rest))
+    })
 }

@@ -17,6 +17,7 @@ mod scalar;
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use eyas_shared::quant;
+use half::f16;
 
 /// Bytes of one unit of int8 codes: 4 components of each row of a block.
 const INT8_UNIT: usize = 4 * INT8_BLOCK;
@@ -144,6 +145,24 @@ impl Kernel {
         }
     }
 
+    /// The products of a query with rows of f32 components, one after the other, to the bit
+    /// what [`eyas_shared::embedding::dot`] gives.
+    ///
+    /// # Panics
+    /// If `rows` does not hold as many rows as there are scores.
+    pub fn dots(self, query: &[f32], rows: &[f32], scores: &mut [f32]) {
+        assert_eq!(rows.len(), query.len() * scores.len(), "rows and scores");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::dots(query, rows, scores) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::dots(query, rows, scores) },
+            _ => scalar::dots(query, rows, scores),
+        }
+    }
+
     /// The product of a query and a row of little-endian f16 components, to the bit what
     /// [`eyas_shared::embedding::dot`] makes of the widened row.
     ///
@@ -162,9 +181,9 @@ impl Kernel {
         }
     }
 
-    /// A first look at some blocks of 2-bit codes, at the plane of high bits alone: the sum of
-    /// the table entries of every row, and which blocks hold a row whose bound, of the high
-    /// bits alone, reaches the threshold. `promising` is reset to what was found.
+    /// A look at the high bits of some blocks of 2-bit codes: the sum of the table entries of
+    /// every row, its bound, and whether that reaches the threshold. `look` is reset to what
+    /// was found.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -173,68 +192,89 @@ impl Kernel {
         plane: &[u8],
         factors: &[[u8; 2]],
         query: &Int2Query,
-        promising: &mut Promising,
+        look: &mut HighLook,
     ) {
-        let (units, blocks) = int2_blocks(plane, factors, query);
-        promising.reset(blocks.len());
+        let (units, rest) = plane.as_chunks();
+        let (factors, rest_factors) = factors.as_chunks();
+        assert!(rest.is_empty() && rest_factors.is_empty());
+        assert_eq!(units.len(), query.tables.len() * factors.len());
+        look.blocks.resize(factors.len(), HighBlock::NONE);
         match self {
-            Self::Scalar => scalar::int2_high(units, blocks, query, promising),
+            Self::Scalar => scalar::int2_high(units, factors, query, look),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int2_high(units, blocks, query, promising) },
+            Self::Avx2 => unsafe { avx2::int2_high(units, factors, query, look) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int2_high(units, blocks, query, promising) },
+            Self::Avx512 => unsafe { avx512::int2_high(units, factors, query, look) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon | Self::NeonDot => unsafe {
-                neon::int2_high(units, blocks, query, promising);
-            },
+            Self::Neon | Self::NeonDot => unsafe { neon::int2_high(units, factors, query, look) },
         }
     }
 
-    /// The second look, at the plane of low bits of the promising blocks: bounds of the
-    /// scores of their rows, the lower of that of the high bits alone and that of both
-    /// planes. `tile` gets two groups for each promising block; `factors` are those of the
-    /// high bits alone and of both planes.
+    /// A look at the low bits of some rows: the lower of the bounds of the high bits alone and
+    /// of both planes, for each. `low_rows` holds, for each place, a byte a column and the
+    /// factor of both planes.
     ///
     /// # Panics
-    /// If these are not the codes of the first look.
-    pub(super) fn int2_both(
+    /// If a place is not there.
+    pub(super) fn int2_low(
         self,
-        low_plane: &[u8],
-        factors: [&[[u8; 2]]; 2],
+        low_rows: &[u8],
+        seen: &[Seen],
         query: &Int2Query,
-        promising: &Promising,
-        tile: &mut Tile,
+        bounds: &mut Vec<f32>,
     ) {
-        let (units, of_both) = int2_blocks(low_plane, factors[1], query);
-        let (of_high, _) = factors[0].as_chunks();
-        let factors = [of_high, of_both];
-        assert!(of_high.len() == of_both.len() && of_both.len() == promising.sums.len());
-        tile.threshold = promising.threshold;
-        tile.reset(2 * promising.n_blocks);
+        bounds.clear();
         match self {
-            Self::Scalar => scalar::int2_both(units, factors, query, promising, tile),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int2_both(units, factors, query, promising, tile) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int2_both(units, factors, query, promising, tile) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Self::Neon | Self::NeonDot => unsafe {
-                neon::int2_both(units, factors, query, promising, tile);
-            },
+            Self::Avx512 => unsafe { avx512::int2_low(low_rows, seen, query, bounds) },
+            _ => scalar::int2_low(low_rows, seen, query, bounds),
         }
     }
+}
+
+/// What the high bits say of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    /// Where it lies among others.
+    pub(super) place: u32,
+    /// Of the table entries.
+    sum: i32,
+    /// What its score is hardly above.
+    pub(super) bound: f32,
+}
+
+/// Rows whose low bits are asked of the memory ahead of the one that is looked at.
+const PREFETCH_LOW_ROWS: usize = 24;
+
+/// The low bits at some places, each with the factor of both planes, in the order of `seen`;
+/// the memory is asked ahead.
+fn low_rows_of<'r>(
+    low_rows: &'r [u8],
+    seen: &'r [Seen],
+    columns: usize,
+) -> impl Iterator<Item = (Seen, &'r [u8], [u8; 2])> {
+    let at = move |seen: &Seen| &low_rows[seen.place as usize * (columns + 2)..][..columns + 2];
+    seen.iter().enumerate().map(move |(i, one)| {
+        if let Some(soon) = seen.get(i + PREFETCH_LOW_ROWS) {
+            prefetch(at(soon));
+        }
+        let (bits, factor) = at(one).split_at(columns);
+        (*one, bits, [factor[0], factor[1]])
+    })
 }
 
 /// Asks the memory for what is read soon.
 pub(super) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
+    // A row may begin within a line of memory and end in another.
+    for line in bytes
+        .chunks(64)
+        .chain(bytes.last().map(std::slice::from_ref))
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: the address is that of a slice, and nothing is read.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
@@ -243,8 +283,8 @@ pub(super) fn prefetch(bytes: &[u8]) {
     let _ = bytes;
 }
 
-/// How far ahead of a scan the memory is asked: across the end of a page, where hardware
-/// stops guessing.
+/// How far ahead of a scan the memory is asked: across the end of a page, where the hardware
+/// of some CPUs stops guessing.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_BYTES: usize = 8192;
 
@@ -259,25 +299,34 @@ fn prefetch_ahead(bytes: &[u8]) {
     }
 }
 
-/// The units of one plane, and the factors of each of its blocks.
-fn int2_blocks<'c>(
-    plane: &'c [u8],
-    factors: &'c [[u8; 2]],
-    query: &Int2Query,
-) -> (&'c [Int2Unit], &'c [[[u8; 2]; INT2_BLOCK]]) {
-    let (units, rest) = plane.as_chunks();
-    let (blocks, rest_factors) = factors.as_chunks();
-    assert!(rest.is_empty() && rest_factors.is_empty());
-    assert_eq!(units.len(), query.tables.len() * blocks.len());
-    (units, blocks)
+/// Whether a scan of int8 codes gains from [`prefetch_ahead`]. An Intel Emerald Rapids reads
+/// a third faster than without; on a Zen 4, whose own prefetching keeps up, codes in the cache
+/// take a fifth longer.
+#[cfg(target_arch = "x86_64")]
+fn asks_ahead() -> bool {
+    use std::sync::LazyLock;
+    static IS_AMD: LazyLock<bool> = LazyLock::new(|| {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx]
+            .map(u32::to_le_bytes)
+            .as_flattened()
+            == b"AuthenticAMD"
+    });
+    !*IS_AMD
+}
+
+/// One little-endian f16 number.
+#[cfg(target_arch = "x86_64")]
+fn half(bytes: [u8; 2]) -> f32 {
+    f16::from_le_bytes(bytes).to_f32()
 }
 
 /// Ends a product whose whole blocks of 16 are in `lanes`: the rest goes to the first lanes,
 /// and the lanes are added in the order of [`eyas_shared::embedding::dot`].
 #[cfg(target_arch = "x86_64")]
-fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, &'r [u8; 2])>) -> f32 {
+fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32)>) -> f32 {
     for (lane, (query, row)) in lanes.iter_mut().zip(rest) {
-        *lane += query * half::f16::from_le_bytes(*row).to_f32();
+        *lane += query * row;
     }
     eyas_shared::embedding::add_lanes(lanes)
 }
@@ -330,47 +379,53 @@ impl Tile {
     }
 }
 
-/// What a first look at the high bits found in some blocks of 2-bit codes.
-pub(super) struct Promising {
+/// What the high bits say of some blocks of 2-bit codes.
+pub(super) struct HighLook {
     /// Bounds below this are of no interest.
     pub(super) threshold: f32,
-    /// Sums of the table entries over the plane of high bits, by block.
-    sums: Vec<[i32; INT2_BLOCK]>,
-    /// Blocks with a row whose bound reaches the threshold, ascending: the first `n_blocks`.
-    blocks: Vec<u32>,
-    n_blocks: usize,
+    blocks: Vec<HighBlock>,
 }
 
-impl Promising {
+#[derive(Clone)]
+struct HighBlock {
+    /// Of the table entries of every row.
+    sums: [i32; INT2_BLOCK],
+    bounds: [f32; INT2_BLOCK],
+    /// Rows whose bound reaches the threshold, the first in the lowest bit.
+    hits: u32,
+}
+
+impl HighBlock {
+    const NONE: Self = Self {
+        sums: [0; INT2_BLOCK],
+        bounds: [0.0; INT2_BLOCK],
+        hits: 0,
+    };
+}
+
+impl HighLook {
     pub(super) fn new() -> Self {
         Self {
             threshold: f32::NEG_INFINITY,
-            sums: Vec::new(),
             blocks: Vec::new(),
-            n_blocks: 0,
         }
     }
 
-    fn reset(&mut self, n_blocks: usize) {
-        self.sums.resize(n_blocks, [0; INT2_BLOCK]);
-        self.blocks.resize(n_blocks, 0);
-        self.n_blocks = 0;
-    }
-
-    /// Says of the next block, `b`, whether it is promising: without a branch, because
-    /// nobody could foresee it.
-    fn note(&mut self, b: usize, is_promising: bool) {
-        self.blocks[self.n_blocks] = b as u32;
-        self.n_blocks += usize::from(is_promising);
-    }
-
-    fn blocks(&self) -> &[u32] {
-        &self.blocks[..self.n_blocks]
-    }
-
-    /// The row that the second look calls `row`: it counts promising blocks only.
-    pub(super) fn row(&self, row: usize) -> usize {
-        self.blocks[row / INT2_BLOCK] as usize * INT2_BLOCK + row % INT2_BLOCK
+    /// Calls `found` with every row whose bound reaches the threshold, in order, its place
+    /// counted from the first block on.
+    pub(super) fn for_hits(&self, mut found: impl FnMut(Seen)) {
+        for (b, block) in self.blocks.iter().enumerate() {
+            let mut hits = block.hits;
+            while hits != 0 {
+                let row = hits.trailing_zeros() as usize;
+                hits &= hits - 1;
+                found(Seen {
+                    place: (b * INT2_BLOCK + row) as u32,
+                    sum: block.sums[row],
+                    bound: block.bounds[row],
+                });
+            }
+        }
     }
 }
 
@@ -424,19 +479,20 @@ const MAX_INT2_CODE: f32 = 15.0;
 /// it and the last that is found.
 const MARGINS: [f32; 2] = [1.6, 1.7];
 
-/// Promising blocks whose low bits are asked of the memory ahead of the one that is summed.
-#[cfg(target_arch = "x86_64")]
-const PREFETCH_BLOCKS: usize = 6;
-
 /// A rotated query as tables (Andre, Kermarrec and Le Scouarnec, VLDB 2015).
 pub(super) struct Int2Query {
     tables: Vec<Tables>,
     #[cfg(target_arch = "x86_64")]
     pairs: Vec<avx512::TablePair>,
+    /// The codes themselves, continued with zeros, and their sum.
+    #[cfg(target_arch = "x86_64")]
+    codes: (Vec<[u8; 64]>, i32),
+    /// For each column, by byte: what its 8 components add to the product with one plane.
+    by_byte: Vec<[i16; 256]>,
     scale: f32,
-    /// What the bias adds to the high sum, and to twice the high sum and the low sum.
-    biases: [i32; 2],
-    /// What to add to a sum for a bound: of the high bits alone, and of both planes.
+    /// What [`TABLE_BIAS`] adds to the sum over a plane.
+    bias: i32,
+    /// What to add to a product for a bound: of the high bits alone, and of both planes.
     margins: [f32; 2],
 }
 
@@ -453,34 +509,66 @@ impl Int2Query {
         };
         let code = |x: &f32| {
             let code = (x / scale).round_ties_even();
-            code.clamp(-MAX_INT2_CODE, MAX_INT2_CODE) as i32
+            code.clamp(-MAX_INT2_CODE, MAX_INT2_CODE) as i8
         };
-        let codes: Vec<i32> = rotated.iter().map(code).collect();
-        let nibbles = codes.as_chunks::<4>().0.as_chunks::<2>().0;
-        let tables = nibbles.iter().map(|pair| pair.map(table)).collect();
+        let codes: Vec<i8> = rotated.iter().map(code).collect();
         let norm = eyas_shared::embedding::dot(rotated, rotated).sqrt();
-        Self::of_tables(tables, scale, MARGINS.map(|margin| margin * norm / scale))
+        Self::of_codes(&codes, scale, MARGINS.map(|margin| margin * norm / scale))
     }
 
-    fn of_tables(tables: Vec<Tables>, scale: f32, margins: [f32; 2]) -> Self {
-        let bias = 2 * TABLE_BIAS * tables.len() as i32;
+    /// From codes of at most [`MAX_INT2_CODE`], 8 a column.
+    fn of_codes(codes: &[i8], scale: f32, margins: [f32; 2]) -> Self {
+        let nibbles = codes.as_chunks::<4>().0.as_chunks::<2>().0;
+        let tables: Vec<Tables> = nibbles.iter().map(|pair| pair.map(table)).collect();
         Self {
             #[cfg(target_arch = "x86_64")]
             pairs: tables.chunks(2).map(avx512::pair_tables).collect(),
+            #[cfg(target_arch = "x86_64")]
+            codes: avx512::code_blocks(codes),
+            by_byte: tables.iter().map(by_byte).collect(),
+            bias: 2 * TABLE_BIAS * tables.len() as i32,
             tables,
             scale,
-            biases: [bias, 3 * bias],
             margins,
         }
     }
+
+    /// The lower of the bound that the high bits gave and of what both planes say.
+    fn lower_bound(&self, seen: Seen, low_bits: &[u8], factor_of_both: [u8; 2]) -> f32 {
+        let low: i32 = { low_bits.iter().zip(&self.by_byte) }
+            .map(|(bits, products)| i32::from(products[usize::from(*bits)]))
+            .sum();
+        let high = seen.sum.wrapping_sub(self.bias);
+        let of_both = self.bound(1, high.wrapping_mul(2).wrapping_add(low), factor_of_both);
+        if of_both < seen.bound {
+            of_both
+        } else {
+            seen.bound
+        }
+    }
+
+    /// What a score is hardly above, by its product with the high bits (0) or both planes (1).
+    fn bound(&self, planes: usize, product: i32, factor: [u8; 2]) -> f32 {
+        // The conversion without a look for instructions: it is one of few operations.
+        let factor = f16::from_le_bytes(factor).to_f32_const();
+        (product as f32 + self.margins[planes]) * (self.scale * factor)
+    }
+}
+
+/// What both nibbles of a byte add, without the bias.
+fn by_byte([low, high]: &Tables) -> [i16; 256] {
+    std::array::from_fn(|byte| {
+        let sum = i16::from(low[byte & 15]) + i16::from(high[byte >> 4]);
+        sum - 2 * TABLE_BIAS as i16
+    })
 }
 
 /// For each nibble: the sum of four codes, each with the sign that its bit says.
-fn table(codes: [i32; 4]) -> [u8; 16] {
+fn table(codes: [i8; 4]) -> [u8; 16] {
     std::array::from_fn(|nibble| {
-        let signed = codes.iter().enumerate();
+        let signed = codes.map(i32::from).into_iter().enumerate();
         let sum: i32 = signed
-            .map(|(bit, code)| if nibble >> bit & 1 == 1 { *code } else { -code })
+            .map(|(bit, code)| if nibble >> bit & 1 == 1 { code } else { -code })
             .sum();
         (sum + TABLE_BIAS) as u8
     })

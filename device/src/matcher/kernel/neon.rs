@@ -10,7 +10,7 @@ use std::arch::aarch64::{
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Promising, Tables, Tile, scalar,
+    HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Tables, Tile, scalar,
 };
 
 #[target_feature(enable = "neon")]
@@ -95,28 +95,12 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    promising: &mut Promising,
+    look: &mut HighLook,
 ) {
-    let columns = query.tables.len();
-    for (b, factors) in factors.iter().enumerate() {
-        let sums = int2_totals(&units[b * columns..][..columns], query);
-        scalar::note_sums(b, sums, factors, query, promising);
-    }
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn int2_both(
-    low_units: &[Int2Unit],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
-    query: &Int2Query,
-    promising: &Promising,
-    tile: &mut Tile,
-) {
-    let columns = query.tables.len();
-    for (i, b) in promising.blocks().iter().map(|b| *b as usize).enumerate() {
-        let sums = int2_totals(&low_units[b * columns..][..columns], query);
-        let factors = factors.map(|factors| &factors[b]);
-        scalar::set_int2(i, &promising.sums[b], &sums, factors, query, tile);
+    let blocks = units.chunks_exact(query.tables.len()).zip(factors);
+    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
+        let sums = int2_totals(block, query);
+        scalar::set_sums(sums, factors, query, look.threshold, found);
     }
 }
 

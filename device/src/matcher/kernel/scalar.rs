@@ -4,7 +4,9 @@ use eyas_shared::embedding::dot;
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use half::f16;
 
-use super::{GROUP, INT8_UNIT, Int2Query, Int2Unit, Int8Query, Promising, Tile};
+use super::{
+    HighBlock, HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, Seen, Tile, low_rows_of,
+};
 
 pub(super) fn int8(
     units: &[[u8; INT8_UNIT]],
@@ -37,73 +39,34 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    promising: &mut Promising,
+    look: &mut HighLook,
 ) {
-    let columns = query.tables.len();
-    for (b, factors) in factors.iter().enumerate() {
-        let block = &units[b * columns..][..columns];
-        let sums: [i32; INT2_BLOCK] = std::array::from_fn(|row| int2_sum(block, query, row));
-        note_sums(b, sums, factors, query, promising);
+    let blocks = units.chunks_exact(query.tables.len()).zip(factors);
+    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
+        let sums = std::array::from_fn(|row| int2_sum(block, query, row));
+        set_sums(sums, factors, query, look.threshold, found);
     }
 }
 
-/// Keeps the sums of block `b`, and says whether it is promising.
-pub(super) fn note_sums(
-    b: usize,
+/// Sets what the sums of a block imply.
+pub(super) fn set_sums(
     sums: [i32; INT2_BLOCK],
     factors: &[[u8; 2]; INT2_BLOCK],
     query: &Int2Query,
-    promising: &mut Promising,
+    threshold: f32,
+    found: &mut HighBlock,
 ) {
-    // Every row is looked at: a loop that might end early would not become vector code.
-    let is_promising = { sums.iter().zip(factors) }
-        .map(|(sum, factor)| int2_bound(0, *sum, *factor, query) >= promising.threshold)
-        .fold(false, |any, reaches| any | reaches);
-    promising.note(b, is_promising);
-    promising.sums[b] = sums;
+    let bound = |row: usize| query.bound(0, sums[row].wrapping_sub(query.bias), factors[row]);
+    found.sums = sums;
+    found.bounds = std::array::from_fn(bound);
+    let reached = found.bounds.iter().enumerate();
+    let reached = reached.map(|(row, bound)| u32::from(*bound >= threshold) << row);
+    found.hits = reached.fold(0, |all, hit| all | hit);
 }
 
-pub(super) fn int2_both(
-    low_units: &[Int2Unit],
-    factors: [&[[[u8; 2]; INT2_BLOCK]]; 2],
-    query: &Int2Query,
-    promising: &Promising,
-    tile: &mut Tile,
-) {
-    let columns = query.tables.len();
-    for (i, b) in promising.blocks().iter().map(|b| *b as usize).enumerate() {
-        let block = &low_units[b * columns..][..columns];
-        let sums: [i32; INT2_BLOCK] = std::array::from_fn(|row| int2_sum(block, query, row));
-        let factors = factors.map(|factors| &factors[b]);
-        set_int2(i, &promising.sums[b], &sums, factors, query, tile);
-    }
-}
-
-/// Sets the bounds of promising block `i` from the sums over its planes.
-pub(super) fn set_int2(
-    i: usize,
-    high: &[i32; INT2_BLOCK],
-    low: &[i32; INT2_BLOCK],
-    factors: [&[[u8; 2]; INT2_BLOCK]; 2],
-    query: &Int2Query,
-    tile: &mut Tile,
-) {
-    let bound = |row: usize| {
-        let of_high = int2_bound(0, high[row], factors[0][row], query);
-        let both = high[row].wrapping_mul(2).wrapping_add(low[row]);
-        let of_both = int2_bound(1, both, factors[1][row], query);
-        if of_both < of_high { of_both } else { of_high }
-    };
-    for half in 0..2 {
-        let bounds = std::array::from_fn(|row| bound(half * GROUP + row));
-        tile.set(2 * i + half, bounds);
-    }
-}
-
-/// What a row's score is hardly above, by its sum over the high bits (0) or both planes (1).
-pub(super) fn int2_bound(planes: usize, sum: i32, factor: [u8; 2], query: &Int2Query) -> f32 {
-    let product = sum.wrapping_sub(query.biases[planes]) as f32 + query.margins[planes];
-    product * (query.scale * f16::from_le_bytes(factor).to_f32())
+pub(super) fn int2_low(low_rows: &[u8], seen: &[Seen], query: &Int2Query, bounds: &mut Vec<f32>) {
+    let rows = low_rows_of(low_rows, seen, query.tables.len());
+    bounds.extend(rows.map(|(seen, bits, factor)| query.lower_bound(seen, bits, factor)));
 }
 
 fn int2_sum(block: &[Int2Unit], query: &Int2Query, row: usize) -> i32 {
@@ -114,6 +77,12 @@ fn int2_sum(block: &[Int2Unit], query: &Int2Query, row: usize) -> i32 {
             i32::from(low[byte & 15]) + i32::from(high[byte >> 4])
         })
         .sum()
+}
+
+pub(super) fn dots(query: &[f32], rows: &[f32], scores: &mut [f32]) {
+    for (score, row) in scores.iter_mut().zip(rows.chunks_exact(query.len())) {
+        *score = dot(query, row);
+    }
 }
 
 pub(super) fn dot_f16(query: &[f32], row: &[[u8; 2]]) -> f32 {

@@ -78,54 +78,38 @@ proptest! {
         seed: u64,
     ) {
         let mut random = Random::new(seed);
-        let n_bytes = n_blocks * columns * INT2_BLOCK;
-        let planes = [(); 2].map(|()| bytes(&mut random, n_bytes));
-        let entry = |random: &mut Random| if extreme { 120 } else { random.below(121) as u8 };
-        let tables: Vec<Tables> = (0..columns)
-            .map(|_| std::array::from_fn(|_| std::array::from_fn(|_| entry(&mut random))))
+        let high_bits = bytes(&mut random, n_blocks * columns * INT2_BLOCK);
+        let largest = MAX_INT2_CODE as usize;
+        let code = |random: &mut Random| random.below(2 * largest + 1) as i8 - largest as i8;
+        let codes: Vec<i8> = (0..8 * columns)
+            .map(|_| if extreme { largest as i8 } else { code(&mut random) })
             .collect();
-        let query = Int2Query::of_tables(tables, random.unit() as f32, margins);
+        let query = Int2Query::of_codes(&codes, random.unit() as f32, margins);
         let n_rows = n_blocks * INT2_BLOCK;
-        let factors = [(); 2].map(|()| -> Vec<[u8; 2]> {
-            (0..n_rows).map(|_| f16::from_f64(random.unit()).to_le_bytes()).collect()
-        });
+        let factor = |random: &mut Random| f16::from_f64(random.unit()).to_le_bytes();
+        let factors: Vec<[u8; 2]> = (0..n_rows).map(|_| factor(&mut random)).collect();
+        let mut low_rows = Vec::new();
+        for _ in 0..n_rows {
+            low_rows.extend(bytes(&mut random, columns));
+            low_rows.extend(factor(&mut random));
+        }
         let looked = |kernel: Kernel| {
-            let (promising, tile) = both_looks(kernel, &planes, &factors, &query, threshold);
-            (promising.sums.clone(), promising.blocks().to_vec(), bits(&tile))
+            let mut look = HighLook::new();
+            look.threshold = threshold;
+            kernel.int2_high(&high_bits, &factors, &query, &mut look);
+            let (mut seen, mut bounds) = (Vec::new(), Vec::new());
+            look.for_hits(|hit| seen.push(hit));
+            kernel.int2_low(&low_rows, &seen, &query, &mut bounds);
+            let found = seen.iter().zip(&bounds);
+            found
+                .map(|(seen, both)| (seen.place, seen.sum, seen.bound.to_bits(), both.to_bits()))
+                .collect::<Vec<_>>()
         };
         let expected = looked(Kernel::Scalar);
         for kernel in Kernel::available() {
             prop_assert_eq!(&looked(kernel), &expected, "{}", kernel.name());
         }
-        // Blocks that were left early hold nothing that a full look would find.
-        let hits = |threshold: f32, floor: f32| {
-            let (promising, tile) = both_looks(Kernel::best(), &planes, &factors, &query, threshold);
-            let mut hits = Vec::new();
-            tile.for_hits(|row, bound| {
-                if bound >= floor {
-                    hits.push((promising.row(row), bound.to_bits()));
-                }
-            });
-            hits
-        };
-        prop_assert_eq!(hits(threshold, threshold), hits(f32::NEG_INFINITY, threshold));
     }
-}
-
-/// What the two looks give.
-fn both_looks(
-    kernel: Kernel,
-    planes: &[Vec<u8>; 2],
-    factors: &[Vec<[u8; 2]>; 2],
-    query: &Int2Query,
-    threshold: f32,
-) -> (Promising, Tile) {
-    let (mut promising, mut tile) = (Promising::new(), Tile::new());
-    promising.threshold = threshold;
-    let factors = factors.each_ref().map(Vec::as_slice);
-    kernel.int2_high(&planes[0], factors[0], query, &mut promising);
-    kernel.int2_both(&planes[1], factors, query, &promising, &mut tile);
-    (promising, tile)
 }
 
 proptest! {
@@ -142,30 +126,53 @@ proptest! {
             prop_assert_eq!(found, expected, "{}", kernel.name());
         }
     }
+
+    #[test]
+    fn every_kernel_gives_the_products_that_dot_gives(
+        dim in 1_usize..300,
+        n_rows in 0_usize..20,
+        seed: u64,
+    ) {
+        let mut random = Random::new(seed);
+        let mut values =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| random.normal() as f32).collect() };
+        let (query, rows) = (values(dim), values(n_rows * dim));
+        let expected = rows.chunks_exact(dim).map(|row| dot(&query, row).to_bits());
+        let expected: Vec<u32> = expected.collect();
+        for kernel in Kernel::available() {
+            let mut scores = vec![0.0; n_rows];
+            kernel.dots(&query, &rows, &mut scores);
+            let found: Vec<u32> = scores.iter().map(|score| score.to_bits()).collect();
+            prop_assert_eq!(&found, &expected, "{}", kernel.name());
+        }
+    }
 }
 
 #[test]
 fn bounds_lie_margins_above_estimates() {
     let mut random = Random::new(3);
     let rotated: Vec<f32> = (0..128).map(|_| random.normal() as f32 / 11.0).collect();
-    let (mut high, mut low) = (vec![0; 16 * INT2_BLOCK], vec![0; 16 * INT2_BLOCK]);
+    let (mut high_bits, mut low_row) = (vec![0; 16 * INT2_BLOCK], vec![0; 16]);
     let levels: Vec<i32> = (0..128).map(|_| 2 * random.below(4) as i32 - 3).collect();
     for (i, level) in levels.iter().enumerate() {
         let code = (level + 3) / 2;
-        high[i / 8 * INT2_BLOCK] |= ((code >> 1) << (i % 8)) as u8;
-        low[i / 8 * INT2_BLOCK] |= ((code & 1) << (i % 8)) as u8;
+        high_bits[i / 8 * INT2_BLOCK] |= ((code >> 1) << (i % 8)) as u8;
+        low_row[i / 8] |= ((code & 1) << (i % 8)) as u8;
     }
     let query = Int2Query::new(&rotated);
     // The first row's bound; one factor, or the other, is so large that it does not count.
     let bound = |factors: [f32; 2]| {
-        let factors = factors.map(|factor| vec![f16::from_f32(factor).to_le_bytes(); INT2_BLOCK]);
-        let planes = [high.clone(), low.clone()];
-        let looks = both_looks(Kernel::best(), &planes, &factors, &query, f32::NEG_INFINITY);
+        let [of_high, of_both] = factors.map(|factor| f16::from_f32(factor).to_le_bytes());
+        let mut look = HighLook::new();
+        Kernel::best().int2_high(&high_bits, &[of_high; INT2_BLOCK], &query, &mut look);
         let mut first = None;
-        looks.1.for_hits(|_, found| {
-            first.get_or_insert(found);
+        look.for_hits(|seen| {
+            first.get_or_insert(seen);
         });
-        first.unwrap()
+        let mut bounds = Vec::new();
+        let low_row = [&low_row[..], &of_both].concat();
+        Kernel::best().int2_low(&low_row, &[first.unwrap()], &query, &mut bounds);
+        bounds[0]
     };
     let norm = dot(&rotated, &rotated).sqrt();
     let product = |levels: &mut dyn Iterator<Item = f32>| -> f32 {

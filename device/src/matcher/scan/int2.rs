@@ -1,10 +1,9 @@
-//! The scan of 2-bit codes by table look-ups: a nibble of codes stands for 4 components of
-//! one plane, and what they add to the sum was computed beforehand for the query.
+//! The scan of 2-bit codes by table look-ups: what some bits of one plane add to the product
+//! with the query was computed beforehand.
 //!
-//! Each look costs more than the one before and is spent on fewer rows: at the plane of high
-//! bits, at that of low bits where a block of rows is promising, at the stored row. The first
-//! two give bounds that a score is hardly ever above; a row whose bound is below the `k` best
-//! so far is looked at no further.
+//! Each look costs more than the one before and is spent on fewer rows: at the high bits, at
+//! the low bits, at the stored row. The first two give bounds that a score is hardly ever
+//! above; a row whose bound is below the `k` best so far is looked at no further.
 //!
 //! What is ranked is the least of both bounds and the score. So a row that was left early
 //! could not have been among the best, and what is found does not depend on the order of
@@ -18,15 +17,23 @@ use eyas_shared::gallery::{Gallery, Int2Codes, rotation};
 
 use super::{Kernel, Match, PREFETCH_ROWS, Query};
 use crate::matcher::best::Best;
-use crate::matcher::kernel::{Int2Query, Promising, Tile};
+use crate::matcher::kernel::{HighLook, Int2Query, Seen};
 
 /// Rows of the first tile. The next ones double, because the threshold rises with the rows
 /// that were seen.
 const FIRST_TILE_ROWS: usize = 1024;
 
-/// Rows of the largest tile: the plane of high bits of 128 components is 128 KiB of it, sums
-/// are 32 KiB.
+/// Rows of the largest tile: the high bits of 128 components are 128 KiB of it, what they say
+/// is 64 KiB.
 const MAX_TILE_ROWS: usize = 8192;
+
+/// Rows of a tile that are looked at further at once, for an answer of `k`.
+fn n_at_once(k: usize) -> usize {
+    k.saturating_add(6)
+}
+
+/// Rows that wait at most.
+const MAX_WAITING: usize = 65_536;
 
 /// A row with what it is ranked by.
 pub(super) struct Bounded {
@@ -65,14 +72,22 @@ struct Search<'q> {
     query: &'q Query<'q>,
     tables: Int2Query,
     best: BestBounded,
+    /// Rows that the high bits left, to be looked at when the threshold is higher.
+    waiting: Vec<Seen>,
 }
 
 /// Memory that tiles share.
 struct Looks {
-    promising: Promising,
-    tile: Tile,
-    /// Rows whose bounds reach the threshold, with the bound.
-    rows: Vec<(u32, f32)>,
+    high: HighLook,
+    /// Rows that are looked at further, and their numbers.
+    seen: Vec<Seen>,
+    rows: Vec<u32>,
+    /// Low bits of these rows, where a file does not hold them row by row.
+    low_rows: Vec<u8>,
+    /// Bounds of these rows by both planes.
+    bounds: Vec<f32>,
+    /// Those that the low bits leave as well, with their bounds, the highest first.
+    bounded: Vec<(u32, f32)>,
     /// A stored row, widened.
     values: Vec<f32>,
 }
@@ -99,12 +114,16 @@ impl<'a> Int2Scan<'a> {
             query,
             tables: self.tables(query),
             best: Best::new(self.k, |bounded| bounded.bound, best_first),
+            waiting: Vec::new(),
         };
         let mut searches: Vec<Search<'_>> = queries.iter().map(search).collect();
         let mut looks = Looks {
-            promising: Promising::new(),
-            tile: Tile::new(),
+            high: HighLook::new(),
             rows: Vec::new(),
+            seen: Vec::new(),
+            low_rows: Vec::new(),
+            bounds: Vec::new(),
+            bounded: Vec::new(),
             values: vec![0.0; self.gallery.dim()],
         };
         let mut n_rows = FIRST_TILE_ROWS;
@@ -116,6 +135,9 @@ impl<'a> Int2Scan<'a> {
             rows.start = end;
             n_rows = MAX_TILE_ROWS.min(2 * n_rows);
         }
+        for search in &mut searches {
+            self.look_at_waiting(search, &mut looks);
+        }
         searches.into_iter().map(|search| search.best).collect()
     }
 
@@ -126,47 +148,93 @@ impl<'a> Int2Scan<'a> {
         Int2Query::new(&rotated)
     }
 
-    /// All looks at the rows of a tile.
+    /// The first look at the rows of a tile, and all looks at those that will probably raise
+    /// the threshold. The others wait: when it is higher, most need no further look.
     fn look(&self, rows: Range<usize>, search: &mut Search<'_>, looks: &mut Looks) {
-        let padded = rows.start..rows.end.next_multiple_of(INT2_BLOCK);
+        let padded_end = rows.end.next_multiple_of(INT2_BLOCK);
+        let padded = rows.start..padded_end;
         let row_bytes = self.codes.columns;
-        let [high, low] = { self.codes.planes }
-            .map(|plane| &plane[padded.start * row_bytes..padded.end * row_bytes]);
-        let factors = self.codes.factors.map(|factors| &factors[padded.clone()]);
-        let Looks {
-            promising, tile, ..
-        } = looks;
-        promising.threshold = search.best.threshold();
-        self.kernel
-            .int2_high(high, factors[0], &search.tables, promising);
-        self.kernel
-            .int2_both(low, factors, &search.tables, promising, tile);
-        looks.rows.clear();
-        tile.for_hits(|row, bound| {
-            let row = rows.start + promising.row(row);
-            // What fills the last block is no row.
-            if row < rows.end && search.query.accepts(self.gallery, row as u32) {
-                looks.rows.push((row as u32, bound));
+        let high_bits = &self.codes.high[padded.start * row_bytes..padded.end * row_bytes];
+        looks.high.threshold = search.best.threshold();
+        self.kernel.int2_high(
+            high_bits,
+            &self.codes.factors[padded],
+            &search.tables,
+            &mut looks.high,
+        );
+        let urgent = looks.high.threshold + self.most_of_margin();
+        looks.seen.clear();
+        looks.high.for_hits(|mut seen| {
+            seen.place += rows.start as u32;
+            if seen.bound >= urgent {
+                looks.seen.push(seen);
+            } else {
+                search.waiting.push(seen);
             }
         });
-        // Where the threshold is still low, those that promise most raise it.
-        let n_first = 2 * self.k;
-        if looks.rows.len() > 2 * n_first {
-            looks
-                .rows
-                .select_nth_unstable_by(n_first, |a, b| b.1.total_cmp(&a.1));
-            self.score(&looks.rows[..n_first], search, &mut looks.values);
-            let threshold = search.best.threshold();
-            let mut place = 0;
-            looks.rows.retain(|(_, bound)| {
-                place += 1;
-                place > n_first && *bound >= threshold
-            });
+        // What fills the last block is no row.
+        let is_row = |seen: &Seen| (seen.place as usize) < rows.end;
+        if padded_end > rows.end {
+            looks.seen.retain(is_row);
+            search.waiting.retain(is_row);
         }
-        self.score(&looks.rows, search, &mut looks.values);
+        let n_others = looks.seen.len().saturating_sub(n_at_once(self.k));
+        if n_others > 0 {
+            let ascending = |a: &Seen, b: &Seen| a.bound.total_cmp(&b.bound);
+            looks.seen.select_nth_unstable_by(n_others, ascending);
+            search.waiting.extend(looks.seen.drain(..n_others));
+        }
+        self.look_further(search, looks);
+        if search.waiting.len() > MAX_WAITING {
+            self.look_at_waiting(search, looks);
+        }
     }
 
-    /// Scores some rows by their stored components.
+    /// About three quarters of what lies between a bound by the high bits and its estimate: a
+    /// margin is 1.6 factors, each about `1 / (0.8 sqrt(d))`.
+    fn most_of_margin(&self) -> f32 {
+        1.5 / (8.0 * self.codes.columns as f32).sqrt()
+    }
+
+    /// All looks at the rows that wait, as far as they can still be among the best.
+    fn look_at_waiting(&self, search: &mut Search<'_>, looks: &mut Looks) {
+        let threshold = search.best.threshold();
+        looks.seen.clear();
+        let waiting = search.waiting.drain(..);
+        looks
+            .seen
+            .extend(waiting.filter(|seen| seen.bound >= threshold));
+        self.look_further(search, looks);
+    }
+
+    /// The looks at the low bits of `looks.seen`, and at the stored rows of those that are
+    /// left.
+    fn look_further(&self, search: &mut Search<'_>, looks: &mut Looks) {
+        looks.rows.clear();
+        looks.rows.extend(looks.seen.iter().map(|seen| seen.place));
+        let stored = self.codes.low_rows();
+        if stored.is_none() {
+            looks.low_rows.clear();
+            for (place, seen) in looks.seen.iter_mut().enumerate() {
+                self.codes.push_low_row(seen.place, &mut looks.low_rows);
+                seen.place = place as u32;
+            }
+        }
+        let low_rows = stored.unwrap_or(&looks.low_rows);
+        self.kernel
+            .int2_low(low_rows, &looks.seen, &search.tables, &mut looks.bounds);
+        let threshold = search.best.threshold();
+        looks.bounded.clear();
+        for (row, bound) in looks.rows.iter().zip(&looks.bounds) {
+            if *bound >= threshold && search.query.accepts(self.gallery, *row) {
+                looks.bounded.push((*row, *bound));
+            }
+        }
+        looks.bounded.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+        self.score(&looks.bounded, search, &mut looks.values);
+    }
+
+    /// Scores rows by their stored components, those of the highest bounds first.
     fn score(&self, rows: &[(u32, f32)], search: &mut Search<'_>, values: &mut [f32]) {
         for (row, _) in &rows[..rows.len().min(PREFETCH_ROWS)] {
             super::prefetch_stored(self.gallery, *row);
@@ -176,7 +244,7 @@ impl<'a> Int2Scan<'a> {
                 super::prefetch_stored(self.gallery, *soon);
             }
             if bound < search.best.threshold() {
-                continue;
+                break;
             }
             let score = super::stored_score(self.gallery, self.kernel, search.query, row, values);
             let bound = if score < bound { score } else { bound };

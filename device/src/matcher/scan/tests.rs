@@ -140,3 +140,55 @@ fn a_removed_row_is_never_found() {
         assert_eq!(found[0], reference::search(&gallery, &query, 5));
     }
 }
+
+/// The same gallery as version 2 lays it out: low bits in blocks as high ones, factors apart.
+fn as_version_2(bytes: &[u8]) -> Vec<u8> {
+    use eyas_shared::container::{self, Container, Kind, Tag};
+    use eyas_shared::gallery::VERSION;
+    use eyas_shared::gallery::codes::INT2_BLOCK;
+    let gallery = Gallery::open(bytes).unwrap();
+    let int2 = gallery.int2().unwrap();
+    let container = Container::read(bytes, Kind::Gallery, VERSION).unwrap();
+    let (key, _) = container.header.split_first_chunk::<8>().unwrap();
+    let mut planes = [int2.high.to_vec(), vec![0; int2.high.len()]].concat();
+    let n_padded = int2.factors.len();
+    let mut factors = [int2.factors, &vec![[0; 2]; n_padded]].concat();
+    for row in 0..gallery.n_rows() as usize {
+        let mut low = Vec::new();
+        int2.push_low_row(row as u32, &mut low);
+        let (bits, factor) = low.split_at(int2.columns);
+        factors[n_padded + row].copy_from_slice(factor);
+        for (column, byte) in bits.iter().enumerate() {
+            let unit = row / INT2_BLOCK * int2.columns + column;
+            planes[int2.high.len() + unit * INT2_BLOCK + row % INT2_BLOCK] = *byte;
+        }
+    }
+    let sections: Vec<(Tag, &[u8])> = { container.sections() }
+        .filter(|(name, _)| name != "LOW2")
+        .map(|(name, data)| match name.as_str() {
+            "INT2" => (*b"INT2", &planes[..]),
+            "FAC2" => (*b"FAC2", factors.as_flattened()),
+            _ => (*name.as_bytes().as_array().unwrap(), data),
+        })
+        .collect();
+    container::write(Kind::Gallery, 2, &(*key, &gallery.header), &sections)
+}
+
+#[test]
+fn galleries_of_version_2_give_the_same_answers() {
+    for (n_rows, dim) in [(1500, 24), (3001, 100)] {
+        let rows = clustered(n_rows, dim, 8);
+        let new = gallery_of(&rows, Codes::INT2_F16);
+        let old = as_version_2(&new);
+        let (new, old) = (Gallery::open(&new).unwrap(), Gallery::open(&old).unwrap());
+        assert_eq!((old.version(), new.version()), (2, 3));
+        old.verify().unwrap();
+        for query in clustered(20, dim, 9).rows() {
+            let search = |gallery| {
+                let scan = Scan::of(gallery).unwrap();
+                scan.search_batch(gallery, &[Query::new(query)], 10)
+            };
+            assert_eq!(search(&old), search(&new));
+        }
+    }
+}
