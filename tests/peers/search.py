@@ -136,7 +136,7 @@ def peers(rows, queries):
 
     add("numpy f32", numpy_search)
     sample = rows[np.random.default_rng(2).permutation(len(rows))[:4096]]
-    for bits, n_candidates in [(4, 40), (4, 100), (2, 200), (2, 400)]:
+    for bits, n_candidates in [(4, 40), (4, 100), (4, 1000), (2, 400), (2, 1000)]:
         index = turbovec.TurboQuantIndex(dim, bits)
         if hasattr(index, "calibrate"):
             index.calibrate(sample)

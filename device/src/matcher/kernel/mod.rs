@@ -474,10 +474,10 @@ const MAX_INT2_CODE: f32 = 15.0;
 /// Over the random rotation the error of an estimate is about normal (Gao and Long, SIGMOD
 /// 2024, theorem 3.2) with the deviation `sqrt(1 / cos^2 - 1) / sqrt(d)`, cos being that of
 /// the angle between a row and its code: 0.60 factors of the high bits, whose cosine is
-/// about 0.80, and 0.65 factors of both planes, where it is 0.94. These are 2.6 deviations:
-/// one row of 200 scores higher than such a bound says, and is missed if nothing lies between
-/// it and the last that is found.
-const MARGINS: [f32; 2] = [1.6, 1.7];
+/// about 0.80, and 0.65 factors of both planes, where it is 0.94. These are 2.75
+/// deviations: one row of 300 scores higher than such a bound says, and is missed if nothing
+/// lies between it and the last that is found.
+const MARGINS: [f32; 2] = [1.65, 1.8];
 
 /// A rotated query as tables (Andre, Kermarrec and Le Scouarnec, VLDB 2015).
 pub(super) struct Int2Query {

@@ -191,7 +191,7 @@ impl<'a> Int2Scan<'a> {
     }
 
     /// About three quarters of what lies between a bound by the high bits and its estimate: a
-    /// margin is 1.6 factors, each about `1 / (0.8 sqrt(d))`.
+    /// margin is 1.65 factors, each about `1 / (0.8 sqrt(d))`.
     fn most_of_margin(&self) -> f32 {
         1.5 / (8.0 * self.codes.columns as f32).sqrt()
     }
