@@ -150,6 +150,12 @@ impl Watch for RunLog {
         self.progress = Some(Progress::of_images("training", n_images));
     }
 
+    fn mining(&mut self, epoch: usize) {
+        if let Some(progress) = &self.progress {
+            progress.say(format!("making the tuples of epoch {epoch}"));
+        }
+    }
+
     fn stepped(&mut self, step: usize, loss: f64, rate: f64) {
         let done = step + 1;
         if let Some(progress) = &self.progress {

@@ -1,19 +1,20 @@
 //! What a network makes of whole images, without augmentation.
 
-use std::sync::Arc;
-
-use eyas_shared::preprocess::{self, Pixels, PreprocessSpec, RgbImage};
+use eyas_shared::preprocess::{self, Pixels, PreprocessSpec};
 use tch::{Tensor, no_grad};
 
 use super::batches::ImageStore;
 use super::compute::Compute;
 use super::network::{Mode, TorchNetwork};
 use super::run::LearnError;
+use super::trainer::n_workers;
+use crate::data::parallel;
 
 /// Images that are embedded at a time.
 const AT_ONCE: usize = 32;
 
-/// Head outputs of images of a store, in order; N x D, not normalized.
+/// Head outputs of images of a store, in order; N x D, not normalized. Images are prepared
+/// on as many threads as batches are.
 ///
 /// # Errors
 /// If an image can not be read.
@@ -27,15 +28,12 @@ pub(super) fn head_outputs(
     let image_idx: Vec<usize> = image_idx.into_iter().collect();
     let mut outputs = Vec::new();
     for chunk in image_idx.chunks(AT_ONCE) {
-        let images: Vec<Arc<RgbImage>> = chunk
-            .iter()
-            .map(|&idx| store.get(idx))
+        let prepare = |i: usize| Ok(preprocess::prepare(&*store.get(chunk[i])?, spec));
+        let pixels = parallel::map_on(n_workers(), chunk.len(), prepare, || {});
+        let pixels: Vec<Pixels> = pixels
+            .into_iter()
             .collect::<Result<_, _>>()
             .map_err(LearnError::Image)?;
-        let pixels: Vec<Pixels> = images
-            .iter()
-            .map(|image| preprocess::prepare(image, spec))
-            .collect();
         outputs.push(forward(network, spec, &pixels, compute));
     }
     Ok(Tensor::cat(&outputs, 0))

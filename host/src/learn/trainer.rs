@@ -28,6 +28,9 @@ use crate::weights::Weights;
 pub trait Watch {
     /// Training starts or goes on at `step` of `n_steps`, `per_epoch` of them an epoch.
     fn started(&mut self, step: usize, n_steps: usize, per_epoch: usize);
+    /// The tuples of an epoch, from 1, are about to be made; that can take as long as many
+    /// steps.
+    fn mining(&mut self, epoch: usize);
     /// A step is done; `loss` is the batch's.
     fn stepped(&mut self, step: usize, loss: f64, rate: f64);
     /// An epoch is done: mean loss of all its steps, also those before an interruption,
@@ -102,11 +105,11 @@ pub(super) fn train(
     watch.started(first_step, n_steps, per_epoch);
 
     let known = Known::new(training);
-    let mut loader = loader_from(training, &mut state, n_steps)?;
+    let mut loader = loader_from(training, &mut state, n_steps, watch)?;
     let mut since = Instant::now();
     for step in first_step..n_steps {
         if step > first_step && step % per_epoch == 0 && state.tuples.is_some() {
-            loader = loader_from(training, &mut state, n_steps)?;
+            loader = loader_from(training, &mut state, n_steps, watch)?;
         }
         if step == first_step || step == recipe.stabilize.head_steps {
             let only_head = step < recipe.stabilize.head_steps;
@@ -140,6 +143,7 @@ fn loader_from(
     training: &Training<'_>,
     state: &mut State<'_>,
     n_steps: usize,
+    watch: &mut dyn Watch,
 ) -> Result<Loader, LearnError> {
     let step = state.progress.step;
     let (recipe::Batch::Tuples(batch), Some(kept)) = (&training.recipe.batch, &mut state.tuples)
@@ -151,6 +155,7 @@ fn loader_from(
         step % batch.steps_per_epoch(),
     );
     if within == 0 && step < n_steps {
+        watch.mining(epoch + 1);
         *kept = tuples::of_epoch(training, batch, epoch)?.to_tensor();
     }
     let tuples = Arc::new(EpochTuples::from_tensor(kept));
