@@ -124,7 +124,7 @@ pub fn compact(gallery_path: &Path, out: &Path) -> Result<Updated, UpdateError> 
 /// Whether [`compact`] would change a gallery's file.
 #[must_use]
 pub fn is_compact(gallery: &Gallery<'_>) -> bool {
-    gallery.header.n_removed == 0 && gallery.version() == gallery::VERSION
+    gallery.header.n_removed == 0 && gallery.version() == gallery::written_version(gallery.codes())
 }
 
 fn write(

@@ -38,6 +38,16 @@ use crate::fingerprint::{Fingerprint, ImageId, SpaceId};
 pub const VERSION: u16 = 3;
 const VERSION_WITHOUT_INT2: u16 = 2;
 
+/// The version that a gallery of these codes is written as.
+#[must_use]
+pub fn written_version(codes: Codes) -> u16 {
+    if codes.int2 {
+        VERSION
+    } else {
+        VERSION_WITHOUT_INT2
+    }
+}
+
 /// Begins the header since version 2: the first bytes of the SHA-256 of [`SCHEMA`]. It is
 /// compared before anything is decoded, because postcard does not say what it holds.
 const SCHEMA_KEY: [u8; 8] = [159, 128, 17, 147, 242, 130, 176, 109];

@@ -11,7 +11,7 @@ use super::strings::Strings;
 use super::{
     Codes, EncodedRow, Entry, GalleryError, GalleryHeader, HeaderV1, IDS, INT2, INT2_FACTORS,
     INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding,
-    SCHEMA_KEY, THUMBNAILS, VERSION, VERSION_WITHOUT_INT2,
+    SCHEMA_KEY, THUMBNAILS, VERSION, VERSION_WITHOUT_INT2, written_version,
 };
 use crate::container::{self, Container, Kind, Tag};
 use crate::embedding::MAX_DIM;
@@ -176,7 +176,7 @@ fn check_header(header: &GalleryHeader, version: u16) -> Result<(), GalleryError
     if !header.codes.can_score() {
         return fault(format!("codes `{}` can not score", header.codes));
     }
-    if version > VERSION_WITHOUT_INT2 && !header.codes.int2 {
+    if version > written_version(header.codes) {
         return fault(format!("version {version} without 2-bit codes"));
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::strings;
 use super::{
     Codes, EncodedRow, Entry, Gallery, GalleryError, GalleryHeader, IDS, INT2, INT2_FACTORS,
     INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY,
-    THUMBNAILS, VERSION, VERSION_WITHOUT_INT2,
+    THUMBNAILS, written_version,
 };
 use crate::container::{Kind, Sink, Writer};
 use crate::embedding::Embeddings;
@@ -202,7 +202,7 @@ impl<'r, R: Records> Plan<'r, R> {
             fields: &self.header,
         };
         let n_sections = 4 + n_optional + n_present;
-        let version = if int2 { VERSION } else { VERSION_WITHOUT_INT2 };
+        let version = written_version(self.header.codes);
         let mut file = Writer::begin(&mut out, Kind::Gallery, version, &header, n_sections)?;
         if int2 {
             self.write_int2(&mut file)?;
