@@ -218,20 +218,9 @@ const ROWS_TOGETHER: usize = 4;
 
 #[target_feature(enable = "avx2")]
 pub(super) fn dots(query: &[f32], rows: &[f32], scores: &mut [f32]) {
-    let dim = query.len();
-    let n_together = scores.len() / ROWS_TOGETHER * ROWS_TOGETHER;
-    let (scores, last_scores) = scores.split_at_mut(n_together);
-    let (rows, last_rows) = rows.split_at(n_together * dim);
-    let (groups, _) = scores.as_chunks_mut::<ROWS_TOGETHER>();
-    for (scores, rows) in groups
-        .iter_mut()
-        .zip(rows.chunks_exact(ROWS_TOGETHER * dim))
-    {
-        *scores = dots_of(query, rows);
-    }
-    for (score, row) in last_scores.iter_mut().zip(last_rows.chunks_exact(dim)) {
-        [*score] = dots_of(query, row);
-    }
+    let together = |rows: &[f32]| dots_of::<ROWS_TOGETHER>(query, rows);
+    let alone = |row: &[f32]| dots_of(query, row);
+    super::rows_together(query.len(), rows, scores, together, alone);
 }
 
 #[target_feature(enable = "avx2")]

@@ -299,9 +299,9 @@ fn prefetch_ahead(bytes: &[u8]) {
     }
 }
 
-/// Whether a scan of int8 codes gains from [`prefetch_ahead`]. An Intel Emerald Rapids reads
-/// a third faster than without; on a Zen 4, whose own prefetching keeps up, codes in the cache
-/// take a fifth longer.
+/// Whether a scan of int8 codes gains from [`prefetch_ahead`]. On an Intel Emerald
+/// Rapids the scan takes three quarters of the time of a plain read that does not ask; on a
+/// Zen 4, whose own prefetching keeps up, codes in the cache take a fifth longer with it.
 #[cfg(target_arch = "x86_64")]
 fn asks_ahead() -> bool {
     use std::sync::LazyLock;
@@ -313,6 +313,25 @@ fn asks_ahead() -> bool {
             == b"AuthenticAMD"
     });
     !*IS_AMD
+}
+
+/// Scores rows of `dim` components `N` at a time, and the last ones alone.
+#[cfg(target_arch = "x86_64")]
+fn rows_together<const N: usize>(
+    dim: usize,
+    rows: &[f32],
+    scores: &mut [f32],
+    together: impl Fn(&[f32]) -> [f32; N],
+    alone: impl Fn(&[f32]) -> [f32; 1],
+) {
+    let (groups, last_scores) = scores.as_chunks_mut::<N>();
+    let (rows, last_rows) = rows.split_at(groups.len() * N * dim);
+    for (scores, rows) in groups.iter_mut().zip(rows.chunks_exact(N * dim)) {
+        *scores = together(rows);
+    }
+    for (score, row) in last_scores.iter_mut().zip(last_rows.chunks_exact(dim)) {
+        [*score] = alone(row);
+    }
 }
 
 /// One little-endian f16 number.

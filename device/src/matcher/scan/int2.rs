@@ -32,7 +32,7 @@ fn n_at_once(k: usize) -> usize {
     k.saturating_add(6)
 }
 
-/// Rows that wait at most.
+/// When more rows than this wait, all are looked at.
 const MAX_WAITING: usize = 65_536;
 
 /// A row with what it is ranked by.
