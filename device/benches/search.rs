@@ -234,10 +234,10 @@ fn scan_way<'w>(
     })
 }
 
-/// Reads the int8 codes and scales, and does nothing with them but an exclusive or: what the memory
-/// gives.
+/// Reads what a scan of int8 codes reads of every row but scales and norms, and does nothing
+/// with it but an exclusive or: what the memory gives.
 fn read_way<'w>(gallery: &Gallery<'w>, bytes: usize) -> Way<'w> {
-    let codes = gallery.int8().map_or(&[][..], |int8| int8.codes);
+    let codes = gallery.int8().map_or(&[][..], |int8| int8.scanned());
     Way {
         name: "read int8".to_owned(),
         bytes,

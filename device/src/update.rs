@@ -230,7 +230,7 @@ mod tests {
         .unwrap();
         // A bit of the codes of the row that stays.
         let mut damaged = old.clone();
-        let codes = open(&old).int8().unwrap().codes;
+        let codes = open(&old).int8().unwrap().scanned();
         let start = codes.as_ptr().addr() - old.as_ptr().addr();
         damaged[start + 4 * 5] ^= 4;
         fs::write(&path, &damaged).unwrap();

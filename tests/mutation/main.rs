@@ -43,7 +43,13 @@ struct Outcomes {
 impl Outcomes {
     /// Runs one case; `bytes` are those of the file, `beside` those of what it is used with.
     #[track_caller]
-    fn case(&mut self, name: &str, bytes: &[u8], beside: usize, read: impl Fn(&[u8]) -> Fate) {
+    fn case(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        beside: usize,
+        read: impl Fn(&[u8]) -> Fate,
+    ) -> Fate {
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
         let outcome = catch_unwind(AssertUnwindSafe(|| read(bytes)));
@@ -60,6 +66,7 @@ impl Outcomes {
         self.n_opened += usize::from(fate != Fate::Refused);
         self.n_verified += usize::from(fate == Fate::Whole);
         self.largest = self.largest.max(taken as f64 / allowed as f64);
+        fate
     }
 }
 
@@ -161,6 +168,7 @@ fn hostile_galleries_and_deltas_end_with_an_error_or_are_valid() {
     );
     let random = Random::new(1).fork("mutations");
     let smalls = samples::small_galleries();
+    let (mut n_made, mut n_made_opened) = (0, 0);
     for number in 0.. {
         if outcomes.n_cases >= budget {
             break;
@@ -169,7 +177,9 @@ fn hostile_galleries_and_deltas_end_with_an_error_or_are_valid() {
         match number % 8 {
             0..3 => {
                 let made = shapes::gallery(&mut random);
-                outcomes.case(&format!("made gallery {number}"), &made, 0, use_gallery);
+                let fate = outcomes.case(&format!("made gallery {number}"), &made, 0, use_gallery);
+                n_made += 1;
+                n_made_opened += usize::from(fate != Fate::Refused);
             }
             3 => {
                 let made = shapes::delta(&mut random, &open);
@@ -196,6 +206,10 @@ fn hostile_galleries_and_deltas_end_with_an_error_or_are_valid() {
     assert!(
         outcomes.n_opened > outcomes.n_cases / 20,
         "too few were read"
+    );
+    assert!(
+        n_made_opened > n_made / 4,
+        "{n_made_opened} of {n_made} that were made could be opened"
     );
     assert!(outcomes.n_verified > 0, "none was whole");
 }

@@ -3,8 +3,9 @@
 
 use eyas_shared::container::{self, Container, Kind, Tag};
 use eyas_shared::fingerprint::{Fingerprint, SpaceId};
-use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int8_columns};
+use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns};
 use eyas_shared::gallery::delta::{self, DeltaHeader};
+use eyas_shared::gallery::int8::int8_columns;
 use eyas_shared::gallery::{self, Codes, Gallery, GalleryHeader, RowEncoding};
 use eyas_shared::random::Random;
 
@@ -218,7 +219,14 @@ pub(crate) fn gallery(random: &mut Random) -> Vec<u8> {
         manifest: Fingerprint([4; 32]),
         content: random.chance(0.5).then_some(Fingerprint([5; 32])),
     };
-    let sections = sections(random, &header, n_rows as usize, n_labels as usize);
+    // Any version that may have these codes, and now and then one that may not.
+    let newest = if random.chance(0.05) {
+        gallery::VERSION
+    } else {
+        gallery::written_version(header.codes)
+    };
+    let version = 2 + random.below(usize::from(newest) - 1) as u16;
+    let sections = sections(random, &header, version, n_rows as usize, n_labels as usize);
     let mut borrowed: Vec<(Tag, &[u8])> = sections
         .iter()
         .map(|(tag, data)| (*tag, &data[..]))
@@ -229,12 +237,13 @@ pub(crate) fn gallery(random: &mut Random) -> Vec<u8> {
         Kind::Gallery,
         gallery::VERSION,
     );
-    container::write(Kind::Gallery, gallery::VERSION, &(key, header), &borrowed)
+    container::write(Kind::Gallery, version, &(key, header), &borrowed)
 }
 
 fn sections(
     random: &mut Random,
     header: &GalleryHeader,
+    version: u16,
     n_rows: usize,
     n_labels: usize,
 ) -> Vec<(Tag, Vec<u8>)> {
@@ -246,13 +255,22 @@ fn sections(
     }
     if header.codes.int8 {
         let n_padded = n_rows.next_multiple_of(INT8_BLOCK);
-        sizes.push((*b"INT8", 4 * int8_columns(dim) * n_padded));
         sizes.push((*b"SCL8", 4 * n_padded));
+        if version > 3 {
+            sizes.push((*b"INT8", 4 * int8_columns(dim) * n_padded));
+            sizes.push((*b"LOW8", 4 * int8_columns(dim) * n_rows));
+        } else {
+            sizes.push((*b"INT8", 4 * dim.div_ceil(4) * n_padded));
+        }
     }
     if header.codes.int2 {
         let n_padded = n_rows.next_multiple_of(INT2_BLOCK);
-        sizes.push((*b"INT2", 2 * int2_columns(dim) * n_padded));
-        sizes.push((*b"FAC2", 4 * n_padded));
+        let n_planes = if version > 2 { 1 } else { 2 };
+        sizes.push((*b"INT2", n_planes * int2_columns(dim) * n_padded));
+        sizes.push((*b"FAC2", n_planes * 2 * n_padded));
+        if version > 2 {
+            sizes.push((*b"LOW2", (int2_columns(dim) + 2) * n_rows));
+        }
     }
     if header.n_removed > 0 {
         sizes.push((*b"GONE", n_rows.div_ceil(8)));

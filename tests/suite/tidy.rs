@@ -176,6 +176,7 @@ fn formats_page_is_as_old_as_the_code_it_describes() {
         "container/writer",
         "bundle",
         "calibration",
+        "gallery/int8",
         "gallery/mod",
         "gallery/codes",
         "gallery/content",

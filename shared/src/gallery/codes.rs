@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `f32` | 4 d | exact scores |
 //! | `f16` | 2 d | scores within 2^-11 |
-//! | `int8` | d + 4 | a scan of a quarter of the bytes, and scores within about 0.01 |
+//! | `int8` | d + 4 | a scan of an eighth of the bytes, and scores within about 0.01 |
 //! | `int2` | d / 4 + 4 | a scan of a fourteenth of the bytes, before one of the others |
 //!
 //! `int8` is symmetric with one scale a row. `int2` has two bits a component after a
@@ -14,8 +14,8 @@
 //! Scan codes lie in blocks of rows, so that one vector register holds the same
 //! components of many rows and no sum runs across its lanes:
 //!
-//! - `int8`: blocks of [`INT8_BLOCK`] rows; a block is `d / 4` units of 64 bytes, each with
-//!   4 components of each of the 16 rows.
+//! - `int8`: the high halves of codes, in blocks of [`INT8_BLOCK`] rows; low halves are read
+//!   of few rows and lie row by row ([`super::int8`]).
 //! - `int2`: a component is `4 high + 2 low - 3`, one of -3, -1, 1, 3. The plane of high bits
 //!   lies in blocks of [`INT2_BLOCK`] rows: `d / 8` units of 32 bytes, one byte a row, whose
 //!   bits are 8 components, the first in the lowest. Low bits are read of few rows, so they
@@ -27,6 +27,7 @@ use std::str::FromStr;
 use half::f16;
 use serde::{Deserialize, Serialize};
 
+use super::int8::int8_columns;
 use super::rotation;
 use crate::quant;
 
@@ -141,7 +142,7 @@ impl Codes {
             0
         };
         let int8 = if self.int8 {
-            int8_columns(dim) * 4 + 4
+            int8_columns(dim) * 8 + 4
         } else {
             0
         };
@@ -202,22 +203,15 @@ impl FromStr for Codes {
     }
 }
 
-/// Units of 4 components in a row of int8 codes.
-#[must_use]
-pub fn int8_columns(dim: usize) -> usize {
-    dim.div_ceil(4)
+/// Codes of an encoded row: a multiple of 4, those that are missing being 0.
+pub(super) fn int8_codes(dim: usize) -> usize {
+    dim.next_multiple_of(4)
 }
 
 /// Bytes of one plane of a row of int2 codes: units of 8 components.
 #[must_use]
 pub fn int2_columns(dim: usize) -> usize {
     dim.div_ceil(8)
-}
-
-/// Where byte `byte` of row `row` lies in int8 codes.
-pub(super) fn int8_offset(columns: usize, row: usize, byte: usize) -> usize {
-    let (block, in_block) = (row / INT8_BLOCK, row % INT8_BLOCK);
-    ((block * columns + byte / 4) * INT8_BLOCK + in_block) * 4 + byte % 4
 }
 
 /// Bytes of a row's low bits and of the factor that follows them.
@@ -238,7 +232,7 @@ pub struct EncodedRow {
     pub int2: [Vec<u8>; 2],
     /// Factors of the plane of high bits alone, and of both.
     pub factors: [f16; 2],
-    /// Empty without `int8`.
+    /// Continued with 0 to a multiple of 4; empty without `int8`.
     pub int8: Vec<i8>,
     /// Of the int8 codes.
     pub scale: f32,
@@ -256,12 +250,9 @@ impl EncodedRow {
         }
         if codes.int8 {
             encoded.scale = quant::symmetric_scale(unit);
-            let padding = 4 * int8_columns(unit.len()) - unit.len();
-            encoded.int8 = unit
-                .iter()
-                .map(|x| quant::to_i8(*x, encoded.scale))
-                .chain(std::iter::repeat_n(0, padding))
-                .collect();
+            let codes = unit.iter().map(|x| quant::to_i8(*x, encoded.scale));
+            encoded.int8 = codes.collect();
+            encoded.int8.resize(int8_codes(unit.len()), 0);
         }
         encoded.row = match codes.rows {
             Some(RowEncoding::F32) => quant::f32_bytes(unit),
@@ -412,13 +403,6 @@ mod tests {
     #[test]
     fn offsets_fill_a_block_without_gaps() {
         let columns = 3;
-        let mut seen = vec![false; INT8_BLOCK * columns * 4 * 2];
-        for row in 0..2 * INT8_BLOCK {
-            for byte in 0..4 * columns {
-                seen[int8_offset(columns, row, byte)] = true;
-            }
-        }
-        assert!(seen.iter().all(|seen| *seen));
         let mut seen = vec![false; INT2_BLOCK * columns * 2];
         for row in 0..2 * INT2_BLOCK {
             for column in 0..columns {

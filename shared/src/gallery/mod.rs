@@ -14,6 +14,7 @@
 
 pub mod codes;
 pub mod delta;
+pub mod int8;
 pub mod rotation;
 
 mod content;
@@ -26,25 +27,29 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use codes::{Codes, EncodedRow, RowEncoding};
-pub use reader::{Gallery, Int2Codes, Int8Codes};
+pub use int8::Int8Codes;
+pub use reader::{Gallery, Int2Codes};
 pub use records::{Fresh, Picked, Records, RowFault, Rows, encode};
 pub use writer::{GallerySource, Plan, write};
 
 use crate::container::{ContainerError, Tag};
 use crate::fingerprint::{Fingerprint, ImageId, SpaceId};
 
-/// The newest gallery version: where the low bits of `int2` lie row by row. A gallery without
-/// them is written as version 2, which is the same otherwise.
-pub const VERSION: u16 = 3;
-const VERSION_WITHOUT_INT2: u16 = 2;
+/// The newest gallery version: where halves of int8 codes lie apart. A gallery without such
+/// codes is written as an older version, which is the same otherwise.
+pub const VERSION: u16 = 4;
+/// The newest version whose int8 codes lie whole; since then low bits of `int2` lie row by row.
+const VERSION_OF_WHOLE_INT8: u16 = 3;
+/// The newest version whose low bits of `int2` lie in blocks.
+const VERSION_OF_INT2_BLOCKS: u16 = 2;
 
 /// The version that a gallery of these codes is written as.
 #[must_use]
 pub fn written_version(codes: Codes) -> u16 {
-    if codes.int2 {
-        VERSION
-    } else {
-        VERSION_WITHOUT_INT2
+    match codes {
+        Codes { int8: true, .. } => VERSION,
+        Codes { int2: true, .. } => VERSION_OF_WHOLE_INT8,
+        _ => VERSION_OF_INT2_BLOCKS,
     }
 }
 
@@ -61,6 +66,7 @@ const SCHEMA: &str = "eyas gallery 2: space [u8; 32], dim u32, n_rows u32, n_rem
 const ROWS: Tag = *b"ROWS";
 const INT8: Tag = *b"INT8";
 const INT8_SCALES: Tag = *b"SCL8";
+const INT8_LOW: Tag = *b"LOW8";
 const INT2: Tag = *b"INT2";
 const INT2_FACTORS: Tag = *b"FAC2";
 const INT2_LOW: Tag = *b"LOW2";

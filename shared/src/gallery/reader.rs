@@ -3,30 +3,17 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::codes::{
-    INT2_BLOCK, INT8_BLOCK, int2_columns, int2_low_bytes, int2_offset, int8_columns, int8_offset,
-};
+use super::codes::{INT2_BLOCK, int2_columns, int2_low_bytes, int2_offset, int8_codes};
 use super::content::Summary;
 use super::strings::Strings;
 use super::{
     Codes, EncodedRow, Entry, GalleryError, GalleryHeader, HeaderV1, IDS, INT2, INT2_FACTORS,
-    INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding,
-    SCHEMA_KEY, THUMBNAILS, VERSION, VERSION_WITHOUT_INT2, written_version,
+    INT2_LOW, Int8Codes, LABEL_OF_ROW, LABELS, NAMES, Picked, REMOVED, ROWS, RowEncoding,
+    SCHEMA_KEY, THUMBNAILS, VERSION, VERSION_OF_INT2_BLOCKS, written_version,
 };
 use crate::container::{self, Container, Kind, Tag};
 use crate::embedding::MAX_DIM;
 use crate::fingerprint::{Fingerprint, ImageId};
-
-/// int8 codes in blocks of [`INT8_BLOCK`] rows; see [`super::codes`].
-#[derive(Clone, Copy)]
-pub struct Int8Codes<'a> {
-    /// Blocks of `columns` units of 64 bytes.
-    pub codes: &'a [u8],
-    /// One little-endian f32 a row, padded to whole blocks with 0.
-    pub scales: &'a [[u8; 4]],
-    /// Units in a block: 4 components each.
-    pub columns: usize,
-}
 
 /// 2-bit codes: high bits in blocks of [`INT2_BLOCK`] rows, low bits row by row; see
 /// [`super::codes`].
@@ -56,7 +43,7 @@ enum LowBits<'a> {
 impl<'a> Int2Codes<'a> {
     fn open(container: &Container<'a>, columns: usize, n_rows: u64) -> Result<Self, GalleryError> {
         let n_padded = n_rows.next_multiple_of(INT2_BLOCK as u64);
-        let n_planes = if container.version <= VERSION_WITHOUT_INT2 {
+        let n_planes = if container.version <= VERSION_OF_INT2_BLOCKS {
             2
         } else {
             1
@@ -71,7 +58,7 @@ impl<'a> Int2Codes<'a> {
         )?;
         let (high, other_plane) = planes.split_at(plane_bytes as usize);
         let (factors, other_factors) = factors.as_chunks().0.split_at(n_padded as usize);
-        let low = if container.version <= VERSION_WITHOUT_INT2 {
+        let low = if container.version <= VERSION_OF_INT2_BLOCKS {
             LowBits::Blocks {
                 plane: other_plane,
                 factors: other_factors,
@@ -151,7 +138,7 @@ fn read_header(container: &Container<'_>) -> Result<GalleryHeader, GalleryError>
     match container.header.split_first_chunk::<8>() {
         Some((key, fields)) if *key == SCHEMA_KEY => Ok(container::decode(fields)?),
         _ => Err(GalleryError::Header {
-            what: "its fields are not those of gallery versions 2 and 3".to_owned(),
+            what: "its fields are not those of gallery versions 2 to 4".to_owned(),
         }),
     }
 }
@@ -177,13 +164,13 @@ fn check_header(header: &GalleryHeader, version: u16) -> Result<(), GalleryError
         return fault(format!("codes `{}` can not score", header.codes));
     }
     if version > written_version(header.codes) {
-        return fault(format!("version {version} without 2-bit codes"));
+        return fault(format!("version {version} with codes `{}`", header.codes));
     }
     Ok(())
 }
 
 /// The data of one section, of a length that the header implies.
-fn sized<'a>(
+pub(super) fn sized<'a>(
     container: &Container<'a>,
     section: &'static str,
     tag: Tag,
@@ -223,15 +210,7 @@ impl<'a> Gallery<'a> {
             }
         };
         let int8 = if header.codes.int8 {
-            let columns = int8_columns(dim);
-            let n_padded = n_rows.next_multiple_of(INT8_BLOCK as u64);
-            Some(Int8Codes {
-                codes: sized("int8 codes", INT8, n_padded * 4 * columns as u64)?,
-                scales: sized("int8 scales", INT8_SCALES, n_padded * 4)?
-                    .as_chunks()
-                    .0,
-                columns,
-            })
+            Some(Int8Codes::open(&container, dim, n_rows)?)
         } else {
             None
         };
@@ -476,9 +455,9 @@ impl<'a> Gallery<'a> {
     fn int8_row_into(&self, row_idx: u32, row: &mut [f32]) {
         let int8 = self.int8.expect("a gallery without rows has int8 codes");
         let scale = f32::from_le_bytes(int8.scales[row_idx as usize]);
-        for (byte, x) in row.iter_mut().enumerate() {
-            let code = int8.codes[int8_offset(int8.columns, row_idx as usize, byte)];
-            *x = scale * f32::from(code.cast_signed());
+        let codes = int8.codes(row_idx as usize, row.len());
+        for (code, x) in codes.zip(row.iter_mut()) {
+            *x = scale * f32::from(code);
         }
     }
 
@@ -505,10 +484,8 @@ impl<'a> Gallery<'a> {
         }
         if let Some(int8) = self.int8.filter(|_| part.int8) {
             encoded.scale = f32::from_le_bytes(int8.scales[row]);
-            let start = int8_offset(int8.columns, row, 0);
-            let units = int8.codes[start..].chunks(4 * INT8_BLOCK);
-            let units = units.take(int8.columns).flat_map(|unit| &unit[..4]);
-            encoded.int8 = units.map(|code| code.cast_signed()).collect();
+            encoded.int8 = int8.codes(row, self.dim()).collect();
+            encoded.int8.resize(int8_codes(self.dim()), 0);
         }
         if let Some((encoding, stored)) = self.rows.filter(|_| part.rows.is_some()) {
             let row_bytes = self.dim() * encoding.component_bytes();

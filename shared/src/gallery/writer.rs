@@ -6,13 +6,14 @@ use std::io::{self, BufWriter, Cursor, Seek, Write};
 use half::f16;
 use serde::Serialize;
 
-use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int2_low_bytes, int8_columns};
+use super::codes::{INT2_BLOCK, INT8_BLOCK, int2_columns, int2_low_bytes};
 use super::content::{Summary, entry_of, record};
+use super::int8::{high_row, int8_columns, low_row};
 use super::records::{Fresh, Records};
 use super::strings;
 use super::{
     Codes, EncodedRow, Entry, Gallery, GalleryError, GalleryHeader, IDS, INT2, INT2_FACTORS,
-    INT2_LOW, INT8, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY,
+    INT2_LOW, INT8, INT8_LOW, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY,
     THUMBNAILS, written_version,
 };
 use crate::container::{Kind, Sink, Writer};
@@ -188,7 +189,7 @@ impl<'r, R: Records> Plan<'r, R> {
     pub fn write(&self, out: &mut (impl Write + Seek)) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let Codes { int2, int8, rows } = self.header.codes;
-        let n_optional = 3 * usize::from(int2) + 2 * usize::from(int8);
+        let n_optional = 3 * usize::from(int2) + 3 * usize::from(int8);
         let n_present = [
             rows.is_some(),
             self.has_thumbnails,
@@ -269,13 +270,19 @@ impl<'r, R: Records> Plan<'r, R> {
     }
 
     fn write_int8<W: Write + Seek>(&self, file: &mut Writer<'_, W>) -> io::Result<()> {
-        let columns = int8_columns(self.records.dim());
+        let dim = self.records.dim();
+        let columns = int8_columns(dim);
         let n_padded = self.n_rows().next_multiple_of(INT8_BLOCK);
+        let codes = || {
+            let rows = self.encoded_rows(Codes::INT8);
+            rows.map(move |encoded| {
+                let mut codes = encoded?.int8;
+                codes.truncate(dim);
+                Ok::<_, io::Error>(codes)
+            })
+        };
         file.section(INT8, (4 * n_padded * columns) as u64, |sink| {
-            let rows = self.encoded_rows(Codes::INT8).map(|encoded| {
-                let codes = encoded?.int8.into_iter();
-                Ok(codes.map(i8::cast_unsigned).collect::<Vec<u8>>())
-            });
+            let rows = codes().map(|codes| Ok(high_row(&codes?)));
             write_blocks(sink, rows, INT8_BLOCK, columns, 4)
         })?;
         file.section(INT8_SCALES, 4 * n_padded as u64, |sink| {
@@ -283,6 +290,9 @@ impl<'r, R: Records> Plan<'r, R> {
                 sink.write_all(&scale.to_le_bytes())?;
             }
             sink.write_all(&vec![0; 4 * (n_padded - self.n_rows())])
+        })?;
+        file.section(INT8_LOW, (4 * self.n_rows() * columns) as u64, |sink| {
+            codes().try_for_each(|codes| sink.write_all(&low_row(&codes?)))
         })
     }
 

@@ -1,13 +1,13 @@
 //! 32 bytes at a time.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_GE_OQ, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi8,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    __m128i, __m256, __m256i, _CMP_GE_OQ, _mm_loadu_si128, _mm256_add_epi8, _mm256_add_epi16,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32,
+    _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
     _mm256_storeu_si256, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
     _mm256_unpacklo_epi16,
 };
@@ -15,8 +15,8 @@ use std::arch::x86_64::{
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Tables, Tile, asks_ahead,
-    prefetch_ahead,
+    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_U16_COLUMNS,
+    Tables, asks_ahead, prefetch_ahead, scalar,
 };
 
 #[target_feature(enable = "avx2")]
@@ -44,93 +44,124 @@ fn store_floats(to: &mut [f32; 8], values: __m256) {
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) };
 }
 
-/// Sets the scores of a group, and its hits.
 #[target_feature(enable = "avx2")]
-fn set_scores(scores: [__m256; 2], group: usize, tile: &mut Tile) {
-    let threshold = _mm256_set1_ps(tile.threshold);
-    let (halves, _) = tile.scores[group].as_chunks_mut::<8>();
-    let mut hits = 0;
-    for (half, scores) in scores.into_iter().enumerate() {
-        store_floats(&mut halves[half], scores);
-        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(scores, threshold);
-        hits |= _mm256_movemask_ps(reached) << (8 * half);
-    }
-    tile.hits[group] = hits as u16;
-}
-
-/// Sets the scores of a group to sums times scales, and its hits.
-#[target_feature(enable = "avx2")]
-fn set_group(sums: [__m256i; 2], scales: [__m256; 2], group: usize, tile: &mut Tile) {
-    let scores = |half: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), scales[half]);
-    set_scores([scores(0), scores(1)], group, tile);
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn int8(
-    units: &[[u8; INT8_UNIT]],
-    scales: &[[[u8; 4]; INT8_BLOCK]],
-    queries: &[Int8Query],
-    tiles: &mut [Tile],
-) {
-    let columns = queries[0].words.len();
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
     let asks_ahead = asks_ahead();
-    for (b, scales) in scales.iter().enumerate() {
-        let block = &units[b * columns..][..columns];
+    for (b, (block, scales)) in blocks.each().enumerate() {
         if asks_ahead {
             prefetch_ahead(block.as_flattened());
         }
+        let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.
         for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
             if let [one, two] = queries {
-                int8_block(block, scales, b, [one, two], tiles);
+                int8_block(block, &scales, b, [one, two], tiles);
             } else {
-                int8_block(block, scales, b, [&queries[0]], tiles);
+                int8_block(block, &scales, b, [&queries[0]], tiles);
             }
         }
     }
 }
 
-/// The scores of block `b` for some queries.
-///
-/// The sign of a code goes to the query's byte, so that `maddubs` sees one unsigned factor;
-/// 127 * 127 * 2 fits its 16 bits.
+/// Columns whose products can be added up in 16 bits: two times two of 127 * 15 each.
+const MAX_I16_COLUMNS: usize = 4;
+
+/// A look at block `b` for some queries.
 #[target_feature(enable = "avx2")]
 fn int8_block<const Q: usize>(
-    block: &[[u8; INT8_UNIT]],
-    scales: &[[u8; 4]; INT8_BLOCK],
+    block: &[Int8Unit],
+    scales: &[f32; INT8_BLOCK],
     b: usize,
     queries: [&Int8Query; Q],
-    tiles: &mut [Tile],
+    tiles: &mut [Int8Tile],
 ) {
-    let ones = _mm256_set1_epi16(1);
+    let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
     let mut sums = [[_mm256_setzero_si256(); 2]; Q];
-    let words = queries.map(|query| &query.words[..block.len()]);
-    for (column, unit) in block.iter().enumerate() {
-        let (halves, _) = unit.as_chunks::<32>();
-        let codes = [load(&halves[0]), load(&halves[1])];
-        let sizes = [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])];
-        for (words, sums) in words.iter().zip(&mut sums) {
-            let word = words[column].map(i8::cast_unsigned);
-            let word = _mm256_set1_epi32(i32::from_le_bytes(word));
+    for (start, units) in (0..)
+        .step_by(MAX_I16_COLUMNS)
+        .zip(block.chunks(MAX_I16_COLUMNS))
+    {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; Q];
+        let words = queries.map(|query| &query.words[start..][..units.len()]);
+        for (column, unit) in units.iter().enumerate() {
+            let (parts, _) = unit.as_chunks::<32>();
             for half in 0..2 {
-                let signed = _mm256_sign_epi8(word, codes[half]);
-                let pairs = _mm256_maddubs_epi16(sizes[half], signed);
-                let products = _mm256_madd_epi16(pairs, ones);
-                sums[half] = _mm256_add_epi32(sums[half], products);
+                let halves = load(&parts[half]);
+                let lower = _mm256_and_si256(halves, nibble);
+                let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(halves), nibble);
+                for (words, pairs) in words.iter().zip(&mut pairs) {
+                    let lower = _mm256_maddubs_epi16(lower, repeat(words[column][0]));
+                    let upper = _mm256_maddubs_epi16(upper, repeat(words[column][1]));
+                    pairs[half] = _mm256_add_epi16(pairs[half], _mm256_add_epi16(lower, upper));
+                }
             }
         }
+        for (sums, pairs) in sums.as_flattened_mut().iter_mut().zip(pairs.as_flattened()) {
+            *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(*pairs, ones));
+        }
     }
-    let scales = scales.map(f32::from_le_bytes);
     let (scales, _) = scales.as_chunks::<8>();
-    let scales = [load_floats(&scales[0]), load_floats(&scales[1])];
     for ((query, sums), tile) in queries.iter().zip(sums).zip(tiles) {
-        let query_scale = _mm256_set1_ps(query.scale);
-        let scales = [
-            _mm256_mul_ps(query_scale, scales[0]),
-            _mm256_mul_ps(query_scale, scales[1]),
-        ];
-        set_group(sums, scales, b, tile);
+        let mut hits = 0;
+        let (products, _) = tile.products[b].as_chunks_mut::<8>();
+        for half in 0..2 {
+            let offset = _mm256_set1_epi32(query.offset());
+            let product = _mm256_add_epi32(_mm256_slli_epi32::<4>(sums[half]), offset);
+            // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+            unsafe { _mm256_storeu_si256(products[half].as_mut_ptr().cast(), product) };
+            let bounds = int8_bounds(product, &scales[half], query);
+            let threshold = _mm256_set1_ps(tile.threshold);
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(bounds, threshold);
+            hits |= _mm256_movemask_ps(reached) << (8 * half);
+        }
+        tile.hits[b] = hits as u16;
     }
+}
+
+/// Four codes, again and again.
+#[target_feature(enable = "avx2")]
+fn repeat(codes: [i8; 4]) -> __m256i {
+    let [a, b, c, d] = codes;
+    let bytes = [a, b, c, d].map(i8::cast_unsigned);
+    _mm256_set1_epi32(i32::from_le_bytes(bytes))
+}
+
+/// Bounds of eight rows by their products.
+#[target_feature(enable = "avx2")]
+fn int8_bounds(products: __m256i, scales: &[f32; 8], query: &Int8Query) -> __m256 {
+    let margin = _mm256_set1_ps(query.margin);
+    _mm256_mul_ps(
+        _mm256_add_ps(_mm256_cvtepi32_ps(products), margin),
+        _mm256_mul_ps(_mm256_set1_ps(query.scale), load_floats(scales)),
+    )
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn int8_low(row: &[u8], lower: &[i8], upper: &[i8]) -> i32 {
+    let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
+    let ((blocks, rest), (lower, lower_rest), (upper, upper_rest)) =
+        (row.as_chunks(), lower.as_chunks(), upper.as_chunks());
+    let mut sums = _mm256_setzero_si256();
+    for (halves, (lower, upper)) in blocks.iter().zip(lower.iter().zip(upper)) {
+        let halves = load(halves);
+        let low = _mm256_and_si256(halves, nibble);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(halves), nibble);
+        let pairs = _mm256_add_epi16(
+            _mm256_maddubs_epi16(low, load_codes(lower)),
+            _mm256_maddubs_epi16(high, load_codes(upper)),
+        );
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+    }
+    let mut lanes = [0; 8];
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums) };
+    lanes.iter().sum::<i32>() + scalar::int8_low(rest, lower_rest, upper_rest)
+}
+
+#[target_feature(enable = "avx2")]
+fn load_codes(codes: &[i8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are there, and any alignment will do.
+    unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -9,14 +9,14 @@ use std::arch::x86_64::{
     _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
     _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16,
-    _mm512_sub_epi32, _mm512_xor_si512, _mm512_zextsi256_si512,
+    _mm512_sub_epi32, _mm512_zextsi256_si512,
 };
 
-use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+use eyas_shared::gallery::codes::INT2_BLOCK;
 
 use super::{
-    GROUP, HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Seen,
-    Tables, Tile, asks_ahead, low_rows_of, prefetch_ahead,
+    GROUP, HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_QUERIES,
+    MAX_U16_COLUMNS, Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
 };
 
 #[target_feature(enable = "avx512f")]
@@ -43,124 +43,145 @@ fn load_sums(sums: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
 }
 
-/// Sets the scores of a group, and its hits.
-#[target_feature(enable = "avx512f")]
-fn set_scores(scores: __m512, group: usize, tile: &mut Tile) {
-    let threshold = _mm512_set1_ps(tile.threshold);
-    tile.hits[group] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(scores, threshold);
-    store_floats(&mut tile.scores[group], scores);
-}
-
-/// Sets the scores of a group to sums times scales, and its hits.
-#[target_feature(enable = "avx512f")]
-fn set_group(sums: __m512i, scales: __m512, group: usize, tile: &mut Tile) {
-    set_scores(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales), group, tile);
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn int8(
-    units: &[[u8; INT8_UNIT]],
-    scales: &[[[u8; 4]; INT8_BLOCK]],
-    queries: &[Int8Query],
-    tiles: &mut [Tile],
-) {
-    // As many sums side by side as leave none waiting for the one before it.
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
+    // A query alone waits for the memory, which is quickest to read in one stream. Many wait for
+    // products, and a word of theirs that was loaded serves two blocks.
     if queries.len() == 1 {
-        int8_tile::<1, 4>(units, scales, queries, tiles);
+        int8_tile::<1, 1, 4>(blocks, queries, tiles);
     } else {
-        int8_tile::<MAX_QUERIES, 1>(units, scales, queries, tiles);
+        int8_tile::<MAX_QUERIES, 2, 1>(blocks, queries, tiles);
     }
 }
 
-/// The scores of a tile for up to `Q` queries, `C` columns at a time.
+/// A look at high halves for up to `Q` queries, `B` blocks and `C` columns at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_tile<const Q: usize, const C: usize>(
-    units: &[[u8; INT8_UNIT]],
-    scales: &[[[u8; 4]; INT8_BLOCK]],
+fn int8_tile<const Q: usize, const B: usize, const C: usize>(
+    blocks: &Int8Blocks<'_>,
     queries: &[Int8Query],
-    tiles: &mut [Tile],
+    tiles: &mut [Int8Tile],
 ) {
-    let columns = queries[0].words.len();
     // Missing queries repeat the first, so that one loop serves every number of them.
-    let word = |column: usize, q: usize| {
-        let word = queries.get(q).unwrap_or(&queries[0]).words[column];
+    let word = |column: usize, part: usize, q: usize| {
+        let word = queries.get(q).unwrap_or(&queries[0]).words[column][part];
         i32::from_le_bytes(word.map(i8::cast_unsigned))
     };
-    let words: Vec<[i32; Q]> = (0..columns)
-        .map(|column| std::array::from_fn(|q| word(column, q)))
+    let words: Vec<[[i32; Q]; 2]> = (0..blocks.columns)
+        .map(|column| [0, 1].map(|part| std::array::from_fn(|q| word(column, part, q))))
         .collect();
-    let corrections: Vec<i32> = queries.iter().map(Int8Query::correction).collect();
-    let asks_ahead = asks_ahead();
-    for (b, (block, scales)) in units.chunks_exact(columns).zip(scales).enumerate() {
+    // Two blocks at a time are two streams, which no hardware foresees as well as one.
+    let asks_ahead = B > 1 || asks_ahead();
+    let n_blocks = blocks.scales.len();
+    for first in (0..n_blocks).step_by(B) {
+        // A last block alone is its own neighbor.
+        let at: [usize; B] = std::array::from_fn(|i| (first + i).min(n_blocks - 1));
+        let units = at.map(|b| &blocks.units[b * blocks.columns..][..blocks.columns]);
         if asks_ahead {
-            prefetch_ahead(block.as_flattened());
+            for units in units {
+                prefetch_ahead(units.as_flattened());
+            }
         }
-        let sums = int8_block::<Q, C>(block, &words);
-        set_int8(
-            &sums[..queries.len()],
-            &corrections,
-            queries,
-            scales,
-            b,
-            tiles,
-        );
+        let sums = int8_sums::<Q, B, C>(units, &words);
+        for (b, sums) in at.into_iter().zip(sums) {
+            // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+            let scales = unsafe { _mm512_loadu_ps(blocks.scales[b].as_ptr().cast()) };
+            for ((sum, query), tile) in sums.into_iter().zip(queries).zip(&mut *tiles) {
+                set_products(sum, scales, query, b, tile);
+            }
+        }
     }
 }
 
-/// The scores of one block from its products of codes plus 128.
+/// Sets what the sums of query codes times high halves imply for block `b`.
 #[target_feature(enable = "avx512f")]
-fn set_int8(
-    sums: &[__m512i],
-    corrections: &[i32],
-    queries: &[Int8Query],
-    scales: &[[u8; 4]; INT8_BLOCK],
-    b: usize,
-    tiles: &mut [Tile],
-) {
+fn set_products(sums: __m512i, scales: __m512, query: &Int8Query, b: usize, tile: &mut Int8Tile) {
+    let offset = _mm512_set1_epi32(query.offset());
+    let products = _mm512_add_epi32(_mm512_slli_epi32::<4>(sums), offset);
+    let margin = _mm512_set1_ps(query.margin);
+    let bounds = _mm512_mul_ps(
+        _mm512_add_ps(_mm512_cvtepi32_ps(products), margin),
+        _mm512_mul_ps(_mm512_set1_ps(query.scale), scales),
+    );
+    let threshold = _mm512_set1_ps(tile.threshold);
+    tile.hits[b] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
     // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-    let scales = unsafe { _mm512_loadu_ps(scales.as_ptr().cast()) };
-    for (((sum, correction), query), tile) in sums.iter().zip(corrections).zip(queries).zip(tiles) {
-        let sum = _mm512_sub_epi32(*sum, _mm512_set1_epi32(*correction));
-        set_group(
-            sum,
-            _mm512_mul_ps(_mm512_set1_ps(query.scale), scales),
-            b,
-            tile,
-        );
-    }
+    unsafe { _mm512_storeu_si512(tile.products[b].as_mut_ptr().cast(), products) };
 }
 
-/// The products of a block, of codes plus 128, with each query.
+/// Sums of the high halves of some blocks times the codes of each query.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_block<const Q: usize, const C: usize>(
-    block: &[[u8; INT8_UNIT]],
-    words: &[[i32; Q]],
-) -> [__m512i; Q] {
-    let offset = _mm512_set1_epi8(i8::MIN);
-    let add = |sums: &mut [__m512i; Q], unit: &[u8; INT8_UNIT], words: &[i32; Q]| {
-        let codes = _mm512_xor_si512(load(unit), offset);
-        for (word, sum) in words.iter().zip(sums) {
-            *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(*word));
-        }
-    };
-    let mut sums = [[_mm512_setzero_si512(); Q]; C];
-    let (units, last_units) = block.as_chunks::<C>();
+fn int8_sums<const Q: usize, const B: usize, const C: usize>(
+    blocks: [&[Int8Unit]; B],
+    words: &[[[i32; Q]; 2]],
+) -> [[__m512i; Q]; B] {
+    let mut sums = [[[_mm512_setzero_si512(); Q]; B]; C];
     let (whole_words, last_words) = words.as_chunks::<C>();
-    for (units, words) in units.iter().zip(whole_words) {
+    for (start, words) in (0..).step_by(C).zip(whole_words) {
         for c in 0..C {
-            add(&mut sums[c], &units[c], &words[c]);
+            add_column(&mut sums[c], &blocks, start + c, &words[c]);
         }
     }
-    let mut total = sums[0];
-    for (unit, words) in last_units.iter().zip(last_words) {
-        add(&mut total, unit, words);
+    for (column, words) in (C * whole_words.len()..).zip(last_words) {
+        add_column(&mut sums[0], &blocks, column, words);
     }
-    for other in &sums[1..] {
-        for (total, sum) in total.iter_mut().zip(other) {
+    let mut totals = sums[0];
+    for sums in &sums[1..] {
+        for (total, sum) in totals
+            .as_flattened_mut()
+            .iter_mut()
+            .zip(sums.as_flattened())
+        {
             *total = _mm512_add_epi32(*total, *sum);
         }
     }
-    total
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add_column<const Q: usize, const B: usize>(
+    sums: &mut [[__m512i; Q]; B],
+    blocks: &[&[Int8Unit]; B],
+    column: usize,
+    words: &[[i32; Q]; 2],
+) {
+    let nibble = _mm512_set1_epi8(15);
+    let (mut lower, mut upper) = ([nibble; B], [nibble; B]);
+    for b in 0..B {
+        let halves = load(&blocks[b][column]);
+        lower[b] = _mm512_and_si512(halves, nibble);
+        upper[b] = _mm512_and_si512(_mm512_srli_epi16::<4>(halves), nibble);
+    }
+    for (part, halves) in [lower, upper].into_iter().enumerate() {
+        for q in 0..Q {
+            let word = _mm512_set1_epi32(words[part][q]);
+            for b in 0..B {
+                sums[b][q] = _mm512_dpbusd_epi32(sums[b][q], halves[b], word);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn int8_low(row: &[u8], lower: &[i8], upper: &[i8]) -> i32 {
+    let nibble = _mm512_set1_epi8(15);
+    let ((blocks, rest), (lower, lower_rest), (upper, upper_rest)) =
+        (row.as_chunks(), lower.as_chunks(), upper.as_chunks());
+    let mut sums = _mm512_setzero_si512();
+    for (halves, (lower, upper)) in blocks.iter().zip(lower.iter().zip(upper)) {
+        let halves = load(halves);
+        let low = _mm512_and_si512(halves, nibble);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(halves), nibble);
+        sums = _mm512_dpbusd_epi32(sums, low, load_codes(lower));
+        sums = _mm512_dpbusd_epi32(sums, high, load_codes(upper));
+    }
+    _mm512_reduce_add_epi32(sums) + scalar::int8_low(rest, lower_rest, upper_rest)
+}
+
+#[target_feature(enable = "avx512f")]
+fn load_codes(codes: &[i8; 64]) -> __m512i {
+    // SAFETY: 64 bytes are there, and any alignment will do.
+    unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
 }
 
 /// Tables for two neighboring columns, in the quarters of a register: twice the first, twice

@@ -16,11 +16,12 @@ mod neon;
 mod scalar;
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
+use eyas_shared::gallery::int8::MIDDLE;
 use eyas_shared::quant;
 use half::f16;
 
-/// Bytes of one unit of int8 codes: 4 components of each row of a block.
-const INT8_UNIT: usize = 4 * INT8_BLOCK;
+/// High halves of 8 components of each row of a block.
+type Int8Unit = [u8; 4 * INT8_BLOCK];
 
 /// 8 components of each row of a block, in one plane.
 type Int2Unit = [u8; INT2_BLOCK];
@@ -104,44 +105,71 @@ impl Kernel {
         }
     }
 
-    /// Estimates the scores of every row of some blocks of int8 codes for up to
-    /// [`MAX_QUERIES`] queries: product of the codes times both scales. `codes` is whole
-    /// blocks of as many units as a query has words; `scales` has one little-endian f32 a
-    /// row; what query `q` makes of them goes to `tiles[q]`.
+    /// A look at the high halves of some blocks of int8 codes for up to [`MAX_QUERIES`]
+    /// queries: the product of every row, its bound, and whether that reaches the threshold.
+    /// `tiles[q]` is reset to what was found for query `q`. `high` is whole blocks of as many
+    /// units as a query has columns; each row has a little-endian f32 scale.
     ///
     /// # Panics
     /// If lengths do not fit, or there are more queries than fit.
-    pub(super) fn int8(
+    pub(super) fn int8_high(
         self,
-        codes: &[u8],
+        high: &[u8],
         scales: &[[u8; 4]],
         queries: &[Int8Query],
-        tiles: &mut [Tile],
+        tiles: &mut [Int8Tile],
     ) {
         assert!(queries.len() <= MAX_QUERIES && queries.len() == tiles.len());
         let Some(columns) = queries.first().map(|query| query.words.len()) else {
             return;
         };
         assert!(queries.iter().all(|query| query.words.len() == columns));
-        let (units, rest) = codes.as_chunks::<INT8_UNIT>();
+        let (units, rest) = high.as_chunks();
         assert!(rest.is_empty() && units.len().is_multiple_of(columns));
-        let (scales, rest) = scales.as_chunks::<INT8_BLOCK>();
-        assert!(rest.is_empty() && scales.len() == units.len() / columns);
-        tiles.iter_mut().for_each(|tile| tile.reset(scales.len()));
+        let n_rows = units.len() / columns * INT8_BLOCK;
+        assert_eq!(scales.len(), n_rows, "scales");
+        let blocks = Int8Blocks {
+            columns,
+            units,
+            scales: scales.as_chunks().0,
+        };
+        tiles
+            .iter_mut()
+            .for_each(|tile| tile.reset(blocks.scales.len()));
         match self {
-            Self::Scalar => scalar::int8(units, scales, queries, tiles),
+            Self::Scalar => scalar::int8_high(&blocks, queries, tiles),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int8(units, scales, queries, tiles) },
+            Self::Avx2 => unsafe { avx2::int8_high(&blocks, queries, tiles) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int8(units, scales, queries, tiles) },
+            Self::Avx512 => unsafe { avx512::int8_high(&blocks, queries, tiles) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon => unsafe { neon::int8(units, scales, queries, tiles) },
+            Self::Neon => unsafe { neon::int8_high(&blocks, queries, tiles) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::NeonDot => unsafe { neon::int8_dot(units, scales, queries, tiles) },
+            Self::NeonDot => unsafe { neon::int8_high_dot(&blocks, queries, tiles) },
+        }
+    }
+
+    /// What the low halves of a row add to its product with a query.
+    ///
+    /// # Panics
+    /// If there are not four bytes for each column of the query.
+    pub(super) fn int8_low(self, row: &[u8], query: &Int8Query) -> i32 {
+        assert_eq!(row.len(), 4 * query.words.len(), "low halves of a row");
+        let (lower, upper) = { query.words.as_flattened() }
+            .as_flattened()
+            .split_at(row.len());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this kernel is only named where its features were found.
+            Self::Avx2 => unsafe { avx2::int8_low(row, lower, upper) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::int8_low(row, lower, upper) },
+            _ => scalar::int8_low(row, lower, upper),
         }
     }
 
@@ -301,7 +329,7 @@ fn prefetch_ahead(bytes: &[u8]) {
 
 /// Whether a scan of int8 codes gains from [`prefetch_ahead`]. On an Intel Emerald
 /// Rapids the scan takes three quarters of the time of a plain read that does not ask; on a
-/// Zen 4, whose own prefetching keeps up, codes in the cache take a fifth longer with it.
+/// Zen 4, whose own prefetching keeps up, a query takes a tenth longer with it.
 #[cfg(target_arch = "x86_64")]
 fn asks_ahead() -> bool {
     use std::sync::LazyLock;
@@ -350,51 +378,62 @@ fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32
     eyas_shared::embedding::add_lanes(lanes)
 }
 
-/// Rows whose scores are compared with the threshold together.
+/// Numbers that are computed side by side, whatever a CPU's registers hold.
 const GROUP: usize = 16;
 
-/// What a query makes of the rows of a tile.
-pub(super) struct Tile {
-    /// Scores below this are of no interest.
+/// Some blocks of int8 codes, as far as they are read of every row.
+struct Int8Blocks<'a> {
+    /// Units in a block.
+    columns: usize,
+    units: &'a [Int8Unit],
+    scales: &'a [[[u8; 4]; INT8_BLOCK]],
+}
+
+impl<'a> Int8Blocks<'a> {
+    /// Units and scales of each block.
+    fn each(&self) -> impl Iterator<Item = (&'a [Int8Unit], &'a [[u8; 4]; INT8_BLOCK])> {
+        self.units.chunks_exact(self.columns).zip(self.scales)
+    }
+}
+
+/// What the high halves of the rows of a tile say to a query.
+pub(super) struct Int8Tile {
+    /// Bounds below this are of no interest.
     pub(super) threshold: f32,
-    /// Estimated scores by row, in groups.
-    scores: Vec<[f32; GROUP]>,
-    /// Which scores of a group reach the threshold, the first in the lowest bit.
+    /// By row, in blocks.
+    products: Vec<[i32; INT8_BLOCK]>,
+    /// Rows of a block whose bound reaches the threshold, the first in the lowest bit.
     hits: Vec<u16>,
 }
 
-impl Tile {
+impl Int8Tile {
     pub(super) fn new() -> Self {
         Self {
             threshold: f32::NEG_INFINITY,
-            scores: Vec::new(),
+            products: Vec::new(),
             hits: Vec::new(),
         }
     }
 
-    fn reset(&mut self, n_groups: usize) {
-        self.scores.resize(n_groups, [0.0; GROUP]);
-        self.hits.resize(n_groups, 0);
+    fn reset(&mut self, n_blocks: usize) {
+        self.products.resize(n_blocks, [0; INT8_BLOCK]);
+        // Looked through four at a time.
+        self.hits.resize(n_blocks.next_multiple_of(4), 0);
+        self.hits[n_blocks..].fill(0);
     }
 
-    /// Calls `found` with the row within the tile and the score of every hit, in order.
-    pub(super) fn for_hits(&self, mut found: impl FnMut(usize, f32)) {
-        for (group, (hits, scores)) in self.hits.iter().zip(&self.scores).enumerate() {
-            let mut hits = *hits;
+    /// Calls `found` with the row within the tile and the product of every hit, in order.
+    pub(super) fn for_hits(&self, mut found: impl FnMut(usize, i32)) {
+        let products = self.products.as_flattened();
+        for (four, hits) in self.hits.as_chunks::<4>().0.iter().enumerate() {
+            let [a, b, c, d] = hits.map(u64::from);
+            let mut hits = a | b << 16 | c << 32 | d << 48;
             while hits != 0 {
-                let row = hits.trailing_zeros() as usize;
+                let row = 4 * INT8_BLOCK * four + hits.trailing_zeros() as usize;
                 hits &= hits - 1;
-                found(group * GROUP + row, scores[row]);
+                found(row, products[row]);
             }
         }
-    }
-
-    /// Sets a group's scores and hits, one by one.
-    fn set(&mut self, group: usize, scores: [f32; GROUP]) {
-        let hits = scores.iter().enumerate();
-        let hits = hits.map(|(row, score)| u16::from(*score >= self.threshold) << row);
-        self.hits[group] = hits.fold(0, |all, hit| all | hit);
-        self.scores[group] = scores;
     }
 }
 
@@ -448,31 +487,68 @@ impl HighLook {
     }
 }
 
+/// How far the bound of a product lies above what high halves say, for each unit of the length
+/// of the query's codes.
+///
+/// What low halves add is a sum of query codes times `low - middle`, numbers from -8 to 7 that
+/// are about uniform and know nothing of the query: the deviation is 4.61 for each unit. These
+/// are 5 deviations, which one row of three million exceeds. Where low halves are anything but
+/// uniform (codes that are 127, -127 and nothing else), rows are ranked by high halves.
+const INT8_MARGIN: f64 = 23.0;
+
 /// A query in int8.
+///
+/// Its product with a row is `16 <q, high> + <q, low> - 128 <q, 1>`. With the middle instead of
+/// low halves it is an integer as well, which high halves give.
 pub(super) struct Int8Query {
-    /// 4 codes for each column, all in -127..=127.
-    words: Vec<[i8; 4]>,
+    /// Codes of the 8 components of each column, all in -127..=127: those whose halves are in
+    /// the lower bits, and those whose halves are in the upper ones.
+    words: Vec<[[i8; 4]; 2]>,
+    /// Of the codes.
+    sum: i32,
     scale: f32,
+    /// What to add to a product with high halves for a bound.
+    margin: f32,
 }
 
 impl Int8Query {
-    /// Quantizes an embedding, continued with zeros to `columns` words.
-    pub(super) fn new(embedding: &[f32], columns: usize) -> Self {
+    /// Quantizes an embedding, continued with zeros to whole columns.
+    pub(super) fn new(embedding: &[f32]) -> Self {
         let scale = quant::symmetric_scale(embedding);
         let mut codes: Vec<i8> = embedding.iter().map(|x| quant::to_i8(*x, scale)).collect();
-        codes.resize(4 * columns, 0);
+        codes.resize(codes.len().next_multiple_of(8), 0);
+        Self::of_codes(&codes, scale)
+    }
+
+    /// From codes of whole columns.
+    fn of_codes(codes: &[i8], scale: f32) -> Self {
+        let squares = codes.iter().map(|code| f64::from(*code).powi(2));
         Self {
-            words: codes.as_chunks::<4>().0.to_vec(),
+            words: codes.as_chunks::<4>().0.as_chunks::<2>().0.to_vec(),
+            sum: codes.iter().map(|code| i32::from(*code)).sum(),
             scale,
+            margin: (INT8_MARGIN * squares.sum::<f64>().sqrt()) as f32,
         }
     }
 
-    /// 128 times the sum of the codes: what adding 128 to every code of a row adds to its
-    /// product.
-    #[cfg(target_arch = "x86_64")]
-    fn correction(&self) -> i32 {
-        let codes = self.words.as_flattened().iter();
-        128 * codes.map(|code| i32::from(*code)).sum::<i32>()
+    /// What the middle of all that low halves can be adds to a product, less what 128 adds.
+    fn offset(&self) -> i32 {
+        (MIDDLE - 128) * self.sum
+    }
+
+    /// What turns products with a row of this scale into scores.
+    pub(super) fn factor(&self, scale: [u8; 4]) -> f32 {
+        self.scale * f32::from_le_bytes(scale)
+    }
+
+    /// What the estimate of a row's score is hardly above, by its product with high halves.
+    pub(super) fn bound(&self, product: i32, factor: f32) -> f32 {
+        (product as f32 + self.margin) * factor
+    }
+
+    /// The estimate, by the products with high halves and with low ones.
+    pub(super) fn estimate(&self, of_high: i32, of_low: i32, factor: f32) -> f32 {
+        (of_high + of_low - MIDDLE * self.sum) as f32 * factor
     }
 }
 

@@ -10,7 +10,7 @@ use std::arch::aarch64::{
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::{
-    HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, MAX_U16_COLUMNS, Tables, Tile, scalar,
+    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_U16_COLUMNS, Tables, scalar,
 };
 
 #[target_feature(enable = "neon")]
@@ -24,7 +24,7 @@ fn load(bytes: &[u8; 16]) -> uint8x16_t {
 fn multiply_add(sums: int32x4_t, codes: int8x16_t, query: int8x16_t) -> int32x4_t {
     let low = vmull_s8(vget_low_s8(codes), vget_low_s8(query));
     let high = vmull_high_s8(codes, query);
-    // 127 * 127 * 2 fits 16 bits.
+    // 127 * 15 * 2 fits 16 bits.
     vpadalq_s16(sums, vpaddq_s16(low, high))
 }
 
@@ -51,44 +51,43 @@ macro_rules! int8_kernel {
     ($name:ident, $features:literal, $accumulate:ident) => {
         #[target_feature(enable = $features)]
         pub(super) fn $name(
-            units: &[[u8; INT8_UNIT]],
-            scales: &[[[u8; 4]; INT8_BLOCK]],
+            blocks: &Int8Blocks<'_>,
             queries: &[Int8Query],
-            tiles: &mut [Tile],
+            tiles: &mut [Int8Tile],
         ) {
-            let columns = queries[0].words.len();
-            let blocks = units.chunks_exact(columns).zip(scales);
-            for (b, (block, scales)) in blocks.enumerate() {
+            let nibble = vdupq_n_u8(15);
+            for (b, (block, scales)) in blocks.each().enumerate() {
                 for (query, tile) in queries.iter().zip(&mut *tiles) {
                     let mut totals = [vdupq_n_s32(0); 4];
-                    for (unit, word) in block.iter().zip(&query.words) {
-                        let word = i32::from_le_bytes(word.map(i8::cast_unsigned));
-                        let word = vreinterpretq_s8_s32(vdupq_n_s32(word));
+                    for (unit, words) in block.iter().zip(&query.words) {
+                        let [lower, upper] = words.map(|word| {
+                            let word = i32::from_le_bytes(word.map(i8::cast_unsigned));
+                            vreinterpretq_s8_s32(vdupq_n_s32(word))
+                        });
                         let (quarters, _) = unit.as_chunks::<16>();
-                        for (total, codes) in totals.iter_mut().zip(quarters) {
-                            let codes = vreinterpretq_s8_u8(load(codes));
-                            *total = $accumulate(*total, codes, word);
+                        for (total, halves) in totals.iter_mut().zip(quarters) {
+                            let halves = load(halves);
+                            let low = vreinterpretq_s8_u8(vandq_u8(halves, nibble));
+                            let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(halves));
+                            *total = $accumulate(*total, low, lower);
+                            *total = $accumulate(*total, high, upper);
                         }
                     }
-                    let mut products = [0; INT8_BLOCK];
-                    let (quarters, _) = products.as_chunks_mut::<4>();
+                    let mut sums = [0; INT8_BLOCK];
+                    let (quarters, _) = sums.as_chunks_mut::<4>();
                     for (quarter, total) in quarters.iter_mut().zip(totals) {
                         // SAFETY: 4 sums are there, and any alignment will do.
                         unsafe { vst1q_s32(quarter.as_mut_ptr(), total) };
                     }
-                    let score = |row: usize| {
-                        let scale = f32::from_le_bytes(scales[row]);
-                        products[row] as f32 * (query.scale * scale)
-                    };
-                    tile.set(b, std::array::from_fn(score));
+                    scalar::set_products(sums, scales, query, b, tile);
                 }
             }
         }
     };
 }
 
-int8_kernel!(int8, "neon", multiply_add);
-int8_kernel!(int8_dot, "neon,dotprod", dot_add);
+int8_kernel!(int8_high, "neon", multiply_add);
+int8_kernel!(int8_high_dot, "neon,dotprod", dot_add);
 
 #[target_feature(enable = "neon")]
 pub(super) fn int2_high(

@@ -5,33 +5,58 @@ use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use half::f16;
 
 use super::{
-    HighBlock, HighLook, INT8_UNIT, Int2Query, Int2Unit, Int8Query, Seen, Tile, low_rows_of,
+    HighBlock, HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Seen, low_rows_of,
 };
 
-pub(super) fn int8(
-    units: &[[u8; INT8_UNIT]],
-    scales: &[[[u8; 4]; INT8_BLOCK]],
-    queries: &[Int8Query],
-    tiles: &mut [Tile],
-) {
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
     for (query, tile) in queries.iter().zip(tiles) {
-        let blocks = units.chunks_exact(query.words.len()).zip(scales);
-        for (b, (block, scales)) in blocks.enumerate() {
-            let score = |row: usize| {
-                let product: i32 = { block.iter().zip(&query.words) }
-                    .map(|(unit, word)| int8_product(&unit.as_chunks().0[row], word))
-                    .sum();
-                product as f32 * (query.scale * f32::from_le_bytes(scales[row]))
-            };
-            tile.set(b, std::array::from_fn(score));
+        for (b, (block, scales)) in blocks.each().enumerate() {
+            let sums = std::array::from_fn(|row| {
+                let products = block.iter().zip(&query.words);
+                products
+                    .map(|(unit, words)| int8_product(unit.as_chunks().0[row], words))
+                    .sum()
+            });
+            set_products(sums, scales, query, b, tile);
         }
     }
 }
 
-fn int8_product(codes: &[u8; 4], word: &[i8; 4]) -> i32 {
-    let products = codes.iter().zip(word);
+/// Sets what the sums of query codes times high halves imply for a block.
+pub(super) fn set_products(
+    sums: [i32; INT8_BLOCK],
+    scales: &[[u8; 4]; INT8_BLOCK],
+    query: &Int8Query,
+    b: usize,
+    tile: &mut Int8Tile,
+) {
+    let products = sums.map(|sum| 16 * sum + query.offset());
+    let bound = |row: usize| query.bound(products[row], query.factor(scales[row]));
+    let reached = (0..INT8_BLOCK).map(|row| u16::from(bound(row) >= tile.threshold) << row);
+    tile.hits[b] = reached.fold(0, |all, hit| all | hit);
+    tile.products[b] = products;
+}
+
+fn int8_product(halves: [u8; 4], [lower, upper]: &[[i8; 4]; 2]) -> i32 {
+    let product = |half: u8, code: &i8| i32::from(half) * i32::from(*code);
+    let lower = halves.iter().zip(lower);
+    let upper = halves.iter().zip(upper);
+    lower
+        .map(|(byte, code)| product(byte & 15, code))
+        .sum::<i32>()
+        + upper
+            .map(|(byte, code)| product(byte >> 4, code))
+            .sum::<i32>()
+}
+
+pub(super) fn int8_low(row: &[u8], lower: &[i8], upper: &[i8]) -> i32 {
+    let products = row.iter().zip(lower.iter().zip(upper));
+    // 15 times 127, twice, fits 16 bits.
+    let product = |byte: u8, lower: i8, upper: i8| {
+        i16::from(byte & 15) * i16::from(lower) + i16::from(byte >> 4) * i16::from(upper)
+    };
     products
-        .map(|(code, q)| i32::from(code.cast_signed()) * i32::from(*q))
+        .map(|(byte, (lower, upper))| i32::from(product(*byte, *lower, *upper)))
         .sum()
 }
 

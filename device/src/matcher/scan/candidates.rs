@@ -36,6 +36,13 @@ impl Candidates {
         }
     }
 
+    /// Raises the threshold as far as the offers allow.
+    pub(super) fn tighten(&mut self) {
+        if self.keys.len() >= self.n {
+            self.cut();
+        }
+    }
+
     /// Keeps the best `n`: a selection in linear time for each `n` offers.
     fn cut(&mut self) {
         let (_, worst, _) = self.keys.select_nth_unstable(self.n - 1);

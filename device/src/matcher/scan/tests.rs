@@ -2,11 +2,12 @@ use std::collections::HashSet;
 
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::gallery::Codes;
+use eyas_shared::gallery::{Codes, Int2Codes};
 use eyas_shared::random::Random;
 use proptest::prelude::*;
 
 use super::*;
+use crate::matcher::kernel::Int8Query;
 use crate::matcher::{Filter, reference};
 use crate::test_data::{embeddings, gallery_with};
 
@@ -141,19 +142,105 @@ fn a_removed_row_is_never_found() {
     }
 }
 
-/// The same gallery as version 2 lays it out: low bits in blocks as high ones, factors apart.
-fn as_version_2(bytes: &[u8]) -> Vec<u8> {
+/// What the scan of int8 codes is to find, from its definition.
+fn highest_ranks(gallery: &Gallery<'_>, query: &[f32], n: usize) -> Vec<u32> {
+    use eyas_shared::quant;
+    let scale = quant::symmetric_scale(query);
+    let codes: Vec<i32> = { query.iter() }
+        .map(|x| i32::from(quant::to_i8(*x, scale)))
+        .collect();
+    let quantized = Int8Query::new(query);
+    let all: i32 = codes.iter().sum();
+    let rank = |row: u32| {
+        let encoded = gallery.encoded_row(row);
+        let factor = quantized.factor(encoded.scale.to_le_bytes());
+        let shifted = encoded.int8.iter().map(|code| i32::from(*code) + 128);
+        let product = |half: fn(i32) -> i32| -> i32 {
+            let halves = shifted.clone().map(half);
+            codes.iter().zip(halves).map(|(q, half)| q * half).sum()
+        };
+        let of_high = 16 * product(|code| code >> 4) + (8 - 128) * all;
+        let estimate = quantized.estimate(of_high, product(|code| code & 15), factor);
+        estimate.min(quantized.bound(of_high, factor))
+    };
+    let mut ranked: Vec<(f32, u32)> = (0..gallery.n_rows()).map(|row| (rank(row), row)).collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let mut rows: Vec<u32> = ranked[..n].iter().map(|(_, row)| *row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn the_int8_scan_finds_the_rows_of_the_highest_ranks() {
+    for (n_rows, dim) in [(3000, 20), (9000, 100)] {
+        let mut rows = clustered(n_rows, dim, 5);
+        // Codes that are 127 and -127: low halves are anything but uniform.
+        for sign in [1.0, -1.0] {
+            let signs: Vec<f32> = rows.row(7).iter().map(|x| sign * x.signum()).collect();
+            rows.push(&signs);
+        }
+        rows.normalize_rows();
+        let bytes = gallery_of(&rows, Codes::INT8_F16);
+        let gallery = Gallery::open(&bytes).unwrap();
+        let queries = clustered(6, dim, 5);
+        for query in queries.rows().chain([rows.row(7), rows.row(n_rows)]) {
+            let scan = Int8Scan::new(&gallery, gallery.int8().unwrap(), Kernel::best(), 10);
+            let all = 0..rows.n_rows();
+            let found = scan.scan(&[Query::new(query)], all).swap_remove(0);
+            let expected = highest_ranks(&gallery, query, int8::n_candidates(10));
+            assert_eq!(found.into_rows(), expected);
+        }
+    }
+}
+
+/// The same gallery as older versions lay it out: int8 codes whole (2 and 3), low bits of
+/// 2-bit codes in blocks as high ones, factors apart (2).
+fn as_version(version: u16, bytes: &[u8]) -> Vec<u8> {
     use eyas_shared::container::{self, Container, Kind, Tag};
     use eyas_shared::gallery::VERSION;
-    use eyas_shared::gallery::codes::INT2_BLOCK;
     let gallery = Gallery::open(bytes).unwrap();
-    let int2 = gallery.int2().unwrap();
     let container = Container::read(bytes, Kind::Gallery, VERSION).unwrap();
     let (key, _) = container.header.split_first_chunk::<8>().unwrap();
+    let whole = gallery.int8().map(|_| whole_codes(&gallery));
+    let blocks = { gallery.int2() }.map(|int2| low_bits_in_blocks(int2, gallery.n_rows()));
+    let in_blocks = blocks.as_ref().filter(|_| version == 2);
+    let sections: Vec<(Tag, &[u8])> = { container.sections() }
+        .filter_map(|(name, data)| {
+            let data = match (name.as_str(), &whole, in_blocks) {
+                ("LOW8", _, _) | ("LOW2", _, Some(_)) => return None,
+                ("INT8", Some(codes), _) => codes,
+                ("INT2", _, Some((planes, _))) => planes,
+                ("FAC2", _, Some((_, factors))) => factors.as_flattened(),
+                _ => data,
+            };
+            Some((*name.as_bytes().as_array().unwrap(), data))
+        })
+        .collect();
+    container::write(Kind::Gallery, version, &(*key, &gallery.header), &sections)
+}
+
+/// Blocks of 16 rows, 4 codes of each after the other.
+fn whole_codes(gallery: &Gallery<'_>) -> Vec<u8> {
+    use eyas_shared::gallery::codes::INT8_BLOCK;
+    let columns = gallery.dim().div_ceil(4);
+    let n_rows = gallery.n_rows() as usize;
+    let mut codes = vec![0; n_rows.next_multiple_of(INT8_BLOCK) * 4 * columns];
+    for row in 0..n_rows {
+        for (i, code) in gallery.encoded_row(row as u32).int8.iter().enumerate() {
+            let unit = row / INT8_BLOCK * columns + i / 4;
+            codes[(unit * INT8_BLOCK + row % INT8_BLOCK) * 4 + i % 4] = code.cast_unsigned();
+        }
+    }
+    codes
+}
+
+/// Both planes, and the factors of the first alone and of both.
+fn low_bits_in_blocks(int2: Int2Codes<'_>, n_rows: u32) -> (Vec<u8>, Vec<[u8; 2]>) {
+    use eyas_shared::gallery::codes::INT2_BLOCK;
     let mut planes = [int2.high.to_vec(), vec![0; int2.high.len()]].concat();
     let n_padded = int2.factors.len();
     let mut factors = [int2.factors, &vec![[0; 2]; n_padded]].concat();
-    for row in 0..gallery.n_rows() as usize {
+    for row in 0..n_rows as usize {
         let mut low = Vec::new();
         int2.push_low_row(row as u32, &mut low);
         let (bits, factor) = low.split_at(int2.columns);
@@ -163,32 +250,33 @@ fn as_version_2(bytes: &[u8]) -> Vec<u8> {
             planes[int2.high.len() + unit * INT2_BLOCK + row % INT2_BLOCK] = *byte;
         }
     }
-    let sections: Vec<(Tag, &[u8])> = { container.sections() }
-        .filter(|(name, _)| name != "LOW2")
-        .map(|(name, data)| match name.as_str() {
-            "INT2" => (*b"INT2", &planes[..]),
-            "FAC2" => (*b"FAC2", factors.as_flattened()),
-            _ => (*name.as_bytes().as_array().unwrap(), data),
-        })
-        .collect();
-    container::write(Kind::Gallery, 2, &(*key, &gallery.header), &sections)
+    (planes, factors)
 }
 
 #[test]
-fn galleries_of_version_2_give_the_same_answers() {
-    for (n_rows, dim) in [(1500, 24), (3001, 100)] {
-        let rows = clustered(n_rows, dim, 8);
-        let new = gallery_of(&rows, Codes::INT2_F16);
-        let old = as_version_2(&new);
-        let (new, old) = (Gallery::open(&new).unwrap(), Gallery::open(&old).unwrap());
-        assert_eq!((old.version(), new.version()), (2, 3));
-        old.verify().unwrap();
-        for query in clustered(20, dim, 9).rows() {
-            let search = |gallery| {
-                let scan = Scan::of(gallery).unwrap();
-                scan.search_batch(gallery, &[Query::new(query)], 10)
-            };
-            assert_eq!(search(&old), search(&new));
+fn galleries_of_older_versions_give_the_same_answers() {
+    let layouts = [
+        (2, Codes::INT8_F16),
+        (2, Codes::INT2_F16),
+        (2, Codes::INT2_INT8),
+        (3, Codes::INT2_INT8),
+    ];
+    for (version, codes) in layouts {
+        for (n_rows, dim) in [(1500, 24), (3001, 100)] {
+            let rows = clustered(n_rows, dim, 8);
+            let new = gallery_of(&rows, codes);
+            let old = as_version(version, &new);
+            let (new, old) = (Gallery::open(&new).unwrap(), Gallery::open(&old).unwrap());
+            assert_eq!(old.version(), version);
+            assert!(new.version() > version);
+            old.verify().unwrap();
+            for query in clustered(20, dim, 9).rows() {
+                let search = |gallery| {
+                    let scan = Scan::of(gallery).unwrap();
+                    scan.search_batch(gallery, &[Query::new(query)], 10)
+                };
+                assert_eq!(search(&old), search(&new), "{codes} in version {version}");
+            }
         }
     }
 }
