@@ -50,6 +50,8 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
     for (b, (block, scales)) in blocks.each().enumerate() {
         if asks_ahead {
             prefetch_ahead(block.as_flattened());
+        } else {
+            blocks.touch_pair(b);
         }
         let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.

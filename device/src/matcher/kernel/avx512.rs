@@ -80,6 +80,8 @@ fn int8_tile<const Q: usize, const B: usize, const C: usize>(
             for units in units {
                 prefetch_ahead(units.as_flattened());
             }
+        } else {
+            blocks.touch_pair(first);
         }
         let sums = int8_sums::<Q, B, C>(units, &words);
         for (b, sums) in at.into_iter().zip(sums) {
