@@ -144,7 +144,7 @@ impl World {
 /// One way to answer: for a query by number, how long it took and what was found.
 struct Way<'w> {
     name: String,
-    /// Bytes that are read at least; 0 if that says nothing.
+    /// Bytes that are read in any case; 0 if that says nothing.
     bytes: usize,
     /// Queries that one run answers.
     batch: usize,
@@ -178,16 +178,13 @@ fn ways<'w>(world: &'w World, mapped: &'w [(Codes, MappedFile)]) -> Outcome<Vec<
             });
             continue;
         };
-        let scanned = if codes.int2 {
-            Codes {
-                int8: false,
-                rows: None,
-                ..*codes
-            }
-        } else {
-            Codes::INT8
+        // Of every row: what is read of few rows comes on top.
+        let bytes = match (gallery.int2(), gallery.int8()) {
+            (Some(int2), _) => int2.high.len() + int2.factors.as_flattened().len(),
+            (None, int8) => int8.map_or(0, |int8| {
+                int8.scanned().len() + int8.scales.as_flattened().len()
+            }),
         };
-        let bytes = n_rows * scanned.row_bytes(world.rows.dim());
         for kernel in Kernel::available() {
             for batch in [1, BATCH] {
                 let times = if batch == 1 {
@@ -202,7 +199,7 @@ fn ways<'w>(world: &'w World, mapped: &'w [(Codes, MappedFile)]) -> Outcome<Vec<
             }
         }
         if *codes == Codes::INT8 {
-            ways.push(read_way(&file.gallery()?, bytes));
+            ways.push(read_way(&gallery));
         }
         if *codes == Codes::INT8_F16 {
             ways.push(open_way(world.folder.join(format!("{codes}.gallery"))));
@@ -236,11 +233,11 @@ fn scan_way<'w>(
 
 /// Reads what a scan of int8 codes reads of every row but scales and norms, and does nothing
 /// with it but an exclusive or: what the memory gives.
-fn read_way<'w>(gallery: &Gallery<'w>, bytes: usize) -> Way<'w> {
+fn read_way<'w>(gallery: &Gallery<'w>) -> Way<'w> {
     let codes = gallery.int8().map_or(&[][..], |int8| int8.scanned());
     Way {
         name: "read int8".to_owned(),
-        bytes,
+        bytes: codes.len(),
         batch: 1,
         run: Box::new(move |_| {
             let (took, _) = timed(|| {
