@@ -2,7 +2,7 @@
 //! goes away without a word.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eyas_device::port::{BASE_BAUD, Driver, Port};
 use eyas_shared::fingerprint::Fingerprint;
@@ -15,7 +15,7 @@ use eyas_shared::link::{DEFAULT_TERMS, Endpoint, State};
 /// Longest wait in one step.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How long a board may take to be there: it may be starting.
+/// How long a board may take to be there, which may be starting, and to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session with a board. Dropping it closes the port, and says nothing to the board.
@@ -71,9 +71,11 @@ impl OtherHost {
     /// The next answer.
     ///
     /// # Panics
-    /// If the link breaks, or what arrives is no message.
+    /// If the link breaks, what arrives is no message, or nothing comes for a minute.
     pub fn hear(&mut self) -> Reply {
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < PATIENCE, "no answer has come");
             let response: Option<Response> = self.inbox.next(&mut self.endpoint).expect("messages");
             match response {
                 Some(response) => return response.reply,

@@ -60,22 +60,46 @@ fn a_board_that_is_told_to_end_does_wherever_a_push_is() {
 fn measuring(desk: &Desk, cable: &Cable, millis: u32) -> OtherHost {
     let mut host = OtherHost::connect(&cable.host, 5);
     let image = host.send_image(&fs::read(photograph()).unwrap());
+    let prepared = host.ask(candidate(desk));
+    assert!(matches!(prepared, Reply::Prepared(_)), "{prepared:?}");
+    host.say(window(image, millis));
+    host
+}
+
+fn candidate(desk: &Desk) -> Ask {
     let hash = |name: &str| Fingerprint::of_bytes(&fs::read(desk.path(name)).unwrap()).0;
-    let candidate = Candidate {
+    Ask::Prepare(Candidate {
         bundle: hash("b"),
         gallery: hash("g"),
         threads: 1,
-    };
-    let prepared = host.ask(Ask::Prepare(candidate));
-    assert!(matches!(prepared, Reply::Prepared(_)), "{prepared:?}");
-    host.say(Ask::Measure(Window {
+    })
+}
+
+fn window(image: [u8; 32], millis: u32) -> Ask {
+    Ask::Measure(Window {
         images: vec![image],
         top_k: 1,
         warm_up_ms: 0,
         at_least_ms: millis,
         at_least: 1,
-    }));
-    host
+    })
+}
+
+#[test]
+fn what_waits_for_a_host_that_has_gone_holds_up_no_other() {
+    let desk = Desk::new();
+    let cable = Cable::new();
+    let _board = desk.serve(&cable);
+    let mut host = measuring(&desk, &cable, 600_000);
+    let image = Fingerprint::of_bytes(&fs::read(photograph()).unwrap()).0;
+    // Each would take most of a minute, until it has as many samples as are kept.
+    for _ in 0..4 {
+        host.say(candidate(&desk));
+        host.say(window(image, 600_000));
+    }
+    drop(host);
+    let info = OtherHost::connect(&cable.host, 6).ask(Ask::Info);
+    assert!(matches!(info, Reply::Info(_)), "{info:?}");
 }
 
 #[test]

@@ -341,9 +341,9 @@ impl Answers for Board<'_> {
         )
     }
 
-    fn begin_session(&mut self) {
+    fn begin_session(&mut self, number: u64) {
         self.receiver.break_off();
-        self.candidates.drop_child();
+        self.candidates.begin_session(number);
     }
 
     fn recover(&mut self) -> anyhow::Result<()> {

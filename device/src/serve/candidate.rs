@@ -35,6 +35,8 @@ pub(super) struct Watch {
     pub(super) stop: Arc<AtomicBool>,
     /// Counts up when whoever asked has gone.
     pub(super) n_sessions: Arc<AtomicU64>,
+    /// Whoever asked for what the worker does now, in that count.
+    pub(super) session: u64,
 }
 
 impl Watch {
@@ -46,22 +48,19 @@ impl Watch {
 
     /// For one piece of work.
     fn begin(&self) -> OneWork<'_> {
-        OneWork {
-            watch: self,
-            session: self.n_sessions.load(Ordering::Relaxed),
-        }
+        OneWork { watch: self }
     }
 }
 
-/// A piece of work, which ends with the session that asked for it.
+/// A piece of work, which ends with the session that asked for it, also if that has gone
+/// before the work begins.
 struct OneWork<'w> {
     watch: &'w Watch,
-    session: u64,
 }
 
 impl Lookout for OneWork<'_> {
     fn is_to_go_on(&self) -> bool {
-        let is_wanted = self.watch.n_sessions.load(Ordering::Relaxed) == self.session;
+        let is_wanted = self.watch.n_sessions.load(Ordering::Relaxed) == self.watch.session;
         self.watch.is_running() && is_wanted
     }
 }
@@ -81,6 +80,12 @@ impl Candidates {
             edges,
             watch,
         }
+    }
+
+    /// Another host asks from now on.
+    pub(super) fn begin_session(&mut self, number: u64) {
+        self.watch.session = number;
+        self.drop_child();
     }
 
     /// What to tell of a wait, whoever waits.

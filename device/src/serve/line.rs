@@ -118,8 +118,9 @@ impl Line {
             self.forget_session();
             self.session = session;
             self.begin_anew();
-        } else if self.was_open && !is_open && self.held.is_none() {
-            // Nobody is there any more: what was begun for them is dropped.
+        } else if self.was_open && !is_open {
+            // Nobody is there any more: what was begun for them is dropped, also what the
+            // worker had no room for.
             self.begin_anew();
         }
         self.was_open = is_open;
@@ -129,8 +130,11 @@ impl Line {
 
     /// Tells the worker that whoever it works for has gone, also in the midst of it.
     fn begin_anew(&mut self) {
-        self.n_sessions.fetch_add(1, Ordering::Relaxed);
-        self.held = Some(Job::Session(self.session));
+        let number = 1 + self.n_sessions.fetch_add(1, Ordering::Relaxed);
+        self.held = Some(Job::Session {
+            id: self.session,
+            number,
+        });
     }
 
     /// Requests to the worker. What it has no room for stays in the stream, whose window

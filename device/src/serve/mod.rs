@@ -113,6 +113,7 @@ pub fn serve(
         beats: Arc::clone(&beats),
         stop: Arc::clone(stop),
         n_sessions: Arc::clone(&n_sessions),
+        session: 0,
     };
     let worker = std::thread::Builder::new()
         .name("worker".to_owned())

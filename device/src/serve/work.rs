@@ -56,7 +56,8 @@ pub(super) trait Answers {
     fn answer(&mut self, ask: Ask) -> Outcome;
 
     /// Another host, or the same one anew: what was begun for the one before is dropped.
-    fn begin_session(&mut self);
+    /// `number` counts such changes, whether they have come to the worker or not.
+    fn begin_session(&mut self, number: u64);
 
     /// Something panicked on the way to an answer: whatever may be half-done is made anew.
     ///
@@ -68,8 +69,13 @@ pub(super) trait Answers {
 /// What the worker is given to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A session began.
-    Session(u32),
+    /// A session began, or nobody is there any more.
+    Session {
+        /// Whose requests follow.
+        id: u32,
+        /// Counts the changes.
+        number: u64,
+    },
     /// A request of the session.
     Ask {
         /// Its number.
@@ -115,9 +121,9 @@ pub(super) fn work(answers: &mut impl Answers, bench: &Bench) -> anyhow::Result<
         bench.beats.fetch_add(1, Ordering::Relaxed);
         let (op, ask) = match bench.jobs.recv_timeout(BEAT) {
             Ok(Job::Ask { op, ask }) => (op, ask),
-            Ok(Job::Session(id)) => {
+            Ok(Job::Session { id, number }) => {
                 session = id;
-                answers.begin_session();
+                answers.begin_session(number);
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => continue,
@@ -170,7 +176,7 @@ mod tests {
             Outcome::reply(Reply::Done)
         }
 
-        fn begin_session(&mut self) {}
+        fn begin_session(&mut self, _: u64) {}
 
         fn recover(&mut self) -> anyhow::Result<()> {
             self.n_recovered += 1;
@@ -181,7 +187,7 @@ mod tests {
     fn outcomes(asks: &[Ask]) -> (Vec<Done>, usize, bool) {
         let (give, jobs) = mpsc::channel();
         let (done, take) = mpsc::channel();
-        give.send(Job::Session(7)).unwrap();
+        give.send(Job::Session { id: 7, number: 1 }).unwrap();
         for (op, ask) in (1..).zip(asks) {
             let ask = ask.clone();
             give.send(Job::Ask { op, ask }).unwrap();

@@ -379,6 +379,7 @@ fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32
 }
 
 /// Numbers that are computed side by side, whatever a CPU's registers hold.
+#[cfg(target_arch = "x86_64")]
 const GROUP: usize = 16;
 
 /// Some blocks of int8 codes, as far as they are read of every row.
