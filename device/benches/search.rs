@@ -231,8 +231,8 @@ fn scan_way<'w>(
     })
 }
 
-/// Reads what a scan of int8 codes reads of every row but scales and norms, and does nothing
-/// with it but an exclusive or: what the memory gives.
+/// Reads what a scan of int8 codes reads of every row but scales, and does nothing with it but
+/// an exclusive or: what the memory gives.
 fn read_way<'w>(gallery: &Gallery<'w>) -> Way<'w> {
     let codes = gallery.int8().map_or(&[][..], |int8| int8.scanned());
     Way {

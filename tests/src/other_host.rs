@@ -15,7 +15,7 @@ use eyas_shared::link::{DEFAULT_TERMS, Endpoint, State};
 /// Longest wait in one step.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How long a board may take to be there, which may be starting, and to answer.
+/// How long a board may take to answer, and to be there at all: it may be starting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session with a board. Dropping it closes the port, and says nothing to the board.

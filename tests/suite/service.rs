@@ -92,8 +92,9 @@ fn what_waits_for_a_host_that_has_gone_holds_up_no_other() {
     let _board = desk.serve(&cable);
     let mut host = measuring(&desk, &cable, 600_000);
     let image = Fingerprint::of_bytes(&fs::read(photograph()).unwrap()).0;
-    // Each would take most of a minute, until it has as many samples as are kept.
-    for _ in 0..4 {
+    // Each would take most of a minute, until it has as many samples as are kept; the worker
+    // has room for some, the line holds one, the others stay in the stream.
+    for _ in 0..12 {
         host.say(candidate(&desk));
         host.say(window(image, 600_000));
     }

@@ -45,23 +45,14 @@ impl Watch {
         self.beats.fetch_add(1, Ordering::Relaxed);
         !self.stop.load(Ordering::Relaxed)
     }
-
-    /// For one piece of work.
-    fn begin(&self) -> OneWork<'_> {
-        OneWork { watch: self }
-    }
 }
 
-/// A piece of work, which ends with the session that asked for it, also if that has gone
-/// before the work begins.
-struct OneWork<'w> {
-    watch: &'w Watch,
-}
-
-impl Lookout for OneWork<'_> {
+/// A piece of work ends with the session that asked for it, also if that has gone before the
+/// work begins.
+impl Lookout for Watch {
     fn is_to_go_on(&self) -> bool {
-        let is_wanted = self.watch.n_sessions.load(Ordering::Relaxed) == self.watch.session;
-        self.watch.is_running() && is_wanted
+        let is_wanted = self.n_sessions.load(Ordering::Relaxed) == self.session;
+        self.is_running() && is_wanted
     }
 }
 
@@ -106,6 +97,7 @@ impl Candidates {
         served: Option<&Served>,
     ) -> Refused<Reply> {
         self.child = None;
+        self.check_wanted()?;
         let threads = candidate.threads;
         if !(1..=MAX_THREADS).contains(&threads) {
             let reason = format!("{threads} threads are asked for; 1 to {MAX_THREADS} are given");
@@ -125,7 +117,7 @@ impl Candidates {
             memory_bytes: limits.memory_bytes,
         };
         let (child, prepared) =
-            Child::start(&pair, &self.edges, &self.watch.begin()).map_err(|err| fault(&err))?;
+            Child::start(&pair, &self.edges, &self.watch).map_err(|err| fault(&err))?;
         self.child = Some(child);
         Ok(Reply::Prepared(prepared))
     }
@@ -185,10 +177,17 @@ impl Candidates {
 
     pub(super) fn conclude(&mut self) -> Refused<Reply> {
         let child = self.child.take().ok_or_else(nothing_prepared)?;
-        let used = child
-            .conclude(&self.watch.begin())
-            .map_err(|err| fault(&err))?;
+        let used = child.conclude(&self.watch).map_err(|err| fault(&err))?;
         Ok(Reply::Used(used))
+    }
+
+    /// What is asked after it has lost its asker is not begun.
+    fn check_wanted(&self) -> Refused<()> {
+        if self.watch.is_to_go_on() {
+            Ok(())
+        } else {
+            Err(fault(&ChildError::Stopped))
+        }
     }
 
     /// One that failed for another reason than its image is over.
@@ -196,8 +195,9 @@ impl Candidates {
         &mut self,
         work: impl FnOnce(&mut Child, &dyn Lookout) -> Result<T, ChildError>,
     ) -> Refused<T> {
+        self.check_wanted()?;
         let child = self.child.as_mut().ok_or_else(nothing_prepared)?;
-        work(child, &self.watch.begin()).map_err(|err| {
+        work(child, &self.watch).map_err(|err| {
             if !matches!(err, ChildError::Failed { .. }) {
                 self.child = None;
             }

@@ -121,6 +121,7 @@ impl Line {
         } else if self.was_open && !is_open {
             // Nobody is there any more: what was begun for them is dropped, also what the
             // worker had no room for.
+            self.inbox = Inbox::new();
             self.begin_anew();
         }
         self.was_open = is_open;
@@ -151,6 +152,10 @@ impl Line {
                     }
                     Err(TrySendError::Disconnected(_)) => return false,
                 }
+            }
+            // What a host that has gone had asked is still in the stream.
+            if !self.was_open {
+                return true;
             }
             match self.inbox.next::<Request>(&mut self.endpoint) {
                 Ok(Some(request)) => self.take_request(request),

@@ -5,7 +5,7 @@
 //! | `f32` | 4 d | exact scores |
 //! | `f16` | 2 d | scores within 2^-11 |
 //! | `int8` | d + 4 | a scan of an eighth of the bytes, and scores within about 0.01 |
-//! | `int2` | d / 4 + 4 | a scan of a fourteenth of the bytes, before one of the others |
+//! | `int2` | d / 4 + 4 | a scan of a twenty-eighth of the bytes, before one of the others |
 //!
 //! `int8` is symmetric with one scale a row. `int2` has two bits a component after a
 //! rotation ([`super::rotation`]), with the factor that makes a row's score unbiased
@@ -203,7 +203,8 @@ impl FromStr for Codes {
     }
 }
 
-/// Codes of an encoded row: a multiple of 4, those that are missing being 0.
+/// Codes of an encoded row: a multiple of 4, those that are missing being 0. Contents are named
+/// by these, so that a gallery keeps its name in every version.
 pub(super) fn int8_codes(dim: usize) -> usize {
     dim.next_multiple_of(4)
 }

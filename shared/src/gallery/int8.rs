@@ -39,8 +39,8 @@ pub(super) fn high_row(codes: &[i8]) -> Vec<u8> {
 }
 
 /// Low halves of one row as they lie; missing ones are 0.
-pub(super) fn low_row(codes: &[i8]) -> Vec<u8> {
-    paired(codes, 4 * int8_columns(codes.len()), low).collect()
+pub(super) fn low_row(codes: &[i8]) -> impl Iterator<Item = u8> {
+    paired(codes, 4 * int8_columns(codes.len()), low)
 }
 
 /// Halves of up to `2 n` codes in `n` bytes: those of the first `n` in the lower bits.
@@ -55,7 +55,7 @@ pub struct Int8Codes<'a> {
     /// One little-endian f32 a row, padded to whole blocks with 0.
     pub scales: &'a [[u8; 4]],
     /// Units of high halves in a block: 8 components each.
-    pub columns: usize,
+    columns: usize,
     layout: Layout<'a>,
 }
 
@@ -150,9 +150,8 @@ impl<'a> Int8Codes<'a> {
     /// If there is no such row.
     #[must_use]
     pub fn stored_low_row(&self, row_idx: u32) -> Option<&'a [u8]> {
-        let row_bytes = 4 * self.columns;
         match self.layout {
-            Layout::Halves { low, .. } => Some(&low[row_idx as usize * row_bytes..][..row_bytes]),
+            Layout::Halves { low, .. } => Some(self.row_of(low, row_idx)),
             Layout::Whole { .. } => None,
         }
     }
@@ -165,12 +164,20 @@ impl<'a> Int8Codes<'a> {
     where
         'a: 'r,
     {
-        if let Layout::Whole { columns, .. } = self.layout {
-            let codes: Vec<i8> = self.codes(row_idx as usize, 4 * columns).collect();
-            *room = low_row(&codes);
-            return room;
+        match self.layout {
+            Layout::Halves { low, .. } => self.row_of(low, row_idx),
+            Layout::Whole { columns, .. } => {
+                let codes: Vec<i8> = self.codes(row_idx as usize, 4 * columns).collect();
+                room.clear();
+                room.extend(low_row(&codes));
+                room
+            }
         }
-        self.stored_low_row(row_idx).expect("halves lie apart")
+    }
+
+    fn row_of(&self, low: &'a [u8], row_idx: u32) -> &'a [u8] {
+        let row_bytes = 4 * self.columns;
+        &low[row_idx as usize * row_bytes..][..row_bytes]
     }
 
     /// The first `n` codes of a row.
@@ -221,7 +228,7 @@ mod tests {
             [0x28, 0xc0, 0x1f, 0x97, 0x05, 0x00, 0x00, 0x00]
         );
         assert_eq!(
-            low_row(&codes),
+            low_row(&codes).collect::<Vec<_>>(),
             [0x6a, 0x01, 0x0f, 0x00, 0x0b, 0x04, 0x03, 0x0e]
         );
         for first in [3, 0x7f, 0xff] {

@@ -292,7 +292,7 @@ impl<'r, R: Records> Plan<'r, R> {
             sink.write_all(&vec![0; 4 * (n_padded - self.n_rows())])
         })?;
         file.section(INT8_LOW, (4 * self.n_rows() * columns) as u64, |sink| {
-            codes().try_for_each(|codes| sink.write_all(&low_row(&codes?)))
+            codes().try_for_each(|codes| sink.write_all(&low_row(&codes?).collect::<Vec<_>>()))
         })
     }
 

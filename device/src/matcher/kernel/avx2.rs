@@ -51,7 +51,7 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
         if asks_ahead {
             prefetch_ahead(block.as_flattened());
         } else {
-            blocks.touch_pair(b);
+            blocks.touch(b);
         }
         let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.

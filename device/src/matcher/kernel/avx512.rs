@@ -15,9 +15,12 @@ use std::arch::x86_64::{
 use eyas_shared::gallery::codes::INT2_BLOCK;
 
 use super::{
-    GROUP, HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_QUERIES,
+    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_QUERIES,
     MAX_U16_COLUMNS, Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
 };
+
+/// Numbers of 32 bits in a register.
+const GROUP: usize = 16;
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -81,7 +84,7 @@ fn int8_tile<const Q: usize, const B: usize, const C: usize>(
                 prefetch_ahead(units.as_flattened());
             }
         } else {
-            blocks.touch_pair(first);
+            blocks.touch(first);
         }
         let sums = int8_sums::<Q, B, C>(units, &words);
         for (b, sums) in at.into_iter().zip(sums) {

@@ -32,7 +32,8 @@ pub(super) const MAX_QUERIES: usize = 8;
 /// Columns whose table entries, two of at most 120 each, can be added up in 16 bits.
 const MAX_U16_COLUMNS: usize = 256;
 
-/// A way to compute, by the instructions that it needs.
+/// A way to compute, by the instructions that it needs. Only [`available`](Self::available)
+/// names one of those that not every CPU has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kernel {
@@ -40,15 +41,19 @@ pub enum Kernel {
     Scalar,
     /// x86-64 with AVX2 and F16C.
     #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
     Avx2,
     /// x86-64 with AVX-512 VNNI and BW, and what [`Avx2`](Self::Avx2) needs.
     #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
     Avx512,
     /// 64-bit Arm.
     #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
     Neon,
     /// 64-bit Arm with the dot product of Armv8.2.
     #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
     NeonDot,
 }
 
@@ -378,9 +383,9 @@ fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32
     eyas_shared::embedding::add_lanes(lanes)
 }
 
-/// Numbers that are computed side by side, whatever a CPU's registers hold.
+/// About as much is touched at a time, in whole blocks or at most twice as much of one.
 #[cfg(target_arch = "x86_64")]
-const GROUP: usize = 16;
+const TOUCH_BYTES: usize = 2048;
 
 /// Some blocks of int8 codes, as far as they are read of every row.
 struct Int8Blocks<'a> {
@@ -396,16 +401,18 @@ impl<'a> Int8Blocks<'a> {
         self.units.chunks_exact(self.columns).zip(self.scales)
     }
 
-    /// Reads a byte of each line of memory of two blocks, if this is the first of them, before
-    /// all of it is used: more lines are on their way at once than when each waits for the
-    /// work on the one before. On a Zen 4 that saves a fifth of the time of codes that lie in
-    /// the memory, costs as much where they lie in the third-level cache, and for more than
-    /// 4 KiB at a time, or for what is not used at once, saves nothing.
+    /// Reads a byte of each line of some blocks' memory, if this is the first of them, before all
+    /// of it is used: more lines are on their way at once than when each waits for the work on
+    /// the one before. On a Zen 4 that saves a fifth of the time of codes that lie in the memory,
+    /// and costs as much where they lie in the third-level cache; for more bytes at a time, or
+    /// for what is not used at once, it saves nothing.
     #[cfg(target_arch = "x86_64")]
-    fn touch_pair(&self, block: usize) {
-        if block.is_multiple_of(2) {
-            let end = self.units.len().min((block + 2) * self.columns);
-            for line in &self.units[block * self.columns..end] {
+    fn touch(&self, block: usize) {
+        let n_blocks = (TOUCH_BYTES / (self.columns * size_of::<Int8Unit>())).max(1);
+        if block.is_multiple_of(n_blocks) {
+            let end = self.units.len().min((block + n_blocks) * self.columns);
+            let lines = &self.units[block * self.columns..end];
+            for line in &lines[..lines.len().min(2 * TOUCH_BYTES / size_of::<Int8Unit>())] {
                 std::hint::black_box(line[0]);
             }
         }
@@ -454,6 +461,7 @@ impl Int8Tile {
 }
 
 /// What the high bits say of some blocks of 2-bit codes.
+#[derive(Default)]
 pub(super) struct HighLook {
     /// Bounds below this are of no interest.
     pub(super) threshold: f32,
@@ -478,13 +486,6 @@ impl HighBlock {
 }
 
 impl HighLook {
-    pub(super) fn new() -> Self {
-        Self {
-            threshold: f32::NEG_INFINITY,
-            blocks: Vec::new(),
-        }
-    }
-
     /// Calls `found` with every row whose bound reaches the threshold, in order, its place
     /// counted from the first block on.
     pub(super) fn for_hits(&self, mut found: impl FnMut(Seen)) {
@@ -503,13 +504,14 @@ impl HighLook {
     }
 }
 
-/// How far the bound of a product lies above what high halves say, for each unit of the length
-/// of the query's codes.
+/// How far the bound of a product lies above what high halves say on average, for each unit of
+/// the length of the query's codes.
 ///
 /// What low halves add is a sum of query codes times `low - middle`, numbers from -8 to 7 that
-/// are about uniform and know nothing of the query: the deviation is 4.61 for each unit. These
-/// are 5 deviations, which one row of three million exceeds. Where low halves are anything but
-/// uniform (codes that are 127, -127 and nothing else), rows are ranked by high halves.
+/// are about uniform and know nothing of the query: the mean is half of the query's codes, taken
+/// off, and the deviation 4.61 for each unit. These are 5 deviations, which one row of three
+/// million exceeds. Where low halves are anything but uniform (codes that are 127, -127 and
+/// nothing else), rows are ranked by high halves.
 const INT8_MARGIN: f64 = 23.0;
 
 /// A query in int8.
@@ -538,12 +540,13 @@ impl Int8Query {
 
     /// From codes of whole columns.
     fn of_codes(codes: &[i8], scale: f32) -> Self {
-        let squares = codes.iter().map(|code| f64::from(*code).powi(2));
+        let squares: f64 = codes.iter().map(|code| f64::from(*code).powi(2)).sum();
+        let sum = codes.iter().map(|code| i32::from(*code)).sum();
         Self {
             words: codes.as_chunks::<4>().0.as_chunks::<2>().0.to_vec(),
-            sum: codes.iter().map(|code| i32::from(*code)).sum(),
+            sum,
             scale,
-            margin: (INT8_MARGIN * squares.sum::<f64>().sqrt()) as f32,
+            margin: (INT8_MARGIN * squares.sqrt() - 0.5 * f64::from(sum)) as f32,
         }
     }
 

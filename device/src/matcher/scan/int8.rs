@@ -14,9 +14,11 @@ pub(super) use super::candidates::Candidates;
 use super::{Kernel, PREFETCH_ROWS, Query};
 use crate::matcher::kernel::{Int8Query, Int8Tile, prefetch};
 
-/// Rows whose high halves are looked at before any low ones: products and bounds stay in the
-/// first-level cache.
+/// Rows whose high halves are looked at before any low ones: 8 KiB of products for each query.
 const TILE_ROWS: usize = 2048;
+
+/// Rows of the first tile. The next ones double, because the threshold rises with the rows
+/// that were seen.
 const FIRST_TILE_ROWS: usize = 256;
 
 /// When more rows than this wait, all are looked at.
@@ -194,6 +196,8 @@ impl<'a> Int8Scan<'a> {
             self.look_at_low(*seen, query, search, room);
         }
         search.best.tighten();
+        search.next = seen;
+        search.next.clear();
     }
 
     /// Looks at the rows that wait, as far as they can still be among the best.
