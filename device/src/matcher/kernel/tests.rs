@@ -227,8 +227,8 @@ fn int8_estimates_are_products_of_codes_and_bounds_are_above_them() {
             for (x, q) in row.iter().zip(embedding) {
                 let q = i32::from(quant::to_i8(*q, query_scale));
                 let code = i32::from(quant::to_i8(*x, scale));
-                of_high += q * (16 * (code + 128 >> 4) + MIDDLE - 128);
-                of_low += q * (code + 128 & 15);
+                of_high += q * (16 * ((code + 128) >> 4) + MIDDLE - 128);
+                of_low += q * ((code + 128) & 15);
                 expected += q * code;
             }
             let estimate = query.estimate(of_high, of_low, factor);
