@@ -11,17 +11,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod int8;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
-use eyas_shared::gallery::int8::MIDDLE;
-use eyas_shared::quant;
 use half::f16;
 
-/// High halves of 8 components of each row of a block.
-type Int8Unit = [u8; 4 * INT8_BLOCK];
+use int8::{Int8Blocks, Int8Unit};
+pub(super) use int8::{Int8Query, Int8Tile};
 
 /// 8 components of each row of a block, in one plane.
 type Int2Unit = [u8; INT2_BLOCK];
@@ -383,83 +382,6 @@ fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32
     eyas_shared::embedding::add_lanes(lanes)
 }
 
-/// About as much is touched at a time, in whole blocks or at most twice as much of one.
-#[cfg(target_arch = "x86_64")]
-const TOUCH_BYTES: usize = 2048;
-
-/// Some blocks of int8 codes, as far as they are read of every row.
-struct Int8Blocks<'a> {
-    /// Units in a block.
-    columns: usize,
-    units: &'a [Int8Unit],
-    scales: &'a [[[u8; 4]; INT8_BLOCK]],
-}
-
-impl<'a> Int8Blocks<'a> {
-    /// Units and scales of each block.
-    fn each(&self) -> impl Iterator<Item = (&'a [Int8Unit], &'a [[u8; 4]; INT8_BLOCK])> {
-        self.units.chunks_exact(self.columns).zip(self.scales)
-    }
-
-    /// Reads a byte of each line of some blocks' memory, if this is the first of them, before all
-    /// of it is used: more lines are on their way at once than when each waits for the work on
-    /// the one before. On a Zen 4 that saves a fifth of the time of codes that lie in the memory,
-    /// and costs as much where they lie in the third-level cache; for more bytes at a time, or
-    /// for what is not used at once, it saves nothing.
-    #[cfg(target_arch = "x86_64")]
-    fn touch(&self, block: usize) {
-        let n_blocks = (TOUCH_BYTES / (self.columns * size_of::<Int8Unit>())).max(1);
-        if block.is_multiple_of(n_blocks) {
-            let end = self.units.len().min((block + n_blocks) * self.columns);
-            let lines = &self.units[block * self.columns..end];
-            for line in &lines[..lines.len().min(2 * TOUCH_BYTES / size_of::<Int8Unit>())] {
-                std::hint::black_box(line[0]);
-            }
-        }
-    }
-}
-
-/// What the high halves of the rows of a tile say to a query.
-pub(super) struct Int8Tile {
-    /// Bounds below this are of no interest.
-    pub(super) threshold: f32,
-    /// By row, in blocks.
-    products: Vec<[i32; INT8_BLOCK]>,
-    /// Rows of a block whose bound reaches the threshold, the first in the lowest bit.
-    hits: Vec<u16>,
-}
-
-impl Int8Tile {
-    pub(super) fn new() -> Self {
-        Self {
-            threshold: f32::NEG_INFINITY,
-            products: Vec::new(),
-            hits: Vec::new(),
-        }
-    }
-
-    fn reset(&mut self, n_blocks: usize) {
-        self.products.resize(n_blocks, [0; INT8_BLOCK]);
-        // Looked through four at a time.
-        self.hits.resize(n_blocks.next_multiple_of(4), 0);
-        self.hits[n_blocks..].fill(0);
-    }
-
-    /// Calls `found` with the row within the tile and the product of every hit, in order.
-    pub(super) fn for_hits(&self, mut found: impl FnMut(usize, i32)) {
-        let products = self.products.as_flattened();
-        for (four, hits) in self.hits.as_chunks::<4>().0.iter().enumerate() {
-            let [a, b, c, d] = hits.map(u64::from);
-            let mut hits = a | b << 16 | c << 32 | d << 48;
-            while hits != 0 {
-                let row = 4 * INT8_BLOCK * four + hits.trailing_zeros() as usize;
-                hits &= hits - 1;
-                found(row, products[row]);
-            }
-        }
-    }
-}
-
 /// What the high bits say of some blocks of 2-bit codes.
 #[derive(Default)]
 pub(super) struct HighLook {
@@ -501,73 +423,6 @@ impl HighLook {
                 });
             }
         }
-    }
-}
-
-/// How far the bound of a product lies above what high halves say on average, for each unit of
-/// the length of the query's codes.
-///
-/// What low halves add is a sum of query codes times `low - middle`, numbers from -8 to 7 that
-/// are about uniform and know nothing of the query: the mean is half of the query's codes, taken
-/// off, and the deviation 4.61 for each unit. These are 5 deviations, which one row of three
-/// million exceeds. Where low halves are anything but uniform (codes that are 127, -127 and
-/// nothing else), rows are ranked by high halves.
-const INT8_MARGIN: f64 = 23.0;
-
-/// A query in int8.
-///
-/// Its product with a row is `16 <q, high> + <q, low> - 128 <q, 1>`. With the middle instead of
-/// low halves it is an integer as well, which high halves give.
-pub(super) struct Int8Query {
-    /// Codes of the 8 components of each column, all in -127..=127: those whose halves are in
-    /// the lower bits, and those whose halves are in the upper ones.
-    words: Vec<[[i8; 4]; 2]>,
-    /// Of the codes.
-    sum: i32,
-    scale: f32,
-    /// What to add to a product with high halves for a bound.
-    margin: f32,
-}
-
-impl Int8Query {
-    /// Quantizes an embedding, continued with zeros to whole columns.
-    pub(super) fn new(embedding: &[f32]) -> Self {
-        let scale = quant::symmetric_scale(embedding);
-        let mut codes: Vec<i8> = embedding.iter().map(|x| quant::to_i8(*x, scale)).collect();
-        codes.resize(codes.len().next_multiple_of(8), 0);
-        Self::of_codes(&codes, scale)
-    }
-
-    /// From codes of whole columns.
-    fn of_codes(codes: &[i8], scale: f32) -> Self {
-        let squares: f64 = codes.iter().map(|code| f64::from(*code).powi(2)).sum();
-        let sum = codes.iter().map(|code| i32::from(*code)).sum();
-        Self {
-            words: codes.as_chunks::<4>().0.as_chunks::<2>().0.to_vec(),
-            sum,
-            scale,
-            margin: (INT8_MARGIN * squares.sqrt() - 0.5 * f64::from(sum)) as f32,
-        }
-    }
-
-    /// What the middle of all that low halves can be adds to a product, less what 128 adds.
-    fn offset(&self) -> i32 {
-        (MIDDLE - 128) * self.sum
-    }
-
-    /// What turns products with a row of this scale into scores.
-    pub(super) fn factor(&self, scale: [u8; 4]) -> f32 {
-        self.scale * f32::from_le_bytes(scale)
-    }
-
-    /// What the estimate of a row's score is hardly above, by its product with high halves.
-    pub(super) fn bound(&self, product: i32, factor: f32) -> f32 {
-        (product as f32 + self.margin) * factor
-    }
-
-    /// The estimate, by the products with high halves and with low ones.
-    pub(super) fn estimate(&self, of_high: i32, of_low: i32, factor: f32) -> f32 {
-        (of_high + of_low - MIDDLE * self.sum) as f32 * factor
     }
 }
 

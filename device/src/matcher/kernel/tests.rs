@@ -1,4 +1,6 @@
 use eyas_shared::embedding::dot;
+use eyas_shared::gallery::int8::MIDDLE;
+use eyas_shared::quant;
 use eyas_shared::random::Random;
 use half::f16;
 use proptest::prelude::*;
