@@ -42,6 +42,16 @@ impl Activation {
         }
     }
 
+    /// What it clamps values between, if that is all it does.
+    pub(super) fn bounds(self) -> Option<(f32, f32)> {
+        match self {
+            Self::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Self::Relu => Some((0.0, f32::INFINITY)),
+            Self::Clip { low, high } => Some((low, high)),
+            _ => None,
+        }
+    }
+
     /// As an ending of a layer's kind.
     pub(super) fn suffix(self) -> &'static str {
         match self {

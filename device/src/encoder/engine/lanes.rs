@@ -18,9 +18,15 @@ pub enum Isa {
     /// x86-64 with AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same with products of bytes (VNNI).
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
     /// 64-bit Arm.
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// The same with products of bytes (`sdot`).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -35,12 +41,18 @@ impl Isa {
                 found.push(Self::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     found.push(Self::Avx512);
+                    if is_x86_feature_detected!("avx512vnni") {
+                        found.push(Self::Avx512Vnni);
+                    }
                 }
             }
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
             found.push(Self::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                found.push(Self::NeonDot);
+            }
         }
         found
     }
@@ -56,7 +68,7 @@ impl Isa {
     pub(super) fn tiles(self) -> &'static [Tile] {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => &[Tile(12, 1), Tile(12, 2), Tile(8, 3), Tile(6, 4)],
+            Self::Avx512 | Self::Avx512Vnni => &[Tile(12, 1), Tile(12, 2), Tile(8, 3), Tile(6, 4)],
             _ => &[Tile(6, 1)],
         }
     }
@@ -73,9 +85,9 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => perform_avx2(work),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => perform_avx512(work),
+                Self::Avx512 | Self::Avx512Vnni => perform_avx512(work),
                 #[cfg(target_arch = "aarch64")]
-                Self::Neon => perform_neon(work),
+                Self::Neon | Self::NeonDot => perform_neon(work),
             }
         }
     }
@@ -126,6 +138,12 @@ pub(super) trait Lanes: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(at: *const f32) -> Self;
     unsafe fn store(self, at: *mut f32);
+    /// Widens [`LANES`] bytes.
+    unsafe fn load_bytes(at: *const u8) -> Self;
+    /// Rounds to bytes, to the even one of two that are as near; values are from 0 to 255.
+    unsafe fn store_bytes(self, at: *mut u8);
+    /// Stores whole numbers from 0 to 2^24.
+    unsafe fn store_words(self, at: *mut u32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -165,6 +183,25 @@ impl Lanes for Plain {
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: the caller lets so many values be written.
         unsafe { at.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(at: *const u8) -> Self {
+        // SAFETY: the caller lets so many bytes be read.
+        Self(unsafe { at.cast::<[u8; LANES]>().read() }.map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, at: *mut u8) {
+        let bytes = self.0.map(|x| x.round_ties_even() as u8);
+        // SAFETY: the caller lets so many bytes be written.
+        unsafe { at.cast::<[u8; LANES]>().write(bytes) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(self, at: *mut u32) {
+        // SAFETY: the caller lets so many words be written.
+        unsafe {
+            at.cast::<[u32; LANES]>()
+                .write_unaligned(self.0.map(|x| x as u32));
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -209,9 +246,18 @@ impl Lanes for Plain {
 macro_rules! lanes {
     ($name:ident, $register:ty, $count:literal, $width:literal,
      $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $max:expr, $min:expr, $fma:expr, $exp2:expr) => {
+     $max:expr, $min:expr, $fma:expr, $exp2:expr, $load_bytes:expr, $store_bytes:expr,
+     $store_words:expr) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name([$register; $count]);
+
+        impl $name {
+            /// The values of these registers.
+            #[inline(always)]
+            pub(super) fn of(registers: [$register; $count]) -> Self {
+                Self(registers)
+            }
+        }
 
         // SAFETY of all: intrinsics of the instructions that the caller promised; pointers
         // stay within the values that it lets be read or written.
@@ -231,6 +277,23 @@ macro_rules! lanes {
                 for (part, register) in self.0.into_iter().enumerate() {
                     // SAFETY: see above.
                     unsafe { $store(at.add(part * $width), register) }
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(at: *const u8) -> Self {
+                // SAFETY: see above.
+                unsafe { Self($load_bytes(at)) }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(self, at: *mut u8) {
+                // SAFETY: see above.
+                unsafe { $store_bytes(self.0, at) }
+            }
+            #[inline(always)]
+            unsafe fn store_words(self, at: *mut u32) {
+                for (part, register) in self.0.into_iter().enumerate() {
+                    // SAFETY: see above.
+                    unsafe { $store_words(at.add(part * $width), register) }
                 }
             }
             #[inline(always)]
@@ -303,7 +366,21 @@ lanes!(
     |n| {
         let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-    }
+    },
+    |at: *const u8| {
+        let bytes = _mm_loadu_si128(at.cast());
+        let halves = [bytes, _mm_unpackhi_epi64(bytes, bytes)];
+        halves.map(|half| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(half)))
+    },
+    |values: [__m256; 2], at: *mut u8| {
+        let [low, high] = values.map(|half| _mm256_cvtps_epi32(half));
+        // Packing goes by halves of registers: the middle quarters are to be swapped.
+        let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+        let high = _mm256_extracti128_si256::<1>(words);
+        let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), high);
+        _mm_storeu_si128(at.cast(), bytes);
+    },
+    |at: *mut u32, values| _mm256_storeu_si256(at.cast(), _mm256_cvtps_epi32(values))
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -325,7 +402,16 @@ lanes!(
     |n| {
         let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
         _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
-    }
+    },
+    |at: *const u8| {
+        let bytes = _mm_loadu_si128(at.cast());
+        [_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))]
+    },
+    |[values]: [__m512; 1], at: *mut u8| {
+        let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values));
+        _mm_storeu_si128(at.cast(), bytes);
+    },
+    |at: *mut u32, values| _mm512_storeu_si512(at.cast(), _mm512_cvtps_epi32(values))
 );
 
 #[cfg(target_arch = "aarch64")]
@@ -351,5 +437,22 @@ lanes!(
     |n| {
         let exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
         vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
-    }
+    },
+    |at: *const u8| {
+        let bytes = vld1q_u8(at);
+        let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+        let words = [
+            vmovl_u16(vget_low_u16(low)),
+            vmovl_high_u16(low),
+            vmovl_u16(vget_low_u16(high)),
+            vmovl_high_u16(high),
+        ];
+        words.map(|words| vcvtq_f32_u32(words))
+    },
+    |values: [float32x4_t; 4], at: *mut u8| {
+        let [a, b, c, d] = values.map(|values| vmovn_u32(vcvtnq_u32_f32(values)));
+        let (low, high) = (vcombine_u16(a, b), vcombine_u16(c, d));
+        vst1q_u8(at, vcombine_u8(vmovn_u16(low), vmovn_u16(high)));
+    },
+    |at: *mut u32, values| vst1q_u32(at, vcvtnq_u32_f32(values))
 );

@@ -29,6 +29,20 @@ impl Lines {
     pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
         self.0.as_flattened_values_mut()
     }
+
+    /// The same memory as bytes.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        let values = self.as_slice();
+        // SAFETY: an f32 is four bytes, and every byte may be read as one.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+    }
+
+    /// The same memory as bytes.
+    pub(super) fn as_mut_bytes(&mut self) -> &mut [u8] {
+        let values = self.as_mut_slice();
+        // SAFETY: as above, and every four bytes are an f32.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+    }
 }
 
 trait Flattened {

@@ -8,6 +8,8 @@
 //! means its instructions and pointers into one piece of memory that [`memory`] laid out.
 //! Its reference is tract, which runs the same graphs.
 
+mod bytes;
+mod dots;
 mod epilogue;
 mod lanes;
 mod lines;
@@ -17,6 +19,8 @@ mod place;
 mod point;
 mod product;
 mod program;
+mod quantization;
+mod quantized;
 mod team;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 /// A map of `height` x `width` pixels, each of `channels` values at distances of `stride`
 /// values; a vector is a map of one pixel. Pixels are filled up to whole lanes with values
-/// that mean nothing.
+/// that mean nothing. A map that is stored in bytes is measured in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Values before it.

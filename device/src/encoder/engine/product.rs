@@ -9,6 +9,7 @@
 use super::epilogue::Activation;
 use super::lanes::{Isa, LANES, Lanes, Tile, Work};
 use super::lines::Lines;
+use super::quantization::Quantizer;
 
 /// Where the rows of a product begin, in values from the input's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,11 @@ impl Rows {
 
     pub(super) fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// All offsets, tap by tap.
+    pub(super) fn offsets(&self) -> &[u32] {
+        &self.offsets
     }
 
     pub(super) fn n_taps(&self) -> usize {
@@ -73,9 +79,9 @@ pub(super) struct Matrix {
 
 /// Panels that are computed together.
 #[derive(Clone, Copy, Debug)]
-struct Group {
-    first_panel: usize,
-    n_panels: usize,
+pub(super) struct Group {
+    pub(super) first_panel: usize,
+    pub(super) n_panels: usize,
 }
 
 impl Matrix {
@@ -89,7 +95,7 @@ impl Matrix {
         fill: impl Fn(usize, usize, &mut [f32]),
     ) -> Self {
         let n_panels = n_columns.div_ceil(LANES);
-        let tile = best_tile(isa, n_rows, n_panels);
+        let tile = best_tile(isa.tiles(), n_rows, n_panels);
         let groups = groups(n_panels, tile.1);
         let mut values = Lines::zeros(depth * n_panels * LANES);
         for group in &groups {
@@ -126,7 +132,7 @@ impl Matrix {
 
 /// The tile with which a product needs the fewest steps: those of its own kind and those
 /// that wait for weights, which every tile of rows reads anew.
-fn best_tile(isa: Isa, n_rows: usize, n_panels: usize) -> Tile {
+pub(super) fn best_tile(tiles: &[Tile], n_rows: usize, n_panels: usize) -> Tile {
     let steps = |tile: &Tile| {
         let n_tiles = n_rows.div_ceil(tile.0);
         groups(n_panels, tile.1)
@@ -139,14 +145,14 @@ fn best_tile(isa: Isa, n_rows: usize, n_panels: usize) -> Tile {
             })
             .sum::<usize>()
     };
-    let tiles = isa.tiles().iter();
     *tiles
+        .iter()
         .min_by_key(|tile| steps(tile))
         .expect("there is a tile")
 }
 
 /// Panels in groups of at most `most`, as even as can be.
-fn groups(n_panels: usize, most: usize) -> Vec<Group> {
+pub(super) fn groups(n_panels: usize, most: usize) -> Vec<Group> {
     let n_groups = n_panels.div_ceil(most).max(1);
     let first = |group: usize| group * n_panels / n_groups;
     let group = |at: usize| Group {
@@ -173,8 +179,34 @@ pub(super) struct Product<'a> {
     /// Added to the sums: rows at distances of the second.
     pub(super) residual: Option<(*const f32, usize)>,
     pub(super) activation: Activation,
-    /// Rows at distances of the second, each of whole panels.
-    pub(super) output: (*mut f32, usize),
+    pub(super) output: Output,
+}
+
+/// Where a product's rows are stored, each of whole panels.
+#[derive(Clone, Copy)]
+pub(super) enum Output {
+    /// At distances of so many values.
+    Values(*mut f32, usize),
+    /// Rounded, at distances of so many bytes.
+    Bytes(*mut u8, usize, Quantizer),
+}
+
+impl Output {
+    /// The part from a row and a column on.
+    ///
+    /// # Safety
+    /// It lies in the output.
+    pub(super) unsafe fn from(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Values(at, stride) => Self::Values(at.add(row * stride + column), stride),
+                Self::Bytes(at, stride, quantizer) => {
+                    Self::Bytes(at.add(row * stride + column), stride, quantizer)
+                }
+            }
+        }
+    }
 }
 
 impl Product<'_> {
@@ -217,8 +249,7 @@ impl Product<'_> {
                 }),
                 residual_stride: self.residual.map_or(0, |(_, stride)| stride),
                 activation: self.activation,
-                output: self.output.0.add(first * self.output.1 + column),
-                output_stride: self.output.1,
+                output: self.output.from(first, column),
             }
         };
         // SAFETY: as above.
@@ -239,8 +270,7 @@ struct Sums {
     residual: *const f32,
     residual_stride: usize,
     activation: Activation,
-    output: *mut f32,
-    output_stride: usize,
+    output: Output,
 }
 
 struct Rectangle<'a, const ROWS: usize, const PANELS: usize>(&'a Sums);
@@ -259,7 +289,7 @@ macro_rules! by_size {
 impl Sums {
     unsafe fn compute(&self, isa: Isa, rows: usize, panels: usize) {
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
+        if matches!(isa, Isa::Avx512 | Isa::Avx512Vnni) {
             return by_size!(Wide, self, rows, panels;
                 1: 1 2 3 4 5 6 7 8 9 10 11 12;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12;
@@ -329,52 +359,75 @@ impl<const ROWS: usize, const PANELS: usize> Work for Rectangle<'_, ROWS, PANELS
                     residual = residual.wrapping_add(this.residual_stride);
                 }
             }
-            match this.activation {
-                Activation::None => this.store(sums, |sum| sum),
-                Activation::Relu => this.store(sums, |sum| sum.max(L::splat(0.0))),
-                Activation::Clip { low, high } => {
-                    let (low, high) = (L::splat(low), L::splat(high));
-                    this.store(sums, |sum| sum.max(low).min(high));
-                }
-                _ => {
-                    this.store(sums, |sum| sum);
-                    this.activate::<L>(ROWS, PANELS);
+            store_tile(sums, |sum, _, _| sum, this.activation, this.output);
+        }
+    }
+}
+
+/// Stores a tile behind its activation; a quantizer has that in it. `value` says what a sum
+/// of a row and a panel stands for.
+///
+/// # Safety
+/// The CPU has the instructions of `L`, and the tile lies in the output.
+#[inline(always)]
+pub(super) unsafe fn store_tile<L: Lanes, S: Copy, const ROWS: usize, const PANELS: usize>(
+    sums: [[S; PANELS]; ROWS],
+    value: impl Fn(S, usize, usize) -> L,
+    activation: Activation,
+    output: Output,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (at, stride) = match output {
+            Output::Values(at, stride) => (at, stride),
+            Output::Bytes(at, stride, quantizer) => {
+                return each(sums, |sum, row, panel| {
+                    let at = at.add(row * stride + panel * LANES);
+                    quantizer.store(value(sum, row, panel), at);
+                });
+            }
+        };
+        let at = |row: usize, panel: usize| at.add(row * stride + panel * LANES);
+        match activation {
+            Activation::None => each(sums, |sum, row, panel| {
+                value(sum, row, panel).store(at(row, panel));
+            }),
+            Activation::Relu => each(sums, |sum, row, panel| {
+                let value = value(sum, row, panel).max(L::splat(0.0));
+                value.store(at(row, panel));
+            }),
+            Activation::Clip { low, high } => {
+                let (low, high) = (L::splat(low), L::splat(high));
+                each(sums, |sum, row, panel| {
+                    let value = value(sum, row, panel).max(low).min(high);
+                    value.store(at(row, panel));
+                });
+            }
+            _ => {
+                each(sums, |sum, row, panel| {
+                    value(sum, row, panel).store(at(row, panel));
+                });
+                for row in 0..ROWS {
+                    for panel in 0..PANELS {
+                        let at = at(row, panel);
+                        activation.apply(L::load(at)).store(at);
+                    }
                 }
             }
         }
     }
 }
 
-impl Sums {
-    /// Stores a tile. Short and of known length, so that it is unrolled: were the sums
-    /// indexed at run time, they would live in memory, not in registers.
-    #[inline(always)]
-    unsafe fn store<L: Lanes, const ROWS: usize, const PANELS: usize>(
-        &self,
-        sums: [[L; PANELS]; ROWS],
-        last: impl Fn(L) -> L,
-    ) {
-        let mut output = self.output;
-        for sums in sums {
-            for (panel, sum) in sums.into_iter().enumerate() {
-                // SAFETY: as in `perform`.
-                unsafe { last(sum).store(output.add(panel * LANES)) }
-            }
-            output = output.wrapping_add(self.output_stride);
-        }
-    }
-
-    /// Applies the activation to a tile that is stored.
-    #[inline(always)]
-    unsafe fn activate<L: Lanes>(&self, rows: usize, panels: usize) {
-        for row in 0..rows {
-            for panel in 0..panels {
-                // SAFETY: as in `perform`.
-                unsafe {
-                    let at = self.output.add(row * self.output_stride + panel * LANES);
-                    self.activation.apply(L::load(at)).store(at);
-                }
-            }
+/// Visits the sums of a tile. Short and of known length, so that it is unrolled: were the
+/// sums indexed at run time, they would live in memory, not in registers.
+#[inline(always)]
+fn each<S, const ROWS: usize, const PANELS: usize>(
+    sums: [[S; PANELS]; ROWS],
+    visit: impl Fn(S, usize, usize),
+) {
+    for (row, sums) in sums.into_iter().enumerate() {
+        for (panel, sum) in sums.into_iter().enumerate() {
+            visit(sum, row, panel);
         }
     }
 }

@@ -2,14 +2,18 @@
 
 mod bounds;
 mod building;
+mod quantized;
 
+use super::bytes::{self, Dequantize, MaxPool, Mean, Quantize};
 use super::epilogue::Activation;
 use super::lanes::{Isa, LANES};
 use super::lines::Lines;
 use super::lower::Lowered;
 use super::place::Place;
 use super::point::{Channels, Combination, Global, Image, Normalize, Pointwise};
-use super::product::{Matrix, Product, Rows};
+use super::product::{Matrix, Output, Product, Rows};
+use super::quantization::{Quantization, Quantizer};
+use super::quantized::{CodeMatrix, CodeProduct, Residual};
 use super::window::{Group, Reduction, Window};
 use super::winograd::{Form, Gather, Scatter};
 use building::Building;
@@ -21,8 +25,11 @@ pub(super) struct Program {
     side: usize,
     /// f32 values that a run needs.
     len: usize,
-    /// Values of the zeros at the start of the memory, and of the lowest numbers after them.
+    /// Values of the zeros at the start of the memory, of the lowest numbers after them, and
+    /// of each of the paddings after those.
     constants: usize,
+    /// Bytes that stand for 0 in maps with padding, where they are not 0 themselves.
+    paddings: Vec<u8>,
     /// Places of what is read outside.
     pub(super) outputs: Vec<Place>,
     pub(super) multiply_adds: u64,
@@ -33,7 +40,7 @@ pub(super) struct Step {
     /// The layer's name.
     pub(super) name: String,
     pub(super) activation: Activation,
-    residual: Option<Place>,
+    residual: Option<(Place, Option<Quantization>)>,
     task: Task,
     n_parts: usize,
 }
@@ -43,6 +50,8 @@ enum Task {
         before: [usize; 2],
         width: usize,
         at: usize,
+        /// Makes bytes of it, [`PIXEL`](super::bytes::PIXEL) a pixel.
+        quantizer: Option<Quantizer>,
     },
     Product {
         input: usize,
@@ -50,6 +59,37 @@ enum Task {
         channels: usize,
         matrix: Matrix,
         bias: Lines,
+        output: Place,
+        /// Rounds what is stored.
+        quantizer: Option<Quantizer>,
+    },
+    CodeProduct {
+        /// Offsets count from the memory's start.
+        rows: Rows,
+        /// Bytes of a tap.
+        channels: usize,
+        matrix: CodeMatrix,
+        output: Place,
+        quantizer: Option<Quantizer>,
+    },
+    BytePool {
+        /// As above.
+        rows: Rows,
+        output: Place,
+    },
+    ByteMean {
+        input: Place,
+        quantization: Quantization,
+        output: Place,
+    },
+    Quantize {
+        input: Place,
+        quantizer: Quantizer,
+        output: Place,
+    },
+    Dequantize {
+        input: Place,
+        quantization: Quantization,
         output: Place,
     },
     Scatter {
@@ -113,6 +153,12 @@ impl Step {
             Task::Product { rows, .. } if rows.n_rows() == 1 => "linear",
             Task::Product { rows, .. } if rows.n_taps() == 1 => "pointwise convolution",
             Task::Product { .. } => "convolution",
+            Task::CodeProduct { rows, .. } if rows.n_taps() == 1 => "int8 pointwise convolution",
+            Task::CodeProduct { .. } => "int8 convolution",
+            Task::BytePool { .. } => "int8 maximum pool",
+            Task::ByteMean { .. } => "int8 global mean",
+            Task::Quantize { .. } => "quantize",
+            Task::Dequantize { .. } => "dequantize",
             Task::Scatter { .. } => "Winograd input",
             Task::Products { .. } => "Winograd products",
             Task::Gather { .. } => "Winograd output",
@@ -148,6 +194,11 @@ impl Step {
         match self.task {
             Task::Image { .. } | Task::Scatter { .. } | Task::Products { .. } => None,
             Task::Product { output, .. }
+            | Task::CodeProduct { output, .. }
+            | Task::BytePool { output, .. }
+            | Task::ByteMean { output, .. }
+            | Task::Quantize { output, .. }
+            | Task::Dequantize { output, .. }
             | Task::Gather { output, .. }
             | Task::Window { output, .. }
             | Task::Pointwise { output, .. }
@@ -181,7 +232,12 @@ impl Program {
 
     pub(super) fn memory(&self) -> Memory {
         let mut lines = Lines::zeros(self.len);
-        lines.as_mut_slice()[self.constants..2 * self.constants].fill(f32::NEG_INFINITY);
+        let (_, after) = lines.as_mut_slice().split_at_mut(self.constants);
+        after[..self.constants].fill(f32::NEG_INFINITY);
+        for (at, byte) in self.paddings.iter().enumerate() {
+            let words = &mut after[(at + 1) * self.constants..][..self.constants];
+            words.fill(f32::from_bits(u32::from_ne_bytes([*byte; 4])));
+        }
         Memory(lines)
     }
 
@@ -237,11 +293,36 @@ impl Run<'_> {
             let read = |at: usize| self.memory.add(at).cast_const();
             let place = |place: Place| (read(place.at), place.stride);
             let write = |place: Place| (self.memory.add(place.at), place.stride);
-            let residual = step.residual.map(place);
+            let in_bytes = |place: Place| (self.memory.cast::<u8>().add(place.at), place.stride);
+            let read_bytes = |place: Place| (in_bytes(place).0.cast_const(), place.stride);
+            let store = |to: Place, quantizer: Option<Quantizer>| match quantizer {
+                Some(quantizer) => Output::Bytes(in_bytes(to).0, to.stride, quantizer),
+                None => Output::Values(write(to).0, to.stride),
+            };
+            let residual = match step.residual {
+                Some((at, None)) => Some(place(at)),
+                _ => None,
+            };
             let activation = step.activation;
             let zeros = read(0);
             match &step.task {
-                &Task::Image { before, width, at } => Image {
+                &Task::Image {
+                    before,
+                    width,
+                    at,
+                    quantizer: Some(quantizer),
+                } => isa.perform(&bytes::Image {
+                    colors: self.image,
+                    side: self.program.side,
+                    before,
+                    width,
+                    quantizer,
+                    output: self.memory.add(at).cast(),
+                    parts,
+                }),
+                &Task::Image {
+                    before, width, at, ..
+                } => Image {
                     colors: self.image,
                     side: self.program.side,
                     before,
@@ -257,6 +338,7 @@ impl Run<'_> {
                     matrix,
                     bias,
                     output,
+                    quantizer,
                 } => Product {
                     input: read(*input),
                     rows,
@@ -266,9 +348,71 @@ impl Run<'_> {
                     bias: Some(bias),
                     residual,
                     activation,
-                    output: write(*output),
+                    output: store(*output, *quantizer),
                 }
                 .compute(isa, parts),
+                Task::CodeProduct {
+                    rows,
+                    matrix,
+                    output,
+                    quantizer,
+                    ..
+                } => CodeProduct {
+                    memory: self.memory.cast::<u8>().cast_const(),
+                    rows,
+                    units_of_tap: matrix.n_units() / rows.n_taps(),
+                    matrix,
+                    residual: match step.residual {
+                        None => Residual::None,
+                        Some((at, None)) => Residual::Values(read(at.at), at.stride),
+                        Some((at, Some(quantization))) => {
+                            Residual::Bytes(read_bytes(at).0, at.stride, quantization)
+                        }
+                    },
+                    activation,
+                    output: store(*output, *quantizer),
+                }
+                .compute(isa, parts),
+                Task::BytePool { rows, output } => isa.perform(&MaxPool {
+                    memory: self.memory.cast::<u8>().cast_const(),
+                    rows,
+                    n_blocks: output.channels.div_ceil(LANES),
+                    output: in_bytes(*output),
+                    parts,
+                }),
+                Task::ByteMean {
+                    input,
+                    quantization,
+                    output,
+                } => isa.perform(&Mean {
+                    input: read_bytes(*input).0,
+                    place: *input,
+                    quantization: *quantization,
+                    output: write(*output).0,
+                    parts,
+                }),
+                Task::Quantize {
+                    input,
+                    quantizer,
+                    output,
+                } => isa.perform(&Quantize {
+                    input: place(*input),
+                    n_blocks: output.channels.div_ceil(LANES),
+                    quantizer: *quantizer,
+                    output: in_bytes(*output),
+                    parts,
+                }),
+                Task::Dequantize {
+                    input,
+                    quantization,
+                    output,
+                } => isa.perform(&Dequantize {
+                    input: read_bytes(*input),
+                    n_blocks: output.channels.div_ceil(LANES),
+                    quantization: *quantization,
+                    output: write(*output),
+                    parts,
+                }),
                 Task::Scatter {
                     form,
                     input,
@@ -410,7 +554,7 @@ impl Run<'_> {
                     bias: None,
                     residual: None,
                     activation: Activation::None,
-                    output: (self.memory.add(at + place * n_squares * width), width),
+                    output: Output::Values(self.memory.add(at + place * n_squares * width), width),
                 }
                 .compute(self.program.isa, first..last);
             }

@@ -4,8 +4,9 @@ use eyas_shared::preprocess::Pixels;
 use eyas_shared::random::Random;
 use prost::Message;
 use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
 
-use super::super::{Network, Runtime};
+use super::super::{Layers, Network, Runtime};
 use super::lanes::Isa;
 use crate::test_data::{float, int, ints, model, node, tensor, value};
 
@@ -20,6 +21,8 @@ struct Net {
     graph: pb::GraphProto,
     random: Random,
     side: usize,
+    /// Whether weights are int8, and maps are rounded to bytes now and then.
+    quantized: bool,
 }
 
 /// A map in a network: its name, channels and side.
@@ -49,6 +52,7 @@ impl Net {
                 graph,
                 random,
                 side,
+                quantized: false,
             },
             image,
         )
@@ -63,6 +67,68 @@ impl Net {
         let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
         self.graph.initializer.push(tensor(&name, &dims, &values));
         name
+    }
+
+    /// Stores bytes of a type under a new name.
+    fn bytes(&mut self, kind: DataType, shape: &[usize], bytes: Vec<u8>) -> String {
+        let name = format!("w{}", self.graph.initializer.len());
+        self.graph.initializer.push(pb::TensorProto {
+            name: name.clone(),
+            dims: shape.iter().map(|&extent| extent as i64).collect(),
+            data_type: kind as i32,
+            raw_data: bytes,
+            ..Default::default()
+        });
+        name
+    }
+
+    fn number(&mut self, value: f32) -> String {
+        self.bytes(DataType::Float, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// int8 weights with a scale for each output channel, the largest about 1.
+    fn codes(&mut self, shape: &[usize], scale: f32) -> String {
+        let n = shape.iter().product();
+        let codes = (0..n).map(|_| (self.random.below(255) as i32 - 127) as u8);
+        let codes = codes.collect();
+        let codes = self.bytes(DataType::Int8, shape, codes);
+        let scales = (0..shape[0]).flat_map(|_| {
+            let spread = self.random.range(0.2, 2.0) as f32;
+            (spread * scale / 70.0).to_le_bytes()
+        });
+        let scales = scales.collect();
+        let scales = self.bytes(DataType::Float, &shape[..1], scales);
+        let zeros = self.bytes(DataType::Int8, &shape[..1], vec![0; shape[0]]);
+        let inputs = [&codes[..], &scales, &zeros];
+        self.push("DequantizeLinear", &inputs, vec![int("axis", 0)])
+    }
+
+    /// The same map, rounded to bytes and back.
+    fn rounded(&mut self, from: &Map, scale: f32, zero: u8) -> Map {
+        let scale = self.number(scale);
+        let zero = self.bytes(DataType::Uint8, &[], vec![zero]);
+        let inputs = [&from.name[..], &scale, &zero];
+        let codes = self.push("QuantizeLinear", &inputs, vec![]);
+        let inputs = [&codes[..], &scale, &zero];
+        Map {
+            name: self.push("DequantizeLinear", &inputs, vec![]),
+            ..from.clone()
+        }
+    }
+
+    /// The map as it is, or rounded in some way.
+    fn perhaps_rounded(&mut self, from: &Map) -> Map {
+        if !self.quantized || self.random.below(4) == 0 {
+            return from.clone();
+        }
+        let zero = [0, 0, 31, 128][self.random.below(4)];
+        let scale = self.random.range(2.0, 5.0) as f32 / 255.0;
+        let rounded = self.rounded(from, scale, zero);
+        match self.random.below(4) {
+            // Once more alike, which changes nothing.
+            0 => self.rounded(&rounded, scale, zero),
+            _ => rounded,
+        }
     }
 
     fn push(
@@ -86,10 +152,14 @@ impl Net {
             false => (outputs, from.channels),
         };
         let n_terms = (per_group * kernel * kernel) as f32;
-        let weights = self.weights(
-            &[channels, per_group, kernel, kernel],
+        let (shape, scale) = (
+            [channels, per_group, kernel, kernel],
             n_terms.sqrt().recip(),
         );
+        let weights = match self.quantized {
+            true => self.codes(&shape, scale),
+            false => self.weights(&shape, scale),
+        };
         let bias = self.weights(&[channels], 0.1);
         let mut attributes = vec![
             ints("kernel_shape", &[kernel as i64; 2]),
@@ -269,14 +339,20 @@ impl Net {
 }
 
 /// A network with some of all that is known here, in random order.
-fn random_network(seed: u64) -> (Vec<u8>, Pixels) {
+fn random_network(seed: u64, quantized: bool) -> (Vec<u8>, Pixels) {
     let side = 9 + Random::new(seed).below(24);
     let (mut net, image) = Net::new(seed, side);
+    net.quantized = quantized;
     let pixels = net.pixels();
     let first = [[3, 2, 1], [3, 1, 1], [4, 4, 0], [5, 2, 2]][net.random.below(4)];
     let channels = 4 + net.random.below(40);
+    let image = match quantized && net.random.below(2) == 0 {
+        true => net.rounded(&image, 5.0 / 255.0, 127),
+        false => image,
+    };
     let mut at = net.conv(&image, channels, first);
     at = net.activated(&at);
+    at = net.perhaps_rounded(&at);
     for _ in 0..4 {
         let channels = 1 + net.random.below(50);
         let before = at.clone();
@@ -307,6 +383,7 @@ fn random_network(seed: u64) -> (Vec<u8>, Pixels) {
             _ => net.conv(&at, channels, [3, 1, 1]),
         };
         at = net.activated(&at);
+        at = net.perhaps_rounded(&at);
     }
     if net.random.below(4) > 0 {
         at = net.head(&at);
@@ -337,7 +414,7 @@ fn random_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions
     };
     let mut whole = 0;
     for seed in 0..n_networks {
-        let (onnx, pixels) = random_network(seed);
+        let (onnx, pixels) = random_network(seed, false);
         if Network::load_for(Runtime::Tract, &onnx, pixels.side, None).is_err() {
             // A map of more values than an embedding has.
             continue;
@@ -357,6 +434,106 @@ fn random_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions
         2 * whole > n_networks,
         "only {whole} networks run here as a whole"
     );
+}
+
+/// What a value may differ by where maps are rounded to bytes: sums in another order fall
+/// on the other side of a half now and then, which makes a step of a byte of it.
+const STEPS: f32 = 0.1;
+
+/// The same over all values.
+const MEAN_STEPS: f32 = 0.01;
+
+#[test]
+fn rounded_networks_give_what_tract_gives_and_the_same_bits_with_all_instructions() {
+    let mut n_codes = 0;
+    for seed in 0..150 {
+        let (onnx, pixels) = random_network(seed, true);
+        if Network::load_for(Runtime::Tract, &onnx, pixels.side, None).is_err() {
+            continue;
+        }
+        let what = format!("network {seed}");
+        let wanted = run(Runtime::Tract, &onnx, &pixels);
+        let plain = run(Runtime::Engine(Isa::Plain), &onnx, &pixels);
+        assert_near(&wanted, &plain, STEPS, &what);
+        let largest = wanted.iter().fold(1e-3_f32, |most, x| most.max(x.abs()));
+        let off = wanted.iter().zip(&plain).map(|(a, b)| (a - b).abs());
+        let mean = off.sum::<f32>() / wanted.len() as f32;
+        assert!(mean <= MEAN_STEPS * largest, "{what}: off by {mean}");
+        for isa in Isa::available() {
+            let found = run(Runtime::Engine(isa), &onnx, &pixels);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&plain), bits(&found), "{what} with {isa:?}");
+        }
+        let network = Network::load(&onnx, pixels.side, None).unwrap();
+        let steps = network.profile(&pixels, 1).unwrap();
+        n_codes += steps
+            .iter()
+            .filter(|step| step.kind.starts_with("int8"))
+            .count();
+    }
+    assert!(n_codes > 300, "only {n_codes} layers over bytes");
+}
+
+#[test]
+fn sums_of_bytes_are_exact() {
+    // Kernel, stride, padding; channels and outputs; the byte of 0.
+    let cases = [
+        ([1, 1, 0], [24, 33], 0),
+        ([3, 1, 1], [5, 16], 0),
+        ([3, 1, 1], [7, 40], 113),
+        ([3, 2, 1], [32, 48], 255),
+        ([5, 1, 2], [17, 70], 3),
+        ([2, 2, 0], [64, 100], 128),
+        // Over the image itself.
+        ([3, 2, 1], [3, 40], 100),
+        ([4, 2, 0], [3, 16], 77),
+        ([7, 1, 3], [3, 33], 200),
+    ];
+    for (seed, (form, [channels, outputs], zero)) in cases.into_iter().enumerate() {
+        for side in [7, 8, 10] {
+            let (mut net, image) = Net::new(seed as u64, side);
+            net.quantized = true;
+            let pixels = net.pixels();
+            let scale = 3.0 / 255.0;
+            let from = match channels {
+                3 => image,
+                _ => net.conv(&image, channels, [1, 1, 0]),
+            };
+            let from = net.rounded(&from, scale, zero);
+            let map = net.conv(&from, outputs, form);
+            let stored = net.graph.initializer.clone();
+            let of = |name: &str| stored.iter().find(|tensor| tensor.name == name).unwrap();
+            let conv = net.graph.node.last().unwrap();
+            let weights = net
+                .graph
+                .node
+                .iter()
+                .find(|node| node.output[0] == conv.input[1]);
+            let weights = weights.unwrap().input.clone();
+            let codes = of(&weights[0]).raw_data.iter();
+            let codes: Vec<f32> = codes.map(|&code| f32::from(code.cast_signed())).collect();
+            let scales = eyas_shared::quant::f32_from_bytes(&of(&weights[1]).raw_data);
+            let bias = eyas_shared::quant::f32_from_bytes(&of(&conv.input[2]).raw_data);
+            let names = [from.name.clone(), map.name.clone()];
+            let onnx = net.finish(&map);
+            let layers = Layers::load(&onnx, pixels.side, &[&names[0], &names[1]]).unwrap();
+            let [input, _] = <[_; 2]>::try_from(layers.run(&pixels).unwrap()).unwrap();
+            // Whole numbers whose sums f64 holds exactly.
+            let steps: Vec<f32> = input.iter().map(|x| (x / scale).round()).collect();
+            let no_bias = vec![0.0; outputs];
+            let sums = by_definition(&steps, [channels, side], &codes, &no_bias, form);
+            let area = sums.len() / outputs;
+            let value = |(at, sum): (usize, &f32)| {
+                let channel = at / area;
+                sum.mul_add(scales[channel] * scale, bias[channel])
+            };
+            let wanted: Vec<f32> = sums.iter().enumerate().map(value).collect();
+            for isa in Isa::available() {
+                let found = run(Runtime::Engine(isa), &onnx, &pixels);
+                assert_eq!(wanted, found, "{form:?} to {outputs}, {side}, {isa:?}");
+            }
+        }
+    }
 }
 
 /// A convolution by its definition.
@@ -479,7 +656,7 @@ fn what_the_engine_does_not_know_is_left_to_tract() {
 #[test]
 fn threads_share_every_layer_and_change_no_bit() {
     for seed in 0..20 {
-        let (onnx, pixels) = random_network(seed);
+        let (onnx, pixels) = random_network(seed, seed % 2 == 1);
         let Ok(mut network) = Network::load(&onnx, pixels.side, None) else {
             continue;
         };

@@ -18,6 +18,14 @@ pub(super) struct Constant {
     pub(super) values: Vec<f32>,
 }
 
+/// Signed codes with their scales.
+pub(super) struct Codes {
+    pub(super) shape: Vec<usize>,
+    pub(super) codes: Vec<i8>,
+    /// One for each entry of the first axis.
+    pub(super) scales: Vec<f32>,
+}
+
 /// Casts of casts that are followed; a file of this project has one.
 const MAX_DEPTH: usize = 8;
 
@@ -80,6 +88,53 @@ impl<'p> Constants<'p> {
                     zeros.as_ref(),
                 )
             }
+            _ => None,
+        }
+    }
+
+    /// Weights that are int8 codes with a scale for each output channel, and no zero points.
+    pub(super) fn codes(&self, name: &str) -> Option<Codes> {
+        let node = self.nodes.get(name)?;
+        let axis = node.attribute.iter().find(|a| a.name == "axis");
+        if node.op_type != "DequantizeLinear" || axis.map_or(1, |axis| axis.i) != 0 {
+            return None;
+        }
+        let tensor = self.tensors.get(node.input.first()?.as_str())?;
+        if DataType::try_from(tensor.data_type) != Ok(DataType::Int8) {
+            return None;
+        }
+        let Constant { shape, values } = floats(tensor)?;
+        let zeros = match node.input.get(2).filter(|name| !name.is_empty()) {
+            Some(name) => self.floats(name)?.values,
+            None => Vec::new(),
+        };
+        let mut scales = self.floats(node.input.get(1)?)?.values;
+        let n_channels = *shape.first()?;
+        if let [one] = scales[..] {
+            scales = vec![one; n_channels];
+        }
+        let fits = scales.len() == n_channels && zeros.iter().all(|zero| *zero == 0.0);
+        fits.then(|| Codes {
+            shape,
+            codes: values.iter().map(|&code| code as i8).collect(),
+            scales,
+        })
+    }
+
+    /// A single unsigned byte.
+    pub(super) fn byte(&self, name: &str) -> Option<u8> {
+        let tensor = self.tensors.get(name)?;
+        let is_byte = DataType::try_from(tensor.data_type) == Ok(DataType::Uint8);
+        match floats(tensor).filter(|_| is_byte)?.values[..] {
+            [byte] => Some(byte as u8),
+            _ => None,
+        }
+    }
+
+    /// A single number.
+    pub(super) fn number(&self, name: &str) -> Option<f32> {
+        match self.floats(name)?.values[..] {
+            [number] => Some(number),
             _ => None,
         }
     }
@@ -162,8 +217,14 @@ fn floats(tensor: &pb::TensorProto) -> Option<Constant> {
                 .map(|bytes| f16::from_bits(u16::from_le_bytes(*bytes)).to_f32())
                 .collect()
         }
-        DataType::Int8 | DataType::Uint8 if raw.is_empty() => {
+        DataType::Int8 | DataType::Uint8 | DataType::Int32 if raw.is_empty() => {
             listed().map(|&value| value as f32).collect()
+        }
+        DataType::Int32 => {
+            let chunks = raw.as_chunks::<4>().0.iter();
+            chunks
+                .map(|bytes| i32::from_le_bytes(*bytes) as f32)
+                .collect()
         }
         DataType::Int8 => raw
             .iter()

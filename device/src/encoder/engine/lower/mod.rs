@@ -7,12 +7,14 @@
 mod attributes;
 mod constants;
 mod nodes;
+mod quantized;
 
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb;
 
 use super::epilogue::Activation;
+use super::quantization::Quantization;
 use constants::Constants;
 
 /// Most values of one map, and most entries of all tables of taps: layers beyond are left to
@@ -23,11 +25,13 @@ const MAX_VALUES: usize = 1 << 26;
 const MAX_CHANNELS: usize = 1 << 16;
 
 /// A value of the network: height, width, channels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Value {
     pub(super) shape: [usize; 3],
     /// The value whose channels, from one on, it is.
     pub(super) part_of: Option<(usize, usize)>,
+    /// How it is stored, if not in f32.
+    pub(super) quantization: Option<Quantization>,
 }
 
 /// The image's position among the values.
@@ -49,6 +53,8 @@ pub(super) struct Layer {
 pub(super) enum Kind {
     Dense(Convolution),
     Depthwise(Convolution),
+    /// A dense convolution over a quantized map.
+    Quantized(QuantizedConvolution),
     MaxPool(Window),
     AveragePool {
         window: Window,
@@ -63,6 +69,10 @@ pub(super) enum Kind {
     Scale,
     /// The activation alone.
     Activation,
+    /// A map of values becomes one of bytes.
+    Quantize,
+    /// And back.
+    Dequantize,
     /// Channels of the inputs: which input, which channel.
     Channels(Vec<(usize, usize)>),
     /// x / max(|x|, `smallest`).
@@ -102,6 +112,17 @@ pub(super) struct Convolution {
     pub(super) bias: Vec<f32>,
 }
 
+/// Weights in the same order, as codes.
+pub(super) struct QuantizedConvolution {
+    pub(super) window: Window,
+    pub(super) codes: Vec<i8>,
+    /// One an output channel.
+    pub(super) scales: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    /// How its input is stored; the image is rounded for it.
+    pub(super) input: Quantization,
+}
+
 /// Layers, and what is left.
 pub(super) struct Lowered {
     pub(super) values: Vec<Value>,
@@ -134,11 +155,13 @@ pub(super) fn lower(graph: &pb::GraphProto, side: usize) -> Option<Lowered> {
         values: vec![Value {
             shape: [side, side, 3],
             part_of: None,
+            quantization: None,
         }],
         layers: Vec::new(),
         bound: HashMap::from([(image.name.as_str(), Bound::Value(IMAGE))]),
         flat: HashSet::new(),
         shared: HashSet::new(),
+        dequantized: HashMap::new(),
         index_left: MAX_VALUES,
         weights_left: MAX_VALUES,
         done: vec![false; graph.node.len()],
@@ -173,6 +196,11 @@ fn consumers(graph: &pb::GraphProto) -> HashMap<&str, Vec<usize>> {
 #[derive(Clone)]
 enum Bound {
     Value(usize),
+    /// The bytes of a value that is stored in bytes, as whole numbers.
+    Codes(usize),
+    /// The image in bytes, as whole numbers, and as the values that they stand for.
+    ImageCodes(Quantization),
+    RoundedImage(Quantization),
     /// Channels of values, not yet beside each other.
     Channels(Vec<(usize, usize)>),
 }
@@ -188,6 +216,8 @@ struct Lowering<'p> {
     flat: HashSet<&'p str>,
     /// Values that are read under two names.
     shared: HashSet<usize>,
+    /// For values that are stored in bytes, the same in f32, where a layer needs them so.
+    dequantized: HashMap<usize, usize>,
     /// Entries that tables of taps may still have.
     index_left: usize,
     /// Values that weights may still have: nodes may share a stored tensor, layers do not.
@@ -210,10 +240,12 @@ impl<'p> Lowering<'p> {
             .is_some_and(|nodes| nodes.len() == 1)
     }
 
-    /// A value that layers can read; channels that are elsewhere are brought together.
+    /// A value that layers can read, stored as it is; channels that are elsewhere are brought
+    /// together.
     fn value(&mut self, name: &str) -> Option<usize> {
         match self.bound.get(name)?.clone() {
             Bound::Value(value) => Some(value),
+            Bound::Codes(_) | Bound::ImageCodes(_) | Bound::RoundedImage(_) => None,
             Bound::Channels(channels) => {
                 let value = self.gather(name, channels)?;
                 let name = *self.bound.get_key_value(name)?.0;
@@ -223,9 +255,31 @@ impl<'p> Lowering<'p> {
         }
     }
 
-    /// A map; the image is none, its colors lie in another order.
-    fn map(&mut self, name: &str) -> Option<usize> {
+    /// A map, stored as it is; the image is none, its colors lie in another order.
+    fn stored_map(&mut self, name: &str) -> Option<usize> {
         self.value(name).filter(|value| *value != IMAGE)
+    }
+
+    /// A map in f32.
+    fn map(&mut self, name: &str) -> Option<usize> {
+        let value = self.stored_map(name)?;
+        self.dequantized(value)
+    }
+
+    /// A value in f32: itself, or a copy.
+    fn dequantized(&mut self, value: usize) -> Option<usize> {
+        if self.values[value].quantization.is_none() {
+            return Some(value);
+        }
+        if let Some(copy) = self.dequantized.get(&value) {
+            return Some(*copy);
+        }
+        let shape = self.values[value].shape;
+        let layer = self.layers.iter().find(|layer| layer.output == value);
+        let name = layer.map_or("", |layer| &layer.name).to_owned();
+        let copy = self.push(&name, Kind::Dequantize, vec![value], shape)?;
+        self.dequantized.insert(value, copy);
+        Some(copy)
     }
 
     fn gather(&mut self, name: &str, channels: Vec<(usize, usize)>) -> Option<usize> {
@@ -257,6 +311,7 @@ impl<'p> Lowering<'p> {
         self.values.push(Value {
             shape,
             part_of: None,
+            quantization: None,
         });
         self.layers.push(Layer {
             name: name.to_owned(),

@@ -41,6 +41,8 @@ impl<'p> Lowering<'p> {
             "Flatten" | "Identity" | "Dropout" => self.same(node)?,
             "Concat" => self.concat(node)?,
             "Slice" => self.slice(node)?,
+            "QuantizeLinear" => self.quantize(node)?,
+            "DequantizeLinear" => self.dequantize(node)?,
             "Reshape" => return self.shuffle(at, node),
             "ReduceL2" => return self.normalize(node),
             _ => return None,
@@ -69,13 +71,19 @@ impl<'p> Lowering<'p> {
         let layer = &self.layers[last];
         let free = layer.activation == Activation::None
             && !matches!(layer.kind, Kind::Channels(_) | Kind::Normalize { .. })
-            && !matches!(layer.kind, Kind::GlobalMean | Kind::GlobalMax);
+            && !matches!(layer.kind, Kind::GlobalMean | Kind::GlobalMax)
+            && !matches!(layer.kind, Kind::Quantize | Kind::Dequantize)
+            && self.values[value].quantization.is_none();
         let own = self.is_read_once(name) && !self.shared.contains(&value);
         (free && own).then_some(last)
     }
 
     fn conv(&mut self, node: &pb::NodeProto) -> Option<Bound> {
+        if let Some(bound) = self.quantized_conv(node) {
+            return Some(bound);
+        }
         let input = self.value(node.input.first()?)?;
+        let input = self.dequantized(input)?;
         let weights = self.constants.floats(node.input.get(1)?)?;
         let [outputs, per_group, height, width] = weights.shape[..] else {
             return None;
@@ -112,13 +120,13 @@ impl<'p> Lowering<'p> {
     }
 
     /// Counts the entries of a layer's table of taps; all tables together are bounded.
-    fn index(&mut self, n_rows: usize, n_taps: usize) -> Option<()> {
+    pub(super) fn index(&mut self, n_rows: usize, n_taps: usize) -> Option<()> {
         let entries = n_rows.checked_mul(n_taps)?;
         self.index_left = self.index_left.checked_sub(entries)?;
         Some(())
     }
 
-    fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
+    pub(super) fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
         match name.filter(|name| !name.is_empty()) {
             None => Some(vec![0.0; n]),
             Some(name) => {
@@ -165,7 +173,12 @@ impl<'p> Lowering<'p> {
     }
 
     fn pool(&mut self, node: &pb::NodeProto) -> Option<Bound> {
-        let input = self.map(node.input.first()?)?;
+        let name = node.input.first()?;
+        let is_max = node.op_type == "MaxPool";
+        let input = match is_max {
+            true => self.stored_map(name)?,
+            false => self.map(name)?,
+        };
         let window = window(node, None)?;
         let [height, width, channels] = self.shape(input);
         let [rows, columns] = window.output([height, width])?;
@@ -177,24 +190,31 @@ impl<'p> Lowering<'p> {
             return None;
         }
         self.index(rows.checked_mul(columns)?, of_rows * of_columns)?;
-        let kind = match node.op_type.as_str() {
-            "MaxPool" => Kind::MaxPool(window),
-            _ => Kind::AveragePool {
+        let kind = match is_max {
+            true => Kind::MaxPool(window),
+            false => Kind::AveragePool {
                 window,
                 with_padding: int(node, "count_include_pad", 0) != 0,
             },
         };
         let shape = [rows, columns, channels];
-        self.push(&node.name, kind, vec![input], shape)
-            .map(Bound::Value)
+        let output = self.push(&node.name, kind, vec![input], shape)?;
+        // The largest of some bytes is the byte of the largest.
+        self.values[output].quantization = self.values[input].quantization;
+        Some(Bound::Value(output))
     }
 
     fn global_pool(&mut self, node: &pb::NodeProto) -> Option<Bound> {
-        let input = self.map(node.input.first()?)?;
+        let name = node.input.first()?;
+        let mut input = self.stored_map(name)?;
         let kind = match node.op_type.as_str() {
             "GlobalMaxPool" => Kind::GlobalMax,
             _ => Kind::GlobalMean,
         };
+        let [height, width, _] = self.shape(input);
+        if matches!(kind, Kind::GlobalMax) || height * width > MAX_SUMMED {
+            input = self.dequantized(input)?;
+        }
         let shape = [1, 1, self.shape(input)[2]];
         self.push(&node.name, kind, vec![input], shape)
             .map(Bound::Value)
@@ -204,7 +224,7 @@ impl<'p> Lowering<'p> {
         let [first, second] = &node.input[..] else {
             return None;
         };
-        let (a, b) = (self.map(first)?, self.map(second)?);
+        let (a, b) = (self.stored_map(first)?, self.stored_map(second)?);
         if self.shape(a) != self.shape(b) {
             return None;
         }
@@ -215,12 +235,17 @@ impl<'p> Lowering<'p> {
             let before = self.layers[..layer].iter();
             let exists = before.rev().any(|earlier| earlier.output == other);
             let layer = &mut self.layers[layer];
-            let adds = matches!(layer.kind, Kind::Dense(_) | Kind::Depthwise(_));
+            let adds = match layer.kind {
+                Kind::Dense(_) | Kind::Depthwise(_) => self.values[other].quantization.is_none(),
+                Kind::Quantized(_) => true,
+                _ => false,
+            };
             if exists && adds && layer.residual.is_none() && value != other {
                 layer.residual = Some(other);
                 return Some(Bound::Value(value));
             }
         }
+        let (a, b) = (self.dequantized(a)?, self.dequantized(b)?);
         let shape = self.shape(a);
         self.push(&node.name, Kind::Sum, vec![a, b], shape)
             .map(Bound::Value)
@@ -263,7 +288,10 @@ impl<'p> Lowering<'p> {
             && readers == 2
             && !self.shared.contains(&x)
             && self.layers[source].activation == Activation::None
-            && !matches!(self.layers[source].kind, Kind::Channels(_))
+            && !matches!(
+                self.layers[source].kind,
+                Kind::Channels(_) | Kind::Dequantize
+            )
         {
             self.layers.pop();
             self.layers[source].activation = activation;
@@ -354,8 +382,12 @@ impl<'p> Lowering<'p> {
             let Bound::Value(value) = *piece else {
                 return None;
             };
+            let quantization = self.values[value].quantization;
             let free = value != IMAGE
                 && self.values[value].part_of.is_none()
+                && firsts.iter().all(|(other, _): &(usize, usize)| {
+                    self.values[*other].quantization == quantization
+                })
                 && firsts.iter().all(|(other, _)| *other != value);
             if !free || at % LANES != 0 {
                 return None;
@@ -369,9 +401,11 @@ impl<'p> Lowering<'p> {
             return None;
         }
         let whole = self.values.len();
+        let quantization = self.values[firsts.first()?.0].quantization;
         self.values.push(super::Value {
             shape: [height, width, at],
             part_of: None,
+            quantization,
         });
         for (value, first) in firsts {
             self.values[value].part_of = Some((whole, first));
@@ -379,11 +413,15 @@ impl<'p> Lowering<'p> {
         Some(whole)
     }
 
-    /// The channels of a map, one by one.
-    fn channels_of(&self, bound: Bound) -> Option<Vec<(usize, usize)>> {
+    /// The channels of a map in f32, one by one.
+    fn channels_of(&mut self, bound: Bound) -> Option<Vec<(usize, usize)>> {
         match bound {
-            Bound::Value(IMAGE) => None,
-            Bound::Value(value) => Some((0..self.shape(value)[2]).map(|at| (value, at)).collect()),
+            Bound::Value(IMAGE) | Bound::Codes(_) => None,
+            Bound::ImageCodes(_) | Bound::RoundedImage(_) => None,
+            Bound::Value(value) => {
+                let value = self.dequantized(value)?;
+                Some((0..self.shape(value)[2]).map(|at| (value, at)).collect())
+            }
             Bound::Channels(channels) => Some(channels),
         }
     }
@@ -495,6 +533,9 @@ impl<'p> Lowering<'p> {
         Some(())
     }
 }
+
+/// Most bytes whose sum f32 holds exactly.
+const MAX_SUMMED: usize = 1 << 16;
 
 /// The window of a single pixel.
 const POINT: Window = Window {

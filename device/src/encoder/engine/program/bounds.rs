@@ -4,6 +4,7 @@
 //! a mistake there leaves a network to tract and does not read what is not its own.
 
 use super::{Reduced, Step, Task};
+use crate::encoder::engine::dots::UNIT;
 use crate::encoder::engine::lanes::LANES;
 use crate::encoder::engine::place::Place;
 use crate::encoder::engine::product::Rows;
@@ -12,17 +13,31 @@ use crate::encoder::engine::product::Rows;
 /// zeros and as many after them the lowest numbers.
 pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bool {
     let within = |end: usize| end <= len;
+    let within_bytes = |end: usize| end <= len * size_of::<f32>();
     let place = |place: Place| within(end_of(place));
+    let bytes = |place: Place| within_bytes(end_of(place));
+    let stored = |output: Place, in_bytes: bool| match in_bytes {
+        true => bytes(output),
+        false => place(output),
+    };
     let rows = |at: usize, rows: &Rows, values: usize| {
         values <= constants && within(at + rows.end() + values)
     };
     let pixels = |output: Place| {
-        step.residual
-            .is_none_or(|residual| place(residual) && blocks(output) <= residual.stride)
+        step.residual.is_none_or(|(residual, quantization)| {
+            stored(residual, quantization.is_some()) && blocks(output) <= residual.stride
+        })
     };
     let of_task = match &step.task {
-        Task::Image { before, width, at } => {
-            before[1] + side <= *width && within(at + step.n_parts * width * 3)
+        Task::Image {
+            before,
+            width,
+            at,
+            quantizer,
+        } => {
+            // A pixel in bytes takes the place of one value.
+            let values = if quantizer.is_some() { 1 } else { 3 };
+            before[1] + side <= *width && within(at + step.n_parts * width * values)
         }
         Task::Product {
             input,
@@ -31,6 +46,7 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
             matrix,
             bias,
             output,
+            quantizer,
         } => {
             // Taps of the image are several pixels, and none is outside.
             let taps = match table.is_inside() {
@@ -41,7 +57,40 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
                 && table.n_taps() * channels == matrix.depth()
                 && matrix.n_panels() * LANES == blocks(*output)
                 && bias.len() >= blocks(*output)
-                && place(*output)
+                && stored(*output, quantizer.is_some())
+        }
+        Task::CodeProduct {
+            rows: table,
+            channels,
+            matrix,
+            output,
+            quantizer,
+        } => {
+            let units = channels.div_ceil(UNIT);
+            table.is_inside()
+                && within_bytes(table.end() + units * UNIT)
+                && table.n_rows() == output.n_pixels()
+                && table.n_taps() * units == matrix.n_units()
+                && matrix.n_panels() * LANES == blocks(*output)
+                && stored(*output, quantizer.is_some())
+        }
+        Task::BytePool {
+            rows: table,
+            output,
+        } => {
+            table.is_inside()
+                && within_bytes(table.end() + blocks(*output))
+                && table.n_rows() == output.n_pixels()
+                && bytes(*output)
+        }
+        Task::ByteMean { input, output, .. } => {
+            bytes(*input) && blocks(*output) <= blocks(*input) && place(*output)
+        }
+        Task::Quantize { input, output, .. } => {
+            place(*input) && input.n_pixels() == output.n_pixels() && bytes(*output)
+        }
+        Task::Dequantize { input, output, .. } => {
+            bytes(*input) && input.n_pixels() == output.n_pixels() && place(*output)
         }
         Task::Scatter {
             form,

@@ -12,6 +12,7 @@ use crate::encoder::engine::memory::{self, Need};
 use crate::encoder::engine::place::Place;
 use crate::encoder::engine::point::Combination;
 use crate::encoder::engine::product::{Matrix, OUTSIDE, Rows};
+use crate::encoder::engine::quantization::Quantization;
 use crate::encoder::engine::window;
 use crate::encoder::engine::winograd::Form;
 
@@ -30,12 +31,13 @@ pub(super) struct Building<'a> {
     values: &'a [Value],
     outputs: Vec<usize>,
     isa: Isa,
-    /// Values of memory that constants take, twice.
+    /// Values of memory that constants take: zeros, lowest numbers, and each padding.
     constants: usize,
+    pub(super) paddings: Vec<u8>,
     rooms: HashMap<Room, usize>,
     len: usize,
     steps: Vec<Step>,
-    multiply_adds: u64,
+    pub(super) multiply_adds: u64,
     n_layers: usize,
 }
 
@@ -74,9 +76,16 @@ impl<'a> Building<'a> {
             let [from, to] = [layer.inputs[0], layer.output].map(|value| &values[value]);
             let steps = [at, at];
             let mut need = |room: Room, len: usize| needs.push((room, Need { len, steps }));
+            if let Kind::Quantized(convolution) = &layer.kind
+                && layer.inputs[0] == IMAGE
+            {
+                // A pixel takes as many bytes as one value.
+                let [height, width] = padded(convolution.window, from.shape);
+                need(Room::Before(at), height * width);
+            }
             if let Kind::Dense(convolution) = &layer.kind {
                 if layer.inputs[0] == IMAGE {
-                    let [height, width] = padded(convolution, from.shape);
+                    let [height, width] = padded(convolution.window, from.shape);
                     need(Room::Before(at), height * width * 3);
                 } else if let Some(form) = winograd_form(convolution, layer.inputs[0], [from, to]) {
                     let n = form.n_places() * form.n_squares([to.shape[0], to.shape[1]]);
@@ -94,11 +103,17 @@ impl<'a> Building<'a> {
             if value != IMAGE {
                 let [height, width, channels] = values[value].shape;
                 let len = height * width * channels.next_multiple_of(LANES);
+                let len = match values[value].quantization {
+                    Some(_) => len.div_ceil(size_of::<f32>()),
+                    None => len,
+                };
                 needs.push((Room::Value(value), Need { len, steps }));
             }
         }
         needs.sort_by_key(|(room, need)| (need.steps, need.len, order(*room)));
         let constants = widest.next_multiple_of(LANES);
+        let paddings = paddings(lowered);
+        let before = (2 + paddings.len()) * constants;
         let (places, len) = memory::plan(&needs.iter().map(|(_, need)| *need).collect::<Vec<_>>());
         let rooms = needs.iter().zip(places);
         Self {
@@ -106,14 +121,17 @@ impl<'a> Building<'a> {
             outputs,
             isa,
             constants,
-            rooms: rooms
-                .map(|((room, _), at)| (*room, at + 2 * constants))
-                .collect(),
-            len: len + 2 * constants,
+            paddings,
+            rooms: rooms.map(|((room, _), at)| (*room, at + before)).collect(),
+            len: len + before,
             steps: Vec::new(),
             multiply_adds: 0,
             n_layers: 0,
         }
+    }
+
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// f32 values that a run needs.
@@ -121,16 +139,31 @@ impl<'a> Building<'a> {
         self.len
     }
 
-    fn place(&self, value: usize) -> Place {
+    pub(super) fn place(&self, value: usize) -> Place {
         let (parent, first) = whole(self.values, value);
         let [height, width, channels] = self.values[value].shape;
+        let elements = match self.quantization(value) {
+            Some(_) => size_of::<f32>(),
+            None => 1,
+        };
         Place {
-            at: self.rooms[&Room::Value(parent)] + first,
+            at: self.rooms[&Room::Value(parent)] * elements + first,
             height,
             width,
             channels,
             stride: self.values[parent].shape[2].next_multiple_of(LANES),
         }
+    }
+
+    /// How a value is stored, if not in f32.
+    pub(super) fn quantization(&self, value: usize) -> Option<Quantization> {
+        self.values[value].quantization
+    }
+
+    /// Where the bytes of a padding begin, in bytes.
+    pub(super) fn padding(&self, byte: u8) -> usize {
+        let at = self.paddings.iter().position(|padding| *padding == byte);
+        at.map_or(0, |at| (2 + at) * self.constants * size_of::<f32>())
     }
 
     pub(super) fn layer(&mut self, layer: &Layer) {
@@ -140,8 +173,13 @@ impl<'a> Building<'a> {
         let n_pixels = output.n_pixels();
         let n_blocks = output.channels.div_ceil(LANES);
         let input = |this: &Self, at: usize| this.place(layer.inputs[at]);
+        let stored = self.quantization(layer.inputs[0]);
         let (task, n_parts) = match &layer.kind {
             Kind::Dense(convolution) => return self.dense(at, layer, convolution),
+            Kind::Quantized(convolution) => self.quantized(at, layer, convolution),
+            Kind::Quantize | Kind::Dequantize => self.converted(layer),
+            Kind::MaxPool(window) if stored.is_some() => self.byte_pool(layer, *window),
+            Kind::GlobalMean if stored.is_some() => self.byte_mean(layer),
             Kind::Depthwise(convolution) => {
                 self.multiply_adds += (n_pixels * convolution.weights.len()) as u64;
                 let reduction = depthwise(convolution, output.channels);
@@ -202,7 +240,9 @@ impl<'a> Building<'a> {
 
     /// A step that ends a layer.
     fn push(&mut self, layer: &Layer, task: Task, n_parts: usize) {
-        let residual = layer.residual.map(|value| self.place(value));
+        let residual = layer
+            .residual
+            .map(|value| (self.place(value), self.quantization(value)));
         self.steps.push(Step {
             name: layer.name.clone(),
             activation: layer.activation,
@@ -212,8 +252,18 @@ impl<'a> Building<'a> {
         });
     }
 
+    /// Height and width of the image with the padding of a window.
+    pub(super) fn padded_image(&self, window: lower::Window) -> [usize; 2] {
+        padded(window, self.values[IMAGE].shape)
+    }
+
+    /// Where what is prepared for a layer lies.
+    pub(super) fn room_before(&self, layer: usize) -> usize {
+        self.rooms[&Room::Before(layer)]
+    }
+
     /// A step before a layer's last.
-    fn prepare(&mut self, layer: &Layer, task: Task, n_parts: usize) {
+    pub(super) fn prepare(&mut self, layer: &Layer, task: Task, n_parts: usize) {
         self.steps.push(Step {
             name: layer.name.clone(),
             activation: Activation::None,
@@ -257,6 +307,7 @@ impl<'a> Building<'a> {
             matrix,
             bias,
             output,
+            quantizer: None,
         };
         self.push(layer, task, n_parts);
     }
@@ -267,13 +318,14 @@ impl<'a> Building<'a> {
         let output = self.place(layer.output);
         let window = convolution.window;
         let [rows, columns] = window.kernel;
-        let [height, width] = padded(convolution, self.values[IMAGE].shape);
-        let image = self.rooms[&Room::Before(at)];
+        let [height, width] = self.padded_image(window);
+        let image = self.room_before(at);
         let [top, left, ..] = window.pads;
         let task = Task::Image {
             before: [top, left],
             width,
             at: image,
+            quantizer: None,
         };
         self.prepare(layer, task, height);
         let mut offsets = Vec::with_capacity(rows * output.n_pixels());
@@ -303,6 +355,7 @@ impl<'a> Building<'a> {
             matrix,
             bias,
             output,
+            quantizer: self.quantizer(layer),
         };
         self.push(layer, task, n_parts);
     }
@@ -358,11 +411,28 @@ impl<'a> Building<'a> {
             side,
             len: self.len,
             constants: self.constants,
+            paddings: self.paddings,
             outputs,
             multiply_adds: self.multiply_adds,
             steps: self.steps,
         }
     }
+}
+
+/// Bytes other than 0 that stand for 0 where windows look beyond a quantized map.
+fn paddings(lowered: &Lowered) -> Vec<u8> {
+    let mut paddings: Vec<u8> = lowered
+        .layers
+        .iter()
+        .filter_map(|layer| match &layer.kind {
+            Kind::Quantized(convolution) => Some(convolution.input.zero),
+            _ => None,
+        })
+        .filter(|zero| *zero != 0)
+        .collect();
+    paddings.sort_unstable();
+    paddings.dedup();
+    paddings
 }
 
 /// An order among needs of the same steps and size, so that plans repeat.
@@ -381,15 +451,15 @@ fn lines(values: &[f32]) -> Lines {
     lines
 }
 
-/// Height and width of the image with the padding of a convolution.
-fn padded(convolution: &Convolution, [height, width, _]: [usize; 3]) -> [usize; 2] {
-    let [top, left, bottom, right] = convolution.window.pads;
+/// Height and width of the image with the padding of a window.
+fn padded(window: lower::Window, [height, width, _]: [usize; 3]) -> [usize; 2] {
+    let [top, left, bottom, right] = window.pads;
     [top + height + bottom, left + width + right]
 }
 
 impl lower::Window {
     /// Where its taps lie for every output pixel.
-    fn rows(self, input: Place, output: Place) -> Rows {
+    pub(super) fn rows(self, input: Place, output: Place) -> Rows {
         let [rows, columns] = self.kernel;
         let [top, left, ..] = self.pads;
         let mut offsets = Vec::with_capacity(rows * columns * output.n_pixels());

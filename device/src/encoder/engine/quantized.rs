@@ -1,0 +1,311 @@
+//! Dense layers whose maps and weights are bytes.
+//!
+//! The products of `product` with integer sums: a row's bytes with signed codes of every
+//! column (Jacob et al., "Quantization and training of neural networks for efficient
+//! integer-arithmetic-only inference", CVPR 2018). Sums are exact; what they stand for is
+//! computed in f32, one fused multiply-add a sum.
+
+use super::dots::{DotWork, Dots, UNIT};
+use super::epilogue::Activation;
+use super::lanes::{Isa, LANES, Lanes};
+use super::lines::Lines;
+use super::product::{Group, Output, Rows, best_tile, groups, store_tile};
+use super::quantization::{self, Quantization};
+
+/// Bytes of a unit's codes for one panel.
+const PANEL_UNIT: usize = UNIT * LANES;
+
+/// Most terms of a sum: so many products of bytes fit into 32 bits.
+pub(super) const MAX_TERMS: usize = 1 << 16;
+
+/// Signed codes with columns in panels of [`LANES`], packed in the order in which tiles read
+/// them, and what makes values of sums.
+#[derive(Clone, Debug)]
+pub(super) struct CodeMatrix {
+    codes: Lines,
+    /// Units of a column: those of one tap after those of another.
+    n_units: usize,
+    groups: Vec<Group>,
+    tile_rows: usize,
+    /// Sums to begin with, `i32` in the bits of f32: they take off what the byte of 0, and
+    /// the shift of bytes, add to a column's sum.
+    starts: Lines,
+    scales: Lines,
+    biases: Lines,
+}
+
+/// Columns of codes and their meaning.
+pub(super) struct Columns<'a> {
+    /// `[column][input channel][tap]`.
+    pub(super) codes: &'a [i8],
+    /// One a column.
+    pub(super) scales: &'a [f32],
+    pub(super) biases: &'a [f32],
+    pub(super) n_taps: usize,
+}
+
+impl CodeMatrix {
+    /// Packs columns for products with `n_rows` rows of bytes.
+    pub(super) fn pack(
+        isa: Isa,
+        n_rows: usize,
+        columns: &Columns<'_>,
+        input: Quantization,
+    ) -> Self {
+        let n_columns = columns.biases.len();
+        let n_panels = n_columns.div_ceil(LANES);
+        let depth = columns.codes.len() / n_columns;
+        let channels = depth / columns.n_taps;
+        let units_of_tap = channels.div_ceil(UNIT);
+        let n_units = columns.n_taps * units_of_tap;
+        let tile = best_tile(isa.dot_tiles(), n_rows, n_panels);
+        let groups = groups(n_panels, tile.1);
+        let bytes_of = |n_panels: usize| n_units * n_panels * PANEL_UNIT;
+        let mut codes = Lines::zeros(bytes_of(n_panels) / size_of::<f32>());
+        for group in &groups {
+            let packed = &mut codes.as_mut_bytes()[bytes_of(group.first_panel)..];
+            for panel in 0..group.n_panels {
+                let first = (group.first_panel + panel) * LANES;
+                for column in 0..LANES.min(n_columns - first) {
+                    let of_column = &columns.codes[(first + column) * depth..][..depth];
+                    for (at, &code) in of_column.iter().enumerate() {
+                        let (channel, tap) = (at / columns.n_taps, at % columns.n_taps);
+                        let unit = tap * units_of_tap + channel / UNIT;
+                        let block = (unit * group.n_panels + panel) * PANEL_UNIT;
+                        let within = isa.code_at(column, channel % UNIT);
+                        packed[block + within] = code.cast_unsigned();
+                    }
+                }
+            }
+        }
+        let off = isa.byte_shift() - i32::from(input.zero);
+        let mut starts = Lines::zeros(n_columns);
+        let each = starts.as_mut_slice().iter_mut();
+        for (start, codes) in each.zip(columns.codes.chunks_exact(depth)) {
+            let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
+            *start = f32::from_bits((sum * off).cast_unsigned());
+        }
+        let mut scales = Lines::zeros(n_columns);
+        let each = scales.as_mut_slice().iter_mut().zip(columns.scales);
+        each.for_each(|(scale, of_codes)| *scale = of_codes * input.scale);
+        let mut biases = Lines::zeros(n_columns);
+        biases.as_mut_slice()[..n_columns].copy_from_slice(columns.biases);
+        Self {
+            codes,
+            n_units,
+            groups,
+            tile_rows: tile.0,
+            starts,
+            scales,
+            biases,
+        }
+    }
+
+    pub(super) fn n_units(&self) -> usize {
+        self.n_units
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        self.groups.iter().map(|group| group.n_panels).sum()
+    }
+
+    /// Parts that can be computed on their own for so many rows.
+    pub(super) fn n_parts(&self, n_rows: usize) -> usize {
+        self.groups.len() * n_rows.div_ceil(self.tile_rows)
+    }
+}
+
+/// What is added to a layer's values.
+#[derive(Clone, Copy)]
+pub(super) enum Residual {
+    None,
+    /// Rows at distances of so many values.
+    Values(*const f32, usize),
+    /// Rows at distances of so many bytes.
+    Bytes(*const u8, usize, Quantization),
+}
+
+impl Residual {
+    /// The part from a row and a column on.
+    ///
+    /// # Safety
+    /// It lies in what is added.
+    unsafe fn from(self, row: usize, column: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::None => Self::None,
+                Self::Values(at, stride) => Self::Values(at.add(row * stride + column), stride),
+                Self::Bytes(at, stride, quantization) => {
+                    Self::Bytes(at.add(row * stride + column), stride, quantization)
+                }
+            }
+        }
+    }
+
+    /// Sixteen values more.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`, and the row and the panel lie in what is added.
+    #[inline(always)]
+    unsafe fn add_to<L: Lanes>(self, value: L, row: usize, panel: usize) -> L {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::None => value,
+                Self::Values(at, stride) => {
+                    value.add(L::load(at.add(row * stride + panel * LANES)))
+                }
+                Self::Bytes(at, stride, quantization) => {
+                    let at = at.add(row * stride + panel * LANES);
+                    value.add(quantization::load(quantization, at))
+                }
+            }
+        }
+    }
+}
+
+/// A product of bytes and where it is computed.
+pub(super) struct CodeProduct<'a> {
+    /// Where offsets count from.
+    pub(super) memory: *const u8,
+    pub(super) rows: &'a Rows,
+    /// Bytes that a tap reads, in units.
+    pub(super) units_of_tap: usize,
+    pub(super) matrix: &'a CodeMatrix,
+    pub(super) residual: Residual,
+    pub(super) activation: Activation,
+    pub(super) output: Output,
+}
+
+impl CodeProduct<'_> {
+    /// Computes some parts of [`CodeMatrix::n_parts`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions, and the pointers are good for all rows and panels; what
+    /// is written is read by nobody else.
+    pub(super) unsafe fn compute(&self, isa: Isa, parts: std::ops::Range<usize>) {
+        let matrix = self.matrix;
+        let n_rows = self.rows.n_rows();
+        let n_tiles = n_rows.div_ceil(matrix.tile_rows);
+        for part in parts {
+            let group = matrix.groups[part / n_tiles];
+            let tile = part % n_tiles;
+            let first = tile * n_rows / n_tiles;
+            let last = (tile + 1) * n_rows / n_tiles;
+            let column = group.first_panel * LANES;
+            let from = |lines: &Lines| lines.as_slice()[column..].as_ptr();
+            let codes = matrix.codes.as_bytes();
+            // SAFETY: the caller's promise; offsets stay within the memory.
+            unsafe {
+                Sums {
+                    memory: self.memory,
+                    offsets: self.rows.offsets()[first..].as_ptr(),
+                    offsets_stride: n_rows,
+                    n_taps: self.rows.n_taps(),
+                    units_of_tap: self.units_of_tap,
+                    codes: codes[matrix.n_units * column * UNIT..].as_ptr().cast(),
+                    starts: from(&matrix.starts).cast(),
+                    scales: from(&matrix.scales),
+                    biases: from(&matrix.biases),
+                    residual: self.residual.from(first, column),
+                    activation: self.activation,
+                    output: self.output.from(first, column),
+                }
+                .compute(isa, last - first, group.n_panels);
+            }
+        }
+    }
+}
+
+/// The sums of one tile.
+struct Sums {
+    memory: *const u8,
+    offsets: *const u32,
+    offsets_stride: usize,
+    n_taps: usize,
+    units_of_tap: usize,
+    codes: *const i8,
+    starts: *const i32,
+    scales: *const f32,
+    biases: *const f32,
+    residual: Residual,
+    activation: Activation,
+    output: Output,
+}
+
+struct Rectangle<'a, const ROWS: usize, const PANELS: usize>(&'a Sums);
+
+/// Calls the function compiled for so many rows and panels.
+macro_rules! by_size {
+    ($isa:expr, $sums:expr, $rows:expr, $panels:expr; $($p:literal: $($r:literal)*;)*) => {
+        match ($panels, $rows) {
+            // SAFETY: the caller of the function around this promised it.
+            $($(($p, $r) => unsafe { $isa.perform_dots(&Rectangle::<$r, $p>($sums)) },)*)*
+            _ => unreachable!("tiles have the sizes that `Isa::dot_tiles` lists"),
+        }
+    };
+}
+
+impl Sums {
+    unsafe fn compute(&self, isa: Isa, rows: usize, panels: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512Vnni {
+            return by_size!(isa, self, rows, panels;
+                1: 1 2 3 4 5 6 7 8 9 10 11 12;
+                2: 1 2 3 4 5 6 7 8 9 10 11 12;
+                3: 1 2 3 4 5 6 7 8;
+                4: 1 2 3 4 5 6;
+            );
+        }
+        by_size!(isa, self, rows, panels; 1: 1 2 3 4 5 6;)
+    }
+}
+
+impl<const ROWS: usize, const PANELS: usize> DotWork for Rectangle<'_, ROWS, PANELS> {
+    #[inline(always)]
+    unsafe fn perform<D: Dots>(&self) {
+        let this = self.0;
+        // SAFETY: pointers and extents are those that `CodeProduct::compute` was promised.
+        unsafe {
+            let start: [D; PANELS] =
+                std::array::from_fn(|panel| D::load(this.starts.add(panel * LANES)));
+            let mut sums = [start; ROWS];
+            let mut codes = this.codes;
+            for tap in 0..this.n_taps {
+                let offsets = this.offsets.add(tap * this.offsets_stride);
+                let rows: [*const u8; ROWS] =
+                    std::array::from_fn(|row| this.memory.add(*offsets.add(row) as usize));
+                for unit in 0..this.units_of_tap {
+                    let factors: [D::Codes; PANELS] =
+                        std::array::from_fn(|panel| D::codes(codes.add(panel * PANEL_UNIT)));
+                    for (row, sums) in rows.iter().zip(&mut sums) {
+                        let bytes = D::bytes(row.add(unit * UNIT));
+                        for (sum, factor) in sums.iter_mut().zip(&factors) {
+                            *sum = sum.add(bytes, *factor);
+                        }
+                    }
+                    codes = codes.add(PANELS * PANEL_UNIT);
+                }
+            }
+            let at = |lines: *const f32, panel: usize| D::Lanes::load(lines.add(panel * LANES));
+            let scales: [D::Lanes; PANELS] = std::array::from_fn(|panel| at(this.scales, panel));
+            let biases: [D::Lanes; PANELS] = std::array::from_fn(|panel| at(this.biases, panel));
+            // Apart, so that what adds nothing does not ask for each sum.
+            match this.residual {
+                Residual::None => {
+                    let value =
+                        |sum: D, _, panel: usize| sum.lanes().mul_add(scales[panel], biases[panel]);
+                    store_tile(sums, value, this.activation, this.output);
+                }
+                residual => {
+                    let value = |sum: D, row, panel: usize| {
+                        let value = sum.lanes().mul_add(scales[panel], biases[panel]);
+                        residual.add_to(value, row, panel)
+                    };
+                    store_tile(sums, value, this.activation, this.output);
+                }
+            }
+        }
+    }
+}
