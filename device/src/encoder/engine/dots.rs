@@ -32,7 +32,9 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 | Self::Avx512 => perform_avx2(work),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512Vnni => perform_vnni(work),
+                Self::AvxVnni => perform_avx_vnni(work),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Vnni => perform_avx512_vnni(work),
                 #[cfg(target_arch = "aarch64")]
                 Self::Neon => perform_neon(work),
                 #[cfg(target_arch = "aarch64")]
@@ -212,11 +214,66 @@ mod x86 {
         }
     }
 
-    /// `vpdpbusd`: 64 products and their sums in one instruction.
+    /// `vpdpbusd`: 32 products and their sums in one instruction.
     #[derive(Clone, Copy)]
-    pub(super) struct Vnni(__m512i);
+    pub(super) struct AvxVnni([__m256i; 2]);
 
-    impl Dots for Vnni {
+    impl Dots for AvxVnni {
+        type Lanes = Avx2;
+        type Bytes = __m256i;
+        type Codes = [__m256i; 2];
+
+        #[inline(always)]
+        unsafe fn load(at: *const i32) -> Self {
+            // SAFETY: the caller's promise, here and below.
+            unsafe {
+                Self([
+                    _mm256_loadu_si256(at.cast()),
+                    _mm256_loadu_si256(at.add(8).cast()),
+                ])
+            }
+        }
+        #[inline(always)]
+        unsafe fn bytes(at: *const u8) -> Self::Bytes {
+            // SAFETY: see above.
+            unsafe { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn codes(at: *const i8) -> Self::Codes {
+            // SAFETY: see above.
+            unsafe {
+                [
+                    _mm256_loadu_si256(at.cast()),
+                    _mm256_loadu_si256(at.add(32).cast()),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, bytes: Self::Bytes, codes: Self::Codes) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let [low, high] = self.0;
+                Self([
+                    _mm256_dpbusd_avx_epi32(low, bytes, codes[0]),
+                    _mm256_dpbusd_avx_epi32(high, bytes, codes[1]),
+                ])
+            }
+        }
+        #[inline(always)]
+        unsafe fn lanes(self) -> Self::Lanes {
+            // SAFETY: see above.
+            unsafe {
+                let [low, high] = self.0;
+                Avx2::of([_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)])
+            }
+        }
+    }
+
+    /// The same with 64 products.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512Vnni(__m512i);
+
+    impl Dots for Avx512Vnni {
         type Lanes = Avx512;
         type Bytes = __m512i;
         type Codes = __m512i;
@@ -257,10 +314,17 @@ unsafe fn perform_avx2<W: DotWork>(work: &W) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-unsafe fn perform_vnni<W: DotWork>(work: &W) {
+#[target_feature(enable = "avxvnni,avx2,fma")]
+unsafe fn perform_avx_vnni<W: DotWork>(work: &W) {
     // SAFETY: the caller's promise.
-    unsafe { work.perform::<x86::Vnni>() }
+    unsafe { work.perform::<x86::AvxVnni>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
+unsafe fn perform_avx512_vnni<W: DotWork>(work: &W) {
+    // SAFETY: the caller's promise.
+    unsafe { work.perform::<x86::Avx512Vnni>() }
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -15,6 +15,9 @@ pub enum Isa {
     /// x86-64 with AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// The same with products of bytes (AVX-VNNI).
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// x86-64 with AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -39,6 +42,9 @@ impl Isa {
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 found.push(Self::Avx2);
+                if is_x86_feature_detected!("avxvnni") {
+                    found.push(Self::AvxVnni);
+                }
                 if is_x86_feature_detected!("avx512f") {
                     found.push(Self::Avx512);
                     if is_x86_feature_detected!("avx512vnni") {
@@ -83,7 +89,7 @@ impl Isa {
             match self {
                 Self::Plain => work.perform::<Plain>(),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => perform_avx2(work),
+                Self::Avx2 | Self::AvxVnni => perform_avx2(work),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 | Self::Avx512Vnni => perform_avx512(work),
                 #[cfg(target_arch = "aarch64")]
