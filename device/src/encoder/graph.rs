@@ -49,6 +49,7 @@ const ALLOWED_OPERATORS: &[&str] = &[
     "Mul",
     "Pad",
     "Pow",
+    "QuantizeLinear",
     "ReduceL2",
     "ReduceMean",
     "ReduceSumSquare",

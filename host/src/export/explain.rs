@@ -8,7 +8,7 @@ use eyas_device::encoder::{Encoder, Layers, OperatorTime};
 use eyas_shared::bundle::Precision;
 use eyas_shared::preprocess::Pixels;
 
-use super::diagnose::{image, relative_error};
+use super::diagnose::{image, read_names, relative_error};
 use super::recall::{RecallCheck, RecallLoss};
 use super::reference::{self, Tensor};
 use super::stored::Rounding;
@@ -263,10 +263,10 @@ fn compare(
 ) -> Result<Vec<LayerCost>, ExportError> {
     let (writer, network) = (exporter.writer(), &exporter.folded);
     let file = writer.onnx(candidate.precision, &candidate.choice.rounded, None)?;
-    let names: Vec<&str> = layers
-        .iter()
-        .map(|layer| onnx::value_name(network, layer.last))
-        .collect();
+    let values = layers.iter();
+    let values = values.map(|layer| onnx::value_name(network, layer.last));
+    let names = read_names(network, candidate.precision, values);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let device = Layers::load(&file, writer.side(), &names)?;
     let mut costs = vec![LayerCost::default(); layers.len()];
     for pixels in images {

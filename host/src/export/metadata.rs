@@ -61,7 +61,7 @@ pub fn rounding_json(precision: Precision, rounding: &Rounding) -> Value {
     match precision {
         Precision::F32 => json!({}),
         Precision::F16 => json!({ "bias_corrected": rounding.bias_corrected }),
-        Precision::Int8 => json!(rounding),
+        Precision::Int8 | Precision::FullInt8 => json!(rounding),
     }
 }
 

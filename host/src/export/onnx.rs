@@ -1,18 +1,25 @@
 //! A folded network written as an ONNX file.
 //!
 //! The graph has one input, `image` `[1, 3, side, side]`, and one output, `embedding`
-//! `[1, dim]` of unit length. Everything is computed in f32; [`Precision`] says how the
-//! weights of convolutions and linear layers lie in the file:
+//! `[1, dim]` of unit length. [`Precision`] says how the weights of convolutions and linear
+//! layers lie in the file:
 //!
 //! | precision | in the file | in the graph |
 //! |---|---|---|
 //! | f32 | f32 | |
 //! | f16 | f16 | `Cast` to f32 |
-//! | int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
+//! | int8, full-int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
 //!
 //! [`StoredWeights`] says it weight by weight: a file of int8 may keep some in f16. Biases
-//! and what is added to tokens stay f32: they are a hundredth of the bytes. Equal arguments
-//! give equal bytes.
+//! and what is added to tokens stay f32: they are a hundredth of the bytes.
+//!
+//! Everything is computed in f32, but in full-int8. There a value `v` on a grid (see
+//! [`Activations`]) goes through `QuantizeLinear` to `v.quantized` and through
+//! `DequantizeLinear` to `v.grid`, which is what all read that would have read `v`; scale and
+//! zero point, `w.scale` and `w.zero_point`, have the name of the first value `w` on that
+//! grid. Biases that go with such values are int32 with scales of their own,
+//! `DequantizeLinear` on axis 0. A runtime that knows no integers reads this as f32 with
+//! rounding; others find products of u8 and int8 in it. Equal arguments give equal bytes.
 //! Reading ONNX is the device encoder's business, not done here.
 
 use eyas_shared::bundle::Precision;
@@ -27,6 +34,7 @@ mod sabotage;
 mod tokens;
 
 use super::ExportError;
+use super::activations::{Activations, ByteGrid};
 use super::stored::{Data, Rounding, StoredWeight, StoredWeights};
 use crate::weights::Weights;
 use crate::zoo::{Activation, Network, Node, NodeIdx, Op, Places, WeightShape};
@@ -56,7 +64,8 @@ const MIN_NORM_NAME: &str = "min_norm";
 ///
 /// # Errors
 /// If the network holds batch norm, a weight is missing, of another shape or can not be
-/// held in the wished precision, or the network can not read images of that side.
+/// held in the wished precision, or the network can not read images of that side; and for
+/// full-int8, whose activations have to be calibrated: see [`write_stored()`].
 pub fn write(
     network: &Network,
     weights: &Weights,
@@ -64,11 +73,15 @@ pub fn write(
     precision: Precision,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
+    if precision == Precision::FullInt8 {
+        return Err(ExportError::NotCalibrated);
+    }
     let stored = StoredWeights::of(network, weights, precision, &Rounding::default())?;
-    write_stored(network, &stored, side, metadata)
+    write_stored(network, &stored, None, side, metadata)
 }
 
-/// The ONNX file of a network with these weights; see [`write()`].
+/// The ONNX file of a network with these weights, and with its activations on these grids;
+/// see [`write()`].
 ///
 /// # Errors
 /// If the network holds batch norm, a weight is missing or of another shape, or the network
@@ -76,17 +89,22 @@ pub fn write(
 pub fn write_stored(
     network: &Network,
     weights: &StoredWeights,
+    activations: Option<&Activations>,
     side: u32,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
     network.check_side(side as usize)?;
+    let places = network.output_places(side as usize);
     let mut writer = Writer {
         weights,
+        activations,
         nodes: Vec::new(),
         initializers: Vec::new(),
     };
-    for step in steps(network, side as usize) {
+    for node_idx in 1..network.nodes.len() {
+        let step = writer.step_at(network, &places, node_idx);
         writer.step(step)?;
+        writer.round(network, node_idx);
     }
     let graph = pb::GraphProto {
         name: network.name.clone(),
@@ -132,6 +150,7 @@ fn property((key, value): &(String, String)) -> pb::StringStringEntryProto {
 
 struct Writer<'a> {
     weights: &'a StoredWeights,
+    activations: Option<&'a Activations>,
     nodes: Vec<pb::NodeProto>,
     initializers: Vec<pb::TensorProto>,
 }
@@ -158,22 +177,56 @@ pub fn value_name(network: &Network, node_idx: NodeIdx) -> &str {
     }
 }
 
-/// The network's nodes behind its input, in order.
-fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
-    let places = network.output_places(side);
-    let name = move |idx: usize| value_name(network, idx).to_owned();
-    let nodes = network.nodes.iter().enumerate();
-    nodes.filter_map(move |(node_idx, node)| {
-        Some(Step {
-            node,
-            inputs: node.inputs.iter().map(|&idx| name(idx)).collect(),
-            output: name(node_idx),
-            places: [places[*node.inputs.first()?], places[node_idx]],
-        })
-    })
+/// What the file calls a value that was rounded to its grid.
+#[must_use]
+pub fn rounded_name(value: &str) -> String {
+    format!("{value}.grid")
 }
 
 impl Writer<'_> {
+    /// A node behind the input, which reads what was rounded where something was.
+    fn step_at<'n>(&self, network: &'n Network, places: &[Places], node_idx: NodeIdx) -> Step<'n> {
+        let node = &network.nodes[node_idx];
+        let input = |&idx: &NodeIdx| match self.grid(idx) {
+            Some(_) => rounded_name(value_name(network, idx)),
+            None => value_name(network, idx).to_owned(),
+        };
+        let from = node.inputs.first().copied().unwrap_or_default();
+        Step {
+            node,
+            inputs: node.inputs.iter().map(input).collect(),
+            output: value_name(network, node_idx).to_owned(),
+            places: [places[from], places[node_idx]],
+        }
+    }
+
+    fn grid(&self, node_idx: NodeIdx) -> Option<(NodeIdx, ByteGrid)> {
+        self.activations?.grid(node_idx)
+    }
+
+    /// Rounds a node's output to its grid, if it has one.
+    fn round(&mut self, network: &Network, node_idx: NodeIdx) {
+        let Some((first, grid)) = self.grid(node_idx) else {
+            return;
+        };
+        let [value, owner] = [node_idx, first].map(|idx| value_name(network, idx));
+        let parameters = ["scale", "zero_point"].map(|part| format!("{owner}.{part}"));
+        if node_idx == first {
+            let [scale, zero] = parameters.clone();
+            let bytes = quant::f32_bytes(&[grid.scale]);
+            self.initializer(scale, &[], DataType::Float, bytes);
+            self.initializer(zero, &[], DataType::Uint8, vec![grid.zero_point]);
+        }
+        let codes = format!("{value}.quantized");
+        for (op_type, input, output) in [
+            ("QuantizeLinear", value, &codes),
+            ("DequantizeLinear", &codes, &rounded_name(value)),
+        ] {
+            let inputs = std::iter::once(input.to_owned()).chain(parameters.clone());
+            self.push(op_type, output.clone(), inputs.collect(), Vec::new());
+        }
+    }
+
     fn step(&mut self, step: Step<'_>) -> Result<(), ExportError> {
         match step.node.op {
             Op::Input => {}
@@ -355,6 +408,15 @@ impl Writer<'_> {
                 let inputs = vec![name, scale, zero];
                 let axis = vec![int("axis", 0)];
                 self.push("DequantizeLinear", wide.clone(), inputs, axis);
+            }
+            Data::Int32 { codes, scales } => {
+                let scale = format!("{name}.scale");
+                let bytes = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
+                self.initializer(name.clone(), shape, DataType::Int32, bytes);
+                let bytes = quant::f32_bytes(scales);
+                self.initializer(scale.clone(), shape, DataType::Float, bytes);
+                let axis = vec![int("axis", 0)];
+                self.push("DequantizeLinear", wide.clone(), vec![name, scale], axis);
             }
         }
         wide
