@@ -326,8 +326,36 @@ fn of_precision(
 #[cfg(test)]
 mod tests {
     use super::super::tests::student;
-    use super::super::{Precision, Reference};
+    use super::super::{Precision, Reference, ScaleRule};
     use super::*;
+
+    #[test]
+    fn full_int8_is_explained_where_its_activations_are_rounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let student = student("eyas-xs", folder.path());
+        let reference = Reference::read(&student, folder.path()).unwrap();
+        let exporter = Exporter::new(&student, &reference).unwrap();
+        let precisions = [Precision::Int8, Precision::FullInt8];
+        let budget = explain(&exporter, &precisions, None).unwrap();
+        let [int8, full] = &budget.precisions[..] else {
+            panic!("two precisions");
+        };
+        assert!(full.passes, "{:?}", full.agreement);
+        assert_eq!(int8.rounding.activations, None);
+        let chosen = full.rounding.activations.unwrap();
+        let rules: Vec<_> = full
+            .tried
+            .iter()
+            .map(|it| it.rounding.activations)
+            .collect();
+        assert!(rules.contains(&None) && rules.contains(&Some(chosen)));
+        for rule in ScaleRule::ALL {
+            assert!(rules.contains(&Some(rule)), "{rule:?}");
+        }
+        // The last layers are behind all that is rounded.
+        let last = &budget.layers.last().unwrap().costs;
+        assert!(last[0].relative_error < last[1].relative_error, "{last:?}");
+    }
 
     #[test]
     fn a_budget_adds_up_to_what_the_bundles_say() {

@@ -23,6 +23,7 @@
 //! Reading ONNX is the device encoder's business, not done here.
 
 use eyas_shared::bundle::Precision;
+use eyas_shared::preprocess::Pixels;
 use eyas_shared::quant;
 use prost::Message;
 use tract_onnx::pb;
@@ -34,8 +35,8 @@ mod sabotage;
 mod tokens;
 
 use super::ExportError;
-use super::activations::{Activations, ByteGrid};
-use super::stored::{Data, Rounding, StoredWeight, StoredWeights};
+use super::activations::{Activations, ByteGrid, Ranges};
+use super::stored::{Data, Rounding, ScaleRule, StoredWeight, StoredWeights};
 use crate::weights::Weights;
 use crate::zoo::{Activation, Network, Node, NodeIdx, Op, Places, WeightShape};
 use pb::attribute_proto::AttributeType;
@@ -65,7 +66,7 @@ const MIN_NORM_NAME: &str = "min_norm";
 /// # Errors
 /// If the network holds batch norm, a weight is missing, of another shape or can not be
 /// held in the wished precision, or the network can not read images of that side; and for
-/// full-int8, whose activations have to be calibrated: see [`write_stored()`].
+/// full-int8, which takes [`write_full_int8()`].
 pub fn write(
     network: &Network,
     weights: &Weights,
@@ -78,6 +79,27 @@ pub fn write(
     }
     let stored = StoredWeights::of(network, weights, precision, &Rounding::default())?;
     write_stored(network, &stored, None, side, metadata)
+}
+
+/// The full-int8 ONNX file of a network, with weights rounded the plain way and activations
+/// in the range that they have on these images; else as [`write()`].
+///
+/// # Errors
+/// As [`write()`]; and if nothing would be multiplied in integers, or the device encoder
+/// can not run the network.
+pub fn write_full_int8(
+    network: &Network,
+    weights: &Weights,
+    side: u32,
+    images: &[&Pixels],
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, ExportError> {
+    let exact = write(network, weights, side, Precision::F32, &[])?;
+    let activations = Ranges::measure(network, &exact, side, images)?.grids(ScaleRule::MinMax);
+    let rounding = Rounding::default();
+    let mut stored = StoredWeights::of(network, weights, Precision::FullInt8, &rounding)?;
+    activations.round_biases(network, &mut stored);
+    write_stored(network, &stored, Some(&activations), side, metadata)
 }
 
 /// The ONNX file of a network with these weights, and with its activations on these grids;
@@ -495,7 +517,6 @@ mod tests {
     use super::super::{fold, reference};
     use super::*;
     use crate::zoo::{ARCHITECTURES, Pooling, by_name};
-    use eyas_shared::preprocess::Pixels;
     use eyas_shared::random::Random;
 
     /// f32 sums against f64 sums, on components of a unit vector.
@@ -556,6 +577,63 @@ mod tests {
         for precision in [Precision::F32, Precision::F16, Precision::Int8] {
             let write = || write(&network, &weights, SIDE, precision, &metadata).unwrap();
             assert_eq!(write(), write());
+        }
+        let missing = write(&network, &weights, SIDE, Precision::FullInt8, &metadata);
+        assert!(matches!(missing, Err(ExportError::NotCalibrated)));
+    }
+
+    /// A file with u8 activations, calibrated on one picture, and that picture.
+    fn full_int8(network: &Network, weights: &Weights) -> (Vec<u8>, Pixels) {
+        let pixels = Pixels {
+            side: SIDE,
+            values_chw: reference::random_pixels(SIDE as usize, &mut Random::new(4)),
+        };
+        let write = || write_full_int8(network, weights, SIDE, &[&pixels], &[]).unwrap();
+        let file = write();
+        assert_eq!(file, write());
+        (file, pixels)
+    }
+
+    #[test]
+    fn rounded_activations_are_multiples_of_their_scale_and_padding_stays_zero() {
+        for name in ["squeezenet1_1", "mobilenet_v3_small", "resnet-narrow"] {
+            let network = by_name(name, 16).unwrap();
+            let weights = reference::random_weights(&network, 3);
+            let (network, weights) = fold::fold(&network, &weights).unwrap();
+            let (file, pixels) = full_int8(&network, &weights);
+            let graph = pb::ModelProto::decode(&file[..]).unwrap().graph.unwrap();
+            let mut names: Vec<&String> = { graph.node.iter().flat_map(|node| &node.output) }
+                .chain(graph.initializer.iter().map(|tensor| &tensor.name))
+                .collect();
+            let n_names = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), n_names, "{name}: a name is used twice");
+            let is_rounded = |it: &&pb::NodeProto| it.output[0].ends_with(".grid");
+            let rounded: Vec<&pb::NodeProto> = graph.node.iter().filter(is_rounded).collect();
+            let outputs: Vec<&str> = rounded.iter().map(|it| it.output[0].as_str()).collect();
+            let layers = eyas_device::encoder::Layers::load(&file, SIDE, &outputs).unwrap();
+            let values = layers.run(&pixels).unwrap();
+            for (node, values) in rounded.iter().zip(&values) {
+                let tensor = |at: usize| {
+                    let mut tensors = graph.initializer.iter();
+                    let tensor = tensors.find(|tensor| tensor.name == node.input[at]);
+                    &tensor.unwrap().raw_data
+                };
+                let (scale, zero) = (quant::f32_from_bytes(tensor(1))[0], tensor(2)[0]);
+                for value in values {
+                    let code = value / scale + f32::from(zero);
+                    let off = (code - code.round()).abs();
+                    assert!(
+                        off < 1e-3 && (-0.5..255.5).contains(&code),
+                        "{name}: {code}"
+                    );
+                }
+            }
+            let found = run(&file, &pixels.values_chw);
+            let expected = reference::embed(&network, &weights, &pixels.values_chw, SIDE as usize);
+            let cosine = eyas_shared::embedding::dot(&found, &expected);
+            assert!(cosine > 0.98, "{name}: {cosine}");
         }
     }
 

@@ -137,16 +137,10 @@ mod tests {
     fn a_residual_sum_is_rounded_behind_its_activation() {
         let groups = groups("resnet18");
         let names: Vec<&str> = groups.iter().flatten().map(String::as_str).collect();
-        assert_eq!(groups[0], ["relu", "maxpool"], "{names:?}");
+        assert_eq!(groups[0], ["bn1.relu", "maxpool"], "{names:?}");
+        assert_eq!(groups[1], ["layer1.0.bn1.relu"], "{names:?}");
         // What is added is not: no convolution reads it.
-        assert!(
-            names.iter().all(|name| !name.ends_with("conv2")),
-            "{names:?}"
-        );
-        assert!(
-            names.iter().all(|name| !name.ends_with(".add")),
-            "{names:?}"
-        );
+        assert_eq!(groups[2], ["layer1.0.add.relu"], "{names:?}");
     }
 
     #[test]
@@ -154,10 +148,12 @@ mod tests {
         let groups = groups("mobilenet_v2");
         let names: Vec<&str> = groups.iter().flatten().map(String::as_str).collect();
         let has = |name: &str| names.contains(&name);
-        // Expanded, depthwise, projected.
-        assert!(!has("features.2.conv.0.0.relu6"), "{names:?}");
-        assert!(has("features.2.conv.1.0.relu6"), "{names:?}");
+        // Expanded, depthwise, projected; projected and added.
+        assert!(!has("features.2.conv.0.1.relu6"), "{names:?}");
+        assert!(has("features.2.conv.1.1.relu6"), "{names:?}");
         assert!(has("features.2.conv.2"), "{names:?}");
+        assert!(!has("features.3.conv.2"), "{names:?}");
+        assert!(has("features.3.add"), "{names:?}");
     }
 
     #[test]
