@@ -270,7 +270,8 @@ impl Net {
                 let to = int("to", DataType::Float as i64);
                 self.push("Cast", &[&name], vec![to])
             }
-            Precision::Int8 => {
+            // Only what a calibration adds tells the two apart.
+            Precision::Int8 | Precision::FullInt8 => {
                 let rows = values.chunks_exact(n_terms);
                 let scales: Vec<f32> = rows.clone().map(quant::symmetric_scale).collect();
                 let codes = rows.zip(&scales).flat_map(|(row, &scale)| {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use eyas_device::encoder::{Encoder, Network};
-use eyas_host::export::{Exporter, Reference, fold, onnx};
+use eyas_host::export::{ExportError, Exporter, Reference, fold, onnx};
 use eyas_host::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use eyas_host::{weights, zoo};
 use eyas_shared::bundle::{Bundle, Precision, probe_image};
@@ -25,6 +25,32 @@ use eyas_shared::quant;
 /// Both engines compute the same f32 network from the same stored weights; only the order
 /// of additions differs.
 const SAME_NETWORK_MIN_COSINE: f32 = 0.99999;
+
+/// Where activations are rounded, another order of additions, or a product of scales rounded
+/// elsewhere, moves a value now and then from one code to the next.
+const SAME_CODES_MIN_COSINE: f32 = 0.999;
+
+/// Depthwise networks with random weights make more of that from block to block: onnxruntime
+/// is as far from itself without its optimizer.
+const SAME_DEPTHWISE_CODES_MIN_COSINE: f32 = 0.99;
+
+const PRECISIONS: [Precision; 4] = [
+    Precision::F32,
+    Precision::F16,
+    Precision::Int8,
+    Precision::FullInt8,
+];
+
+fn min_cosine(network: &zoo::Network, precision: Precision) -> f32 {
+    let is_depthwise = |node: &zoo::Node| matches!(node.op, zoo::Op::Conv { groups: 2.., .. });
+    match precision {
+        Precision::FullInt8 if network.nodes.iter().any(is_depthwise) => {
+            SAME_DEPTHWISE_CODES_MIN_COSINE
+        }
+        Precision::FullInt8 => SAME_CODES_MIN_COSINE,
+        _ => SAME_NETWORK_MIN_COSINE,
+    }
+}
 
 const SPEC: PreprocessSpec = PreprocessSpec {
     resize_shorter: 112,
@@ -113,7 +139,7 @@ fn a_bundle_s_file_means_the_same_elsewhere_and_says_what_it_is() {
     let student = student("mobilenet_v2");
     let reference = Reference::read(&student, folder.path()).unwrap();
     let exporter = Exporter::new(&student, &reference).unwrap();
-    for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+    for precision in PRECISIONS {
         let verified = exporter.bundle(precision).unwrap();
         let path = folder.path().join(format!("{precision}.onnx"));
         std::fs::write(&path, verified.onnx()).unwrap();
@@ -122,7 +148,8 @@ fn a_bundle_s_file_means_the_same_elsewhere_and_says_what_it_is() {
         let expected = by_onnxruntime(&python, &path, &images_path);
         for (pixels, expected) in images.iter().zip(expected.chunks_exact(32)) {
             let cosine = dot(&encoder.encode(pixels).unwrap(), expected);
-            assert!(cosine >= SAME_NETWORK_MIN_COSINE, "{precision}: {cosine}");
+            let least = min_cosine(&student.network, precision);
+            assert!(cosine >= least, "{precision}: {cosine}");
         }
     }
 }
@@ -142,9 +169,19 @@ fn onnxruntime_and_tract_agree_on_every_exported_file() {
         let network = network.for_side(SPEC.crop as usize);
         let weights = support::random_weights(&network, 21);
         let (network, weights) = fold::fold(&network, &weights).unwrap();
-        for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+        for precision in PRECISIONS {
             let metadata = [("producer".to_owned(), "eyas".to_owned())];
-            let file = onnx::write(&network, &weights, SPEC.crop, precision, &metadata).unwrap();
+            let file = match precision {
+                Precision::FullInt8 => {
+                    let seen: Vec<&Pixels> = images.iter().collect();
+                    onnx::write_full_int8(&network, &weights, SPEC.crop, &seen, &metadata)
+                }
+                _ => onnx::write(&network, &weights, SPEC.crop, precision, &metadata),
+            };
+            let file = match file {
+                Err(ExportError::NothingInteger { .. }) => continue,
+                file => file.unwrap(),
+            };
             let path = folder.path().join(format!("{name}-{precision}.onnx"));
             std::fs::write(&path, &file).unwrap();
             let expected = by_onnxruntime(&python, &path, &images_path);
@@ -161,7 +198,7 @@ fn onnxruntime_and_tract_agree_on_every_exported_file() {
                 let found = device.run(pixels).unwrap();
                 let cosine = dot(&found, expected);
                 assert!(
-                    cosine >= SAME_NETWORK_MIN_COSINE,
+                    cosine >= min_cosine(&network, precision),
                     "{name} {precision}: {cosine}"
                 );
             }

@@ -27,7 +27,8 @@ const PROBES: Tag = *b"PRBE";
 const CALIBRATION: Tag = *b"CALB";
 const MEMORY: Tag = *b"MEMO";
 
-/// How a student's weights are stored. Computation is in f32 for all of them.
+/// How a student's weights are stored. Computation is in f32 for all but
+/// [`FullInt8`](Self::FullInt8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -37,6 +38,10 @@ pub enum Precision {
     F16,
     /// Symmetric int8 with a scale per output channel (ONNX `DequantizeLinear`).
     Int8,
+    /// The same weights, and what dense convolutions read rounded to u8 (ONNX
+    /// `QuantizeLinear`), so that their products are of integers.
+    #[serde(rename = "full-int8")]
+    FullInt8,
 }
 
 impl std::fmt::Display for Precision {
@@ -45,6 +50,7 @@ impl std::fmt::Display for Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Int8 => "int8",
+            Self::FullInt8 => "full-int8",
         })
     }
 }

@@ -37,13 +37,14 @@ use crate::student::{StoredStudent, TrainedStudent};
 pub(super) struct Args {
     /// Run directory of a finished `eyas train`.
     pub(super) run: PathBuf,
-    /// How weights are stored; can be given several times. All are computed in f32.
+    /// How weights are stored; can be given several times. All but full-int8 are computed
+    /// in f32.
     #[arg(long = "precision", value_enum, default_values = ["f32", "f16"])]
     pub(super) precisions: Vec<PrecisionArg>,
     /// Where the images of training lie, if they have moved: a folder or a CSV file.
     #[arg(long)]
     pub(super) data: Option<PathBuf>,
-    /// More images to hold f16 and int8 against the f32 student with, where training kept
+    /// More images to hold rounded students against the f32 student with, where training kept
     /// fewer than 256: a folder or a CSV file.
     #[arg(long)]
     pub(super) manifest: Option<PathBuf>,
@@ -82,6 +83,9 @@ pub(super) enum PrecisionArg {
     F16,
     /// int8 with a scale per channel: a quarter of the size.
     Int8,
+    /// The same, with activations rounded to bytes: for boards that multiply bytes (VNNI, Arm
+    /// dot product).
+    FullInt8,
 }
 
 impl From<PrecisionArg> for Precision {
@@ -90,6 +94,7 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::F32 => Self::F32,
             PrecisionArg::F16 => Self::F16,
             PrecisionArg::Int8 => Self::Int8,
+            PrecisionArg::FullInt8 => Self::FullInt8,
         }
     }
 }

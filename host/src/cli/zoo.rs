@@ -11,8 +11,9 @@ use eyas_shared::files;
 use eyas_shared::preprocess::Pixels;
 use serde_json::json;
 
+use super::export::PrecisionArg;
 use super::{Answer, Progress, note, say};
-use crate::export::{fold, onnx};
+use crate::export::{ExportError, fold, onnx};
 use crate::memory;
 use crate::zoo::{self, init};
 
@@ -24,6 +25,7 @@ use crate::zoo::{self, init};
 #[command(after_help = "Examples:
   eyas zoo --side 160
   eyas zoo eyas-s mobilenet_v3_small --side 160 --layers
+  eyas zoo eyas-s --side 128 --precision full-int8
   eyas zoo squeezenet1_1 --side 224 --onnx untrained")]
 pub(super) struct Args {
     /// Architectures; all students (at most 5 M parameters) if none is named.
@@ -37,10 +39,16 @@ pub(super) struct Args {
     /// How many times each is run.
     #[arg(long, default_value_t = 50)]
     runs: usize,
+    /// Which precision is timed, and written by --onnx. full-int8 is for machines that
+    /// multiply bytes (VNNI, Arm dot product); here its activations have the range of one
+    /// made-up image.
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    precision: PrecisionArg,
     /// Print what every layer takes.
     #[arg(long)]
     layers: bool,
-    /// Write the networks, untrained, as NAME.onnx into this folder, for other tools.
+    /// Write the networks, untrained, as NAME.onnx into this folder, for other tools; with
+    /// another precision than f32 as NAME-PRECISION.onnx.
     #[arg(long)]
     onnx: Option<PathBuf>,
     /// Print one JSON object instead of a table.
@@ -51,12 +59,20 @@ pub(super) struct Args {
 /// Without names, architectures up to so many parameters are shown.
 const MOST_PARAMETERS: u64 = 5_000_000;
 
+/// Precisions whose bytes are counted.
+const PRECISIONS: [Precision; 4] = [
+    Precision::F32,
+    Precision::F16,
+    Precision::Int8,
+    Precision::FullInt8,
+];
+
 /// What an architecture costs.
 struct Cost {
     name: String,
     n_parameters: u64,
     multiply_adds: u64,
-    /// ONNX files in the order of [`Precision::ALL`].
+    /// Of ONNX files; full-int8 is left out where nothing would be multiplied in integers.
     bytes: Vec<(Precision, usize)>,
     /// Load and first run.
     load_ms: f64,
@@ -109,20 +125,6 @@ fn cost(name: &str, args: &Args) -> anyhow::Result<Cost> {
     let network = network.for_side(args.side as usize);
     let weights = init::random_weights(&network, 1);
     let (network, weights) = fold::fold(&network, &weights)?;
-    let write = |precision| onnx::write(&network, &weights, args.side, precision, &[]);
-    let plain = write(Precision::F32)?;
-    if let Some(folder) = &args.onnx {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        files::replace(&folder.join(format!("{name}.onnx")), &plain)?;
-        note(&format!(
-            "{}",
-            folder.join(format!("{name}.onnx")).display()
-        ));
-    }
-    let mut bytes = vec![(Precision::F32, plain.len())];
-    for precision in [Precision::F16, Precision::Int8] {
-        bytes.push((precision, write(precision)?.len()));
-    }
     let side = args.side as usize;
     let pixels = Pixels {
         side: args.side,
@@ -130,9 +132,34 @@ fn cost(name: &str, args: &Args) -> anyhow::Result<Cost> {
             .map(|at| (at % 255) as f32 / 127.5 - 1.0)
             .collect(),
     };
+    let write = |precision| match precision {
+        Precision::FullInt8 => {
+            onnx::write_full_int8(&network, &weights, args.side, &[&pixels], &[])
+        }
+        _ => onnx::write(&network, &weights, args.side, precision, &[]),
+    };
+    let timed = Precision::from(args.precision);
+    let file = write(timed)?;
+    if let Some(folder) = &args.onnx {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let path = folder.join(match timed {
+            Precision::F32 => format!("{name}.onnx"),
+            _ => format!("{name}-{timed}.onnx"),
+        });
+        files::replace(&path, &file)?;
+        note(&path.display().to_string());
+    }
+    let mut bytes = Vec::new();
+    for precision in PRECISIONS {
+        match write(precision) {
+            Ok(file) => bytes.push((precision, file.len())),
+            Err(ExportError::NothingInteger { .. }) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
     let began = Instant::now();
     let (loaded, memory_bytes) = memory::peak_of(|| -> Result<Loaded, EncodeError> {
-        let loaded = Loaded::load(&plain, args.side, None)?;
+        let loaded = Loaded::load(&file, args.side, None)?;
         loaded.run(&pixels)?;
         Ok(loaded)
     });
@@ -163,14 +190,14 @@ fn cost(name: &str, args: &Args) -> anyhow::Result<Cost> {
 
 fn show(costs: &[Cost]) {
     say(
-        "architecture          parameters     MMAC       f32       f16      int8  load ms  median    min    memory",
+        "architecture          parameters     MMAC       f32       f16      int8 full-int8  load ms  median    min    memory",
     );
     for cost in costs {
-        let bytes = cost
-            .bytes
-            .iter()
-            .map(|(_, bytes)| human_bytes(*bytes as u64));
-        let bytes: Vec<String> = bytes.map(|text| format!("{text:>9}")).collect();
+        let bytes = PRECISIONS.map(|precision| {
+            let bytes = cost.bytes.iter().find(|(it, _)| *it == precision);
+            let text = bytes.map_or_else(String::new, |(_, bytes)| human_bytes(*bytes as u64));
+            format!("{text:>9}")
+        });
         say(&format!(
             "{:<20} {:>11} {:>8.1} {} {:>8.1} {:>7.2} {:>6.2} {:>9}",
             cost.name,

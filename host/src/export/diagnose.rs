@@ -12,6 +12,7 @@ use eyas_shared::embedding::{dot, l2_normalize};
 use eyas_shared::preprocess::Pixels;
 
 use super::ExportError;
+use super::activations::Classes;
 use super::onnx;
 use super::reference::{self, Tensor};
 use super::verify::{self, Sample};
@@ -78,12 +79,14 @@ impl std::fmt::Display for Cause {
 
 /// What a layer may be off by: the difference to the plain computation from the same
 /// inputs, relative to its output's length. Sums in f32 are off by 1e-6; rounding weights
-/// to f16 by 3e-4, to int8 by 1e-2, and more where a channel's weights are few.
+/// to f16 by 3e-4, to int8 by 1e-2, and more where a channel's weights are few; activations
+/// on u8 grids by 1e-2 too, and more where few are large.
 fn limit(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 1e-3,
         Precision::F16 => 5e-3,
         Precision::Int8 => 0.1,
+        Precision::FullInt8 => 0.2,
     }
 }
 
@@ -102,7 +105,7 @@ pub(super) fn cause(
     sample: &Sample<'_>,
 ) -> Result<Option<Cause>, ExportError> {
     let precision = draft.header.precision;
-    let errors = own_errors(trained, draft.onnx, sample.pixels)?;
+    let errors = own_errors(trained, draft, sample.pixels)?;
     let is_wrong = |(_, error): &&(String, f64)| exceeds(*error, limit(precision));
     if let Some((name, error)) = errors.iter().find(is_wrong) {
         let (name, error) = (name.clone(), *error as f32);
@@ -162,15 +165,37 @@ pub(super) fn counterparts<'a>(trained: Trained<'a>) -> BTreeMap<NodeIdx, &'a st
     counterparts
 }
 
+/// Names of a file's values as the next layers read them: rounded where they are.
+pub(super) fn read_names<'v>(
+    folded: &Network,
+    precision: Precision,
+    values: impl Iterator<Item = &'v str>,
+) -> Vec<String> {
+    let classes = (precision == Precision::FullInt8).then(|| Classes::of(folded));
+    let is_rounded = |value: &str| {
+        let node_idx = folded.nodes.iter().position(|node| node.name == value);
+        let first = node_idx.and_then(|idx| classes.as_ref()?.first(idx));
+        first.is_some()
+    };
+    values
+        .map(|value| match is_rounded(value) {
+            true => onnx::rounded_name(value),
+            false => value.to_owned(),
+        })
+        .collect()
+}
+
 /// What every layer of a file is off by on its own, in order.
 fn own_errors(
     trained: Trained<'_>,
-    file: &[u8],
+    draft: &Bundle<'_>,
     pixels: &Pixels,
 ) -> Result<Vec<(String, f64)>, EncodeError> {
     let counterparts = counterparts(trained);
-    let names: Vec<&str> = counterparts.values().copied().collect();
-    let found = Layers::load(file, pixels.side, &names)?.run(pixels)?;
+    let values = counterparts.values().copied();
+    let names = read_names(trained.folded, draft.header.precision, values);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = Layers::load(draft.onnx, pixels.side, &names)?.run(pixels)?;
     let mut found: BTreeMap<NodeIdx, Vec<f32>> = counterparts.keys().copied().zip(found).collect();
     let mut outputs: Vec<Tensor> = Vec::new();
     let mut errors = Vec::new();

@@ -8,7 +8,7 @@ use eyas_device::encoder::{Encoder, Layers, OperatorTime};
 use eyas_shared::bundle::Precision;
 use eyas_shared::preprocess::Pixels;
 
-use super::diagnose::{image, relative_error};
+use super::diagnose::{image, read_names, relative_error};
 use super::recall::{RecallCheck, RecallLoss};
 use super::reference::{self, Tensor};
 use super::stored::Rounding;
@@ -263,10 +263,10 @@ fn compare(
 ) -> Result<Vec<LayerCost>, ExportError> {
     let (writer, network) = (exporter.writer(), &exporter.folded);
     let file = writer.onnx(candidate.precision, &candidate.choice.rounded, None)?;
-    let names: Vec<&str> = layers
-        .iter()
-        .map(|layer| onnx::value_name(network, layer.last))
-        .collect();
+    let values = layers.iter();
+    let values = values.map(|layer| onnx::value_name(network, layer.last));
+    let names = read_names(network, candidate.precision, values);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let device = Layers::load(&file, writer.side(), &names)?;
     let mut costs = vec![LayerCost::default(); layers.len()];
     for pixels in images {
@@ -326,8 +326,36 @@ fn of_precision(
 #[cfg(test)]
 mod tests {
     use super::super::tests::student;
-    use super::super::{Precision, Reference};
+    use super::super::{Precision, Reference, ScaleRule};
     use super::*;
+
+    #[test]
+    fn full_int8_is_explained_where_its_activations_are_rounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let student = student("eyas-xs", folder.path());
+        let reference = Reference::read(&student, folder.path()).unwrap();
+        let exporter = Exporter::new(&student, &reference).unwrap();
+        let precisions = [Precision::Int8, Precision::FullInt8];
+        let budget = explain(&exporter, &precisions, None).unwrap();
+        let [int8, full] = &budget.precisions[..] else {
+            panic!("two precisions");
+        };
+        assert!(full.passes, "{:?}", full.agreement);
+        assert_eq!(int8.rounding.activations, None);
+        let chosen = full.rounding.activations.unwrap();
+        let rules: Vec<_> = full
+            .tried
+            .iter()
+            .map(|it| it.rounding.activations)
+            .collect();
+        assert!(rules.contains(&None) && rules.contains(&Some(chosen)));
+        for rule in ScaleRule::ALL {
+            assert!(rules.contains(&Some(rule)), "{rule:?}");
+        }
+        // The last layers are behind all that is rounded.
+        let last = &budget.layers.last().unwrap().costs;
+        assert!(last[0].relative_error < last[1].relative_error, "{last:?}");
+    }
 
     #[test]
     fn a_budget_adds_up_to_what_the_bundles_say() {

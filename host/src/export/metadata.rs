@@ -61,7 +61,7 @@ pub fn rounding_json(precision: Precision, rounding: &Rounding) -> Value {
     match precision {
         Precision::F32 => json!({}),
         Precision::F16 => json!({ "bias_corrected": rounding.bias_corrected }),
-        Precision::Int8 => json!(rounding),
+        Precision::Int8 | Precision::FullInt8 => json!(rounding),
     }
 }
 
@@ -76,6 +76,7 @@ fn decimals(values: [f32; 3]) -> [f64; 3] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stored::ScaleRule;
     use super::super::tests::student;
     use super::*;
 
@@ -113,6 +114,13 @@ mod tests {
         assert!(value("metrics").contains(r#""min_cosine_to_libtorch":0.999"#));
         assert!(value("rounding").contains(r#""scales":"min-max""#));
         assert!(!value("mean").is_empty() && !value("crop").is_empty());
+        assert!(!value("rounding").contains("activations"));
+        let full = Rounding {
+            activations: Some(ScaleRule::LeastSquares),
+            ..rounding.clone()
+        };
+        let full = rounding_json(Precision::FullInt8, &full).to_string();
+        assert!(full.contains(r#""activations":"least-squares""#), "{full}");
         let exact = of(&student, Precision::F32, &rounding, None);
         assert!(exact.contains(&("rounding".to_owned(), "{}".to_owned())));
         assert!(exact.iter().all(|(key, _)| key != "metrics"));

@@ -5,6 +5,7 @@
 //! Deliberately not here: anything of libtorch. What it computed arrives as numbers in
 //! [`crate::student::TrainedStudent`].
 
+pub mod activations;
 pub mod bias;
 mod diagnose;
 pub mod equalize;
@@ -83,6 +84,17 @@ pub enum ExportError {
         /// The wished precision.
         precision: Precision,
     },
+    /// Full-int8 of a network in which nothing would be multiplied in integers.
+    #[error(
+        "{architecture} has no dense convolution behind another layer, so full-int8 would multiply nothing in integers: take int8"
+    )]
+    NothingInteger {
+        /// Name of the network.
+        architecture: String,
+    },
+    /// Full-int8 without images to calibrate on.
+    #[error("full-int8 rounds activations, whose ranges have to be calibrated on images")]
+    NotCalibrated,
     /// A file can not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -255,6 +267,7 @@ impl<'a> Exporter<'a> {
         };
         let rounded = Rounded {
             stored,
+            activations: None,
             rounding: Rounding::default(),
         };
         let exact = writer.verified(Precision::F32, rounded, trained, &reference.samples())?;
@@ -381,7 +394,18 @@ impl Writer<'_> {
         measured: Option<&Agreement>,
     ) -> Result<Vec<u8>, ExportError> {
         let metadata = metadata::of(self.student, precision, &rounded.rounding, measured);
-        onnx::write_stored(self.folded, &rounded.stored, self.side(), &metadata)
+        let Rounded {
+            stored,
+            activations,
+            ..
+        } = rounded;
+        onnx::write_stored(
+            self.folded,
+            stored,
+            activations.as_ref(),
+            self.side(),
+            &metadata,
+        )
     }
 
     /// A bundle around a file that nobody has compared yet.

@@ -1,21 +1,29 @@
 //! A folded network written as an ONNX file.
 //!
 //! The graph has one input, `image` `[1, 3, side, side]`, and one output, `embedding`
-//! `[1, dim]` of unit length. Everything is computed in f32; [`Precision`] says how the
-//! weights of convolutions and linear layers lie in the file:
+//! `[1, dim]` of unit length. [`Precision`] says how the weights of convolutions and linear
+//! layers lie in the file:
 //!
 //! | precision | in the file | in the graph |
 //! |---|---|---|
 //! | f32 | f32 | |
 //! | f16 | f16 | `Cast` to f32 |
-//! | int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
+//! | int8, full-int8 | int8 and an f32 scale per output channel | `DequantizeLinear` on axis 0 |
 //!
 //! [`StoredWeights`] says it weight by weight: a file of int8 may keep some in f16. Biases
-//! and what is added to tokens stay f32: they are a hundredth of the bytes. Equal arguments
-//! give equal bytes.
+//! and what is added to tokens stay f32: they are a hundredth of the bytes.
+//!
+//! Everything is computed in f32, but in full-int8. There a value `v` on a grid (see
+//! [`Activations`]) goes through `QuantizeLinear` to `v.quantized` and through
+//! `DequantizeLinear` to `v.grid`, which is what all read that would have read `v`; scale and
+//! zero point, `w.scale` and `w.zero_point`, have the name of the first value `w` on that
+//! grid. Biases that go with such values are int32 with scales of their own,
+//! `DequantizeLinear` on axis 0. A runtime that knows no integers reads this as f32 with
+//! rounding; others find products of u8 and int8 in it. Equal arguments give equal bytes.
 //! Reading ONNX is the device encoder's business, not done here.
 
 use eyas_shared::bundle::Precision;
+use eyas_shared::preprocess::Pixels;
 use eyas_shared::quant;
 use prost::Message;
 use tract_onnx::pb;
@@ -27,7 +35,8 @@ mod sabotage;
 mod tokens;
 
 use super::ExportError;
-use super::stored::{Data, Rounding, StoredWeight, StoredWeights};
+use super::activations::{Activations, ByteGrid, Ranges};
+use super::stored::{Data, Rounding, ScaleRule, StoredWeight, StoredWeights};
 use crate::weights::Weights;
 use crate::zoo::{Activation, Network, Node, NodeIdx, Op, Places, WeightShape};
 use pb::attribute_proto::AttributeType;
@@ -56,7 +65,8 @@ const MIN_NORM_NAME: &str = "min_norm";
 ///
 /// # Errors
 /// If the network holds batch norm, a weight is missing, of another shape or can not be
-/// held in the wished precision, or the network can not read images of that side.
+/// held in the wished precision, or the network can not read images of that side; and for
+/// full-int8, which takes [`write_full_int8()`].
 pub fn write(
     network: &Network,
     weights: &Weights,
@@ -64,11 +74,36 @@ pub fn write(
     precision: Precision,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
+    if precision == Precision::FullInt8 {
+        return Err(ExportError::NotCalibrated);
+    }
     let stored = StoredWeights::of(network, weights, precision, &Rounding::default())?;
-    write_stored(network, &stored, side, metadata)
+    write_stored(network, &stored, None, side, metadata)
 }
 
-/// The ONNX file of a network with these weights; see [`write()`].
+/// The full-int8 ONNX file of a network, with weights rounded the plain way and activations
+/// in the range that they have on these images; else as [`write()`].
+///
+/// # Errors
+/// As [`write()`]; and if nothing would be multiplied in integers, or the device encoder
+/// can not run the network.
+pub fn write_full_int8(
+    network: &Network,
+    weights: &Weights,
+    side: u32,
+    images: &[&Pixels],
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, ExportError> {
+    let exact = write(network, weights, side, Precision::F32, &[])?;
+    let activations = Ranges::measure(network, &exact, side, images)?.grids(ScaleRule::MinMax);
+    let rounding = Rounding::default();
+    let mut stored = StoredWeights::of(network, weights, Precision::FullInt8, &rounding)?;
+    activations.round_biases(network, &mut stored);
+    write_stored(network, &stored, Some(&activations), side, metadata)
+}
+
+/// The ONNX file of a network with these weights, and with its activations on these grids;
+/// see [`write()`].
 ///
 /// # Errors
 /// If the network holds batch norm, a weight is missing or of another shape, or the network
@@ -76,17 +111,24 @@ pub fn write(
 pub fn write_stored(
     network: &Network,
     weights: &StoredWeights,
+    activations: Option<&Activations>,
     side: u32,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
     network.check_side(side as usize)?;
+    let places = network.output_places(side as usize);
     let mut writer = Writer {
         weights,
+        activations,
         nodes: Vec::new(),
         initializers: Vec::new(),
     };
-    for step in steps(network, side as usize) {
-        writer.step(step)?;
+    for (node_idx, node) in network.nodes.iter().enumerate() {
+        if node.op != Op::Input {
+            let step = writer.step_at(network, &places, node_idx);
+            writer.step(step)?;
+        }
+        writer.round(network, node_idx);
     }
     let graph = pb::GraphProto {
         name: network.name.clone(),
@@ -132,6 +174,7 @@ fn property((key, value): &(String, String)) -> pb::StringStringEntryProto {
 
 struct Writer<'a> {
     weights: &'a StoredWeights,
+    activations: Option<&'a Activations>,
     nodes: Vec<pb::NodeProto>,
     initializers: Vec<pb::TensorProto>,
 }
@@ -158,22 +201,56 @@ pub fn value_name(network: &Network, node_idx: NodeIdx) -> &str {
     }
 }
 
-/// The network's nodes behind its input, in order.
-fn steps(network: &Network, side: usize) -> impl Iterator<Item = Step<'_>> {
-    let places = network.output_places(side);
-    let name = move |idx: usize| value_name(network, idx).to_owned();
-    let nodes = network.nodes.iter().enumerate();
-    nodes.filter_map(move |(node_idx, node)| {
-        Some(Step {
-            node,
-            inputs: node.inputs.iter().map(|&idx| name(idx)).collect(),
-            output: name(node_idx),
-            places: [places[*node.inputs.first()?], places[node_idx]],
-        })
-    })
+/// What the file calls a value that was rounded to its grid.
+#[must_use]
+pub fn rounded_name(value: &str) -> String {
+    format!("{value}.grid")
 }
 
 impl Writer<'_> {
+    /// A node behind the input, which reads what was rounded where something was.
+    fn step_at<'n>(&self, network: &'n Network, places: &[Places], node_idx: NodeIdx) -> Step<'n> {
+        let node = &network.nodes[node_idx];
+        let input = |&idx: &NodeIdx| match self.grid(idx) {
+            Some(_) => rounded_name(value_name(network, idx)),
+            None => value_name(network, idx).to_owned(),
+        };
+        let from = node.inputs.first().copied().unwrap_or_default();
+        Step {
+            node,
+            inputs: node.inputs.iter().map(input).collect(),
+            output: value_name(network, node_idx).to_owned(),
+            places: [places[from], places[node_idx]],
+        }
+    }
+
+    fn grid(&self, node_idx: NodeIdx) -> Option<(NodeIdx, ByteGrid)> {
+        self.activations?.grid(node_idx)
+    }
+
+    /// Rounds a node's output to its grid, if it has one.
+    fn round(&mut self, network: &Network, node_idx: NodeIdx) {
+        let Some((first, grid)) = self.grid(node_idx) else {
+            return;
+        };
+        let [value, owner] = [node_idx, first].map(|idx| value_name(network, idx));
+        let parameters = ["scale", "zero_point"].map(|part| format!("{owner}.{part}"));
+        if node_idx == first {
+            let [scale, zero] = parameters.clone();
+            let bytes = quant::f32_bytes(&[grid.scale]);
+            self.initializer(scale, &[], DataType::Float, bytes);
+            self.initializer(zero, &[], DataType::Uint8, vec![grid.zero_point]);
+        }
+        let codes = format!("{value}.quantized");
+        for (op_type, input, output) in [
+            ("QuantizeLinear", value, &codes),
+            ("DequantizeLinear", &codes, &rounded_name(value)),
+        ] {
+            let inputs = std::iter::once(input.to_owned()).chain(parameters.clone());
+            self.push(op_type, output.clone(), inputs.collect(), Vec::new());
+        }
+    }
+
     fn step(&mut self, step: Step<'_>) -> Result<(), ExportError> {
         match step.node.op {
             Op::Input => {}
@@ -356,6 +433,15 @@ impl Writer<'_> {
                 let axis = vec![int("axis", 0)];
                 self.push("DequantizeLinear", wide.clone(), inputs, axis);
             }
+            Data::Int32 { codes, scales } => {
+                let scale = format!("{name}.scale");
+                let bytes = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
+                self.initializer(name.clone(), shape, DataType::Int32, bytes);
+                let bytes = quant::f32_bytes(scales);
+                self.initializer(scale.clone(), shape, DataType::Float, bytes);
+                let axis = vec![int("axis", 0)];
+                self.push("DequantizeLinear", wide.clone(), vec![name, scale], axis);
+            }
         }
         wide
     }
@@ -433,7 +519,6 @@ mod tests {
     use super::super::{fold, reference};
     use super::*;
     use crate::zoo::{ARCHITECTURES, Pooling, by_name};
-    use eyas_shared::preprocess::Pixels;
     use eyas_shared::random::Random;
 
     /// f32 sums against f64 sums, on components of a unit vector.
@@ -494,6 +579,63 @@ mod tests {
         for precision in [Precision::F32, Precision::F16, Precision::Int8] {
             let write = || write(&network, &weights, SIDE, precision, &metadata).unwrap();
             assert_eq!(write(), write());
+        }
+        let missing = write(&network, &weights, SIDE, Precision::FullInt8, &metadata);
+        assert!(matches!(missing, Err(ExportError::NotCalibrated)));
+    }
+
+    /// A file with u8 activations, calibrated on one picture, and that picture.
+    fn full_int8(network: &Network, weights: &Weights) -> (Vec<u8>, Pixels) {
+        let pixels = Pixels {
+            side: SIDE,
+            values_chw: reference::random_pixels(SIDE as usize, &mut Random::new(4)),
+        };
+        let write = || write_full_int8(network, weights, SIDE, &[&pixels], &[]).unwrap();
+        let file = write();
+        assert_eq!(file, write());
+        (file, pixels)
+    }
+
+    #[test]
+    fn rounded_activations_are_multiples_of_their_scale_and_padding_stays_zero() {
+        for name in ["squeezenet1_1", "mobilenet_v3_small", "resnet-narrow"] {
+            let network = by_name(name, 16).unwrap();
+            let weights = reference::random_weights(&network, 3);
+            let (network, weights) = fold::fold(&network, &weights).unwrap();
+            let (file, pixels) = full_int8(&network, &weights);
+            let graph = pb::ModelProto::decode(&file[..]).unwrap().graph.unwrap();
+            let mut names: Vec<&String> = { graph.node.iter().flat_map(|node| &node.output) }
+                .chain(graph.initializer.iter().map(|tensor| &tensor.name))
+                .collect();
+            let n_names = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), n_names, "{name}: a name is used twice");
+            let is_rounded = |it: &&pb::NodeProto| it.output[0].ends_with(".grid");
+            let rounded: Vec<&pb::NodeProto> = graph.node.iter().filter(is_rounded).collect();
+            let outputs: Vec<&str> = rounded.iter().map(|it| it.output[0].as_str()).collect();
+            let layers = eyas_device::encoder::Layers::load(&file, SIDE, &outputs).unwrap();
+            let values = layers.run(&pixels).unwrap();
+            for (node, values) in rounded.iter().zip(&values) {
+                let tensor = |at: usize| {
+                    let mut tensors = graph.initializer.iter();
+                    let tensor = tensors.find(|tensor| tensor.name == node.input[at]);
+                    &tensor.unwrap().raw_data
+                };
+                let (scale, zero) = (quant::f32_from_bytes(tensor(1))[0], tensor(2)[0]);
+                for value in values {
+                    let code = value / scale + f32::from(zero);
+                    let off = (code - code.round()).abs();
+                    assert!(
+                        off < 1e-3 && (-0.5..255.5).contains(&code),
+                        "{name}: {code}"
+                    );
+                }
+            }
+            let found = run(&file, &pixels.values_chw);
+            let expected = reference::embed(&network, &weights, &pixels.values_chw, SIDE as usize);
+            let cosine = eyas_shared::embedding::dot(&found, &expected);
+            assert!(cosine > 0.98, "{name}: {cosine}");
         }
     }
 

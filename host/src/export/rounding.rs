@@ -3,10 +3,15 @@
 //! Every way is written, run by the device encoder and compared on a part of the reference
 //! images; the largest mean cosine wins, the first of equals. What wins must still pass the
 //! gate, on all images.
+//!
+//! For full-int8 the way of rounding weights is found without rounding activations, and that
+//! of rounding activations then with these weights: what rounding weights costs is the same
+//! whatever comes on top of it, and trying all pairs would take four times as long.
 
 use eyas_shared::bundle::Precision;
 use eyas_shared::preprocess::Pixels;
 
+use super::activations::{Activations, Ranges};
 use super::bias::{self, InputMeans};
 use super::stored::{Data, Rounding, ScaleRule, StoredWeight, StoredWeights};
 use super::verify::{self, Agreement, Sample};
@@ -21,10 +26,12 @@ const N_COMPARED: usize = 64;
 /// is no int8 file any more.
 const MAX_KEPT: f64 = 0.5;
 
-/// Weights as they are stored, and how they came to be so.
+/// Weights as they are stored, grids of activations if those are rounded, and how both came
+/// to be so.
 #[derive(Clone)]
 pub(super) struct Rounded {
     pub(super) stored: StoredWeights,
+    pub(super) activations: Option<Activations>,
     pub(super) rounding: Rounding,
 }
 
@@ -35,10 +42,12 @@ pub(super) struct Subject<'a> {
     pub(super) precision: Precision,
 }
 
-/// Exact weights of the same function, with the mean inputs of its layers.
+/// Exact weights of the same function, with the mean inputs of its layers, and the ranges of
+/// its activations if those are to be rounded.
 struct Start {
     weights: Weights,
     means: InputMeans,
+    ranges: Option<Ranges>,
     equalized: bool,
 }
 
@@ -70,7 +79,8 @@ pub(super) fn choose(subject: &Subject<'_>, samples: &[Sample<'_>]) -> Result<Ch
     // Every second: the others show whether what was learned from these holds.
     let calibrating: Vec<&Pixels> = compared.iter().step_by(2).map(|it| it.pixels).collect();
     let mut starts = vec![subject.start(subject.weights.clone(), false, &calibrating)?];
-    if subject.precision == Precision::Int8
+    let scales_channels = matches!(subject.precision, Precision::Int8 | Precision::FullInt8);
+    if scales_channels
         && let Some(scaled) = equalize::equalized(subject.writer.folded, subject.weights)
     {
         starts.push(subject.start(scaled, true, &calibrating)?);
@@ -78,18 +88,16 @@ pub(super) fn choose(subject: &Subject<'_>, samples: &[Sample<'_>]) -> Result<Ch
     let mut tried = Vec::new();
     let mut best: Option<(Agreement, Rounded, &Start)> = None;
     for start in &starts {
-        for rounded in subject.ways(start)? {
-            let agreement = subject.agreement(&rounded, &compared)?;
-            tried.push(Tried {
-                rounding: rounded.rounding.clone(),
-                agreement: agreement.clone(),
-            });
-            let is_better = |(best, ..): &(Agreement, _, _)| {
-                agreement.mean_cosine > best.mean_cosine || best.mean_cosine.is_nan()
-            };
-            if best.as_ref().is_none_or(is_better) {
-                best = Some((agreement, rounded, start));
-            }
+        let ways = subject.ways(start)?;
+        let mut found = subject.best(ways, &compared, &mut tried)?;
+        if let Some(ranges) = &start.ranges {
+            let ways = subject.with_activations(&found.1, ranges);
+            found = subject.best(ways, &compared, &mut tried)?;
+        }
+        let (agreement, rounded) = found;
+        let is_best = |(best, ..): &(Agreement, _, _)| is_better(&agreement, best);
+        if best.as_ref().is_none_or(is_best) {
+            best = Some((agreement, rounded, start));
         }
     }
     let (agreement, mut rounded, start) = best.expect("every precision has a way of rounding");
@@ -102,6 +110,10 @@ pub(super) fn choose(subject: &Subject<'_>, samples: &[Sample<'_>]) -> Result<Ch
         weights: start.weights.clone(),
         tried,
     })
+}
+
+fn is_better(found: &Agreement, best: &Agreement) -> bool {
+    found.mean_cosine > best.mean_cosine || best.mean_cosine.is_nan()
 }
 
 /// So many of the items, evenly spread, the first among them.
@@ -123,12 +135,22 @@ impl Subject<'_> {
         let network = self.writer.folded;
         let rounding = Rounding::default();
         let stored = self.stored(&weights, Precision::F32, &rounding)?;
-        let exact = Rounded { stored, rounding };
+        let exact = Rounded {
+            stored,
+            activations: None,
+            rounding,
+        };
         let file = self.writer.onnx(Precision::F32, &exact, None)?;
-        let means = InputMeans::measure(network, &file, self.writer.side(), calibrating)?;
+        let side = self.writer.side();
+        let means = InputMeans::measure(network, &file, side, calibrating)?;
+        let ranges = match self.precision {
+            Precision::FullInt8 => Some(Ranges::measure(network, &file, side, calibrating)?),
+            _ => None,
+        };
         Ok(Start {
             weights,
             means,
+            ranges,
             equalized,
         })
     }
@@ -142,10 +164,47 @@ impl Subject<'_> {
         StoredWeights::of(self.writer.folded, weights, precision, rounding)
     }
 
-    /// Ways of rounding, the plainest first.
+    /// The best of some ways, the first of equals; all are noted.
+    fn best(
+        &self,
+        ways: Vec<Rounded>,
+        samples: &[Sample<'_>],
+        tried: &mut Vec<Tried>,
+    ) -> Result<(Agreement, Rounded), ExportError> {
+        let mut best: Option<(Agreement, Rounded)> = None;
+        for rounded in ways {
+            let agreement = self.agreement(&rounded, samples)?;
+            tried.push(Tried {
+                rounding: rounded.rounding.clone(),
+                agreement: agreement.clone(),
+            });
+            if best
+                .as_ref()
+                .is_none_or(|(best, _)| is_better(&agreement, best))
+            {
+                best = Some((agreement, rounded));
+            }
+        }
+        Ok(best.expect("every precision has a way of rounding"))
+    }
+
+    /// The same weights with activations rounded too, by every rule.
+    fn with_activations(&self, rounded: &Rounded, ranges: &Ranges) -> Vec<Rounded> {
+        let way = |rule: ScaleRule| {
+            let activations = ranges.grids(rule);
+            let mut rounded = rounded.clone();
+            activations.round_biases(self.writer.folded, &mut rounded.stored);
+            rounded.activations = Some(activations);
+            rounded.rounding.activations = Some(rule);
+            rounded
+        };
+        ScaleRule::ALL.into_iter().map(way).collect()
+    }
+
+    /// Ways of rounding weights, the plainest first.
     fn ways(&self, start: &Start) -> Result<Vec<Rounded>, ExportError> {
         let rules: &[ScaleRule] = match self.precision {
-            Precision::Int8 => &ScaleRule::ALL,
+            Precision::Int8 | Precision::FullInt8 => &ScaleRule::ALL,
             Precision::F32 | Precision::F16 => &[ScaleRule::MinMax],
         };
         let mut ways = Vec::new();
@@ -156,7 +215,11 @@ impl Subject<'_> {
                 ..Rounding::default()
             };
             let stored = self.stored(&start.weights, self.precision, &rounding)?;
-            let plain = Rounded { stored, rounding };
+            let plain = Rounded {
+                stored,
+                activations: None,
+                rounding,
+            };
             let mut corrected = plain.clone();
             ways.push(plain);
             // What is not rounded needs no correction.
@@ -181,8 +244,13 @@ impl Subject<'_> {
         rounded: &Rounded,
         samples: &[Sample<'_>],
     ) -> Result<Agreement, ExportError> {
-        let file = self.writer.onnx(self.precision, rounded, None)?;
-        let draft = self.writer.draft(&file, self.precision);
+        // Weights of full-int8 are those of int8 until activations are rounded.
+        let precision = match (self.precision, &rounded.activations) {
+            (Precision::FullInt8, None) => Precision::Int8,
+            (precision, _) => precision,
+        };
+        let file = self.writer.onnx(precision, rounded, None)?;
+        let draft = self.writer.draft(&file, precision);
         Ok(verify::agreement_of(&draft, samples)?)
     }
 

@@ -15,16 +15,17 @@ use crate::zoo::{Network, WeightShape};
 /// Share of the magnitudes of a channel that [`ScaleRule::Percentile`] keeps.
 const PERCENTILE: f64 = 0.999;
 
-/// How the int8 scale of a channel is found.
+/// How the int8 scale of a channel is found, or the range of activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScaleRule {
-    /// The largest magnitude becomes 127.
+    /// The largest magnitude becomes 127; all activations that were seen are in range.
     #[default]
     MinMax,
-    /// The 99.9th percentile of the magnitudes becomes 127.
+    /// The 99.9th percentile of the magnitudes becomes 127; all but one in ten thousand
+    /// activations are in range.
     Percentile,
-    /// The scale with the least squared error.
+    /// The scale, or range, with the least squared error.
     LeastSquares,
 }
 
@@ -62,6 +63,10 @@ pub struct Rounding {
     pub bias_corrected: bool,
     /// Layers of an int8 file that are kept in f16.
     pub f16_layers: Vec<String>,
+    /// How the ranges of activations were found, where those are rounded; see
+    /// [`super::activations`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<ScaleRule>,
 }
 
 /// One weight as it is stored.
@@ -87,6 +92,13 @@ pub enum Data {
         /// One a channel, positive.
         scales: Vec<f32>,
     },
+    /// Biases that are added to sums of integers: each a multiple of a scale of its own.
+    Int32 {
+        /// Small enough for the sums.
+        codes: Vec<i32>,
+        /// One a code, positive.
+        scales: Vec<f32>,
+    },
 }
 
 impl StoredWeight {
@@ -104,6 +116,10 @@ impl StoredWeight {
                 };
                 channels.flat_map(wide).collect()
             }
+            Data::Int32 { codes, scales } => {
+                let wide = |(&code, &scale)| code as f32 * scale;
+                codes.iter().zip(scales).map(wide).collect()
+            }
         }
     }
 
@@ -114,6 +130,7 @@ impl StoredWeight {
             Data::F32(values) => 4 * values.len(),
             Data::F16(values) => 2 * values.len(),
             Data::Int8 { codes, scales } => codes.len() + 5 * scales.len(),
+            Data::Int32 { codes, scales } => 4 * codes.len() + 4 * scales.len(),
         }
     }
 
@@ -182,7 +199,9 @@ impl StoredWeights {
                         data: Data::F32(weight.values.clone()),
                     },
                     Precision::F16 => StoredWeight::in_f16(weight),
-                    Precision::Int8 => StoredWeight::in_int8(weight, rounding.scales),
+                    Precision::Int8 | Precision::FullInt8 => {
+                        StoredWeight::in_int8(weight, rounding.scales)
+                    }
                 };
                 stored.insert(name, weight);
             }
@@ -212,7 +231,7 @@ impl StoredWeights {
 fn check_range(name: &str, weight: &Weight, precision: Precision) -> Result<(), ExportError> {
     let largest = match precision {
         Precision::F16 => f16::MAX.to_f32(),
-        Precision::F32 | Precision::Int8 => f32::MAX,
+        Precision::F32 | Precision::Int8 | Precision::FullInt8 => f32::MAX,
     };
     // Written so that NaN is found too.
     let outside = |x: &&f32| !matches!(x.abs().partial_cmp(&largest), Some(order) if order.is_le());

@@ -87,7 +87,12 @@ fn student_with(architecture: &str, root: &Path, change: impl Fn(&mut Weights)) 
 /// Parameters of a network that is no student.
 const LARGE: u64 = 5_000_000;
 
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
+const PRECISIONS: [Precision; 4] = [
+    Precision::F32,
+    Precision::F16,
+    Precision::Int8,
+    Precision::FullInt8,
+];
 
 #[test]
 fn a_saved_bundle_reproduces_the_trained_network() {
@@ -121,6 +126,8 @@ fn a_saved_bundle_reproduces_the_trained_network() {
         );
     }
     assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+    // A few numbers more than int8 has.
+    assert!(sizes[3] < sizes[1] * 2 / 3, "{sizes:?}");
 }
 
 #[test]
@@ -133,7 +140,7 @@ fn every_architecture_passes_in_every_precision() {
         // and not quantized in every way that is tried.
         let is_large = student.network.n_parameters() > LARGE;
         let exporter = Exporter::new(&student, &reference).unwrap();
-        for &precision in &PRECISIONS[if is_large { 1..2 } else { 1..3 }] {
+        for &precision in &PRECISIONS[if is_large { 1..2 } else { 1..4 }] {
             if let Err(err) = exporter.bundle(precision) {
                 panic!("{architecture} {precision}: {err}");
             }
@@ -247,4 +254,16 @@ fn a_layer_that_int8_can_not_hold_is_kept_in_f16() {
     // The file says so.
     let text = String::from_utf8_lossy(verified.onnx()).into_owned();
     assert!(text.contains(r#""f16_layers":["head"]"#));
+}
+
+#[test]
+fn full_int8_of_a_network_without_integers_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let student = student("dinov2_vits14", folder.path());
+    let reference = Reference::read(&student, folder.path()).unwrap();
+    let err = export(&student, &reference, Precision::FullInt8).unwrap_err();
+    assert!(matches!(err, ExportError::NothingInteger { .. }), "{err}");
+    assert!(!err.is_disagreement());
+    let text = err.to_string();
+    assert!(text.contains("dinov2_vits14 has no dense"), "{text}");
 }

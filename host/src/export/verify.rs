@@ -54,6 +54,14 @@ const INT8_BOUNDS: Bounds = Bounds {
     mean: 0.999,
 };
 
+/// The same with activations on u8 grids: each is off by up to 1/510 of the range of its
+/// whole layer, and what lies outside is clipped. Unlike weights, which one image sees as
+/// another does, these are off by something else for every image.
+const FULL_INT8_BOUNDS: Bounds = Bounds {
+    min: 0.95,
+    mean: 0.99,
+};
+
 /// Cosines that a bundle of this precision must reach.
 #[must_use]
 pub fn bounds(precision: Precision) -> Bounds {
@@ -61,6 +69,7 @@ pub fn bounds(precision: Precision) -> Bounds {
         Precision::F32 => F32_BOUNDS,
         Precision::F16 => F16_BOUNDS,
         Precision::Int8 => INT8_BOUNDS,
+        Precision::FullInt8 => FULL_INT8_BOUNDS,
     }
 }
 

@@ -125,6 +125,9 @@ fn tried_text(tried: &[Tried]) -> String {
         if rounding.bias_corrected {
             way += ", biases corrected";
         }
+        if let Some(rule) = rounding.activations {
+            way += &format!(", {} activations", rule.name());
+        }
         let (min, mean) = (agreement.min_cosine, agreement.mean_cosine);
         text += &format!("  {min:.8}  {mean:.8}  {way}\n");
     }

@@ -100,6 +100,11 @@ fn tensor<'g>(graph: &'g mut pb::GraphProto, name: &str) -> &'g mut pb::TensorPr
     tensors.find(|tensor| tensor.name == name).expect(name)
 }
 
+fn tensor_of<'g>(graph: &'g pb::GraphProto, name: &str) -> &'g pb::TensorProto {
+    let mut tensors = graph.initializer.iter();
+    tensors.find(|tensor| tensor.name == name).expect(name)
+}
+
 /// Rewrites the f32 values of a stored tensor.
 fn rewrite(graph: &mut pb::GraphProto, name: &str, change: impl Fn(&[f32]) -> Vec<f32>) {
     let tensor = tensor(graph, name);
@@ -267,6 +272,45 @@ fn a_zero_point_that_is_not_zero_is_stopped() {
         zero.raw_data.iter_mut().for_each(|byte| *byte = 3);
     });
     blames(&err, "wide.conv");
+}
+
+#[test]
+fn swapped_scales_of_activations_are_stopped() {
+    let err = of_changed_file(Precision::FullInt8, |graph, _| {
+        let mut scales: Vec<(f32, String)> = Vec::new();
+        for node in graph
+            .node
+            .iter()
+            .filter(|it| it.op_type == "QuantizeLinear")
+        {
+            let stored = tensor_of(graph, &node.input[1]);
+            let scale = quant::f32_from_bytes(&stored.raw_data)[0];
+            scales.push((scale, node.input[1].clone()));
+        }
+        scales.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (least, most) = (&scales[0], &scales[scales.len() - 1]);
+        rewrite(graph, &least.1, |_| vec![most.0]);
+        rewrite(graph, &most.1, |_| vec![least.0]);
+    });
+    assert!(err.is_disagreement(), "{err}");
+    let text = err.to_string();
+    assert!(text.contains("first layer that differs"), "{text}");
+}
+
+#[test]
+fn a_grid_that_reaches_nowhere_near_is_stopped() {
+    let err = of_changed_file(Precision::FullInt8, |graph, _| {
+        rewrite(graph, "to_body.relu.scale", |scale| vec![0.1 * scale[0]]);
+    });
+    blames(&err, "to_body.relu");
+}
+
+#[test]
+fn a_zero_point_of_activations_that_was_moved_is_stopped() {
+    let err = of_changed_file(Precision::FullInt8, |graph, _| {
+        tensor(graph, "body.0.relu.zero_point").raw_data = vec![250];
+    });
+    blames(&err, "body.0.relu");
 }
 
 #[test]
