@@ -1,7 +1,7 @@
 //! Numbers in fewer bits: f16 and symmetric int8, for weights and embeddings.
 //!
-//! Activations are not quantized here: what tract does with them, the host sees only by
-//! running the device encoder.
+//! Activations are not quantized here: what the device encoder does with them, the host sees
+//! only by running it.
 
 use half::f16;
 

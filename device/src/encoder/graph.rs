@@ -225,9 +225,28 @@ fn check_node<'p>(
             return graph_fault(format!("a {operator} node has only constants as inputs"));
         }
         shape = Some(constant_shape(node, values)?);
+    } else if matches!(&operator[..], "QuantizeLinear" | "DequantizeLinear") {
+        check_one_scale(node, values)?;
     }
     for output in node.output.iter().filter(|output| !output.is_empty()) {
         values.insert(output, shape);
+    }
+    Ok(())
+}
+
+/// Activations have one scale and one zero point for all channels: others would be broadcast,
+/// which makes data grow, and no kernel of integers knows them.
+fn check_one_scale(
+    node: &pb::NodeProto,
+    values: &HashMap<&str, ConstantShape<'_>>,
+) -> Result<(), EncodeError> {
+    for name in node.input.iter().skip(1).filter(|name| !name.is_empty()) {
+        if !matches!(values.get(name.as_str()), Some(Some([] | [1]))) {
+            return graph_fault(format!(
+                "a {} node of activations has `{name}`, which is not one constant",
+                node.op_type
+            ));
+        }
     }
     Ok(())
 }
@@ -346,4 +365,29 @@ pub(super) fn check_axes(model: &TypedModel) -> TractResult<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data::{node, tensor};
+
+    #[test]
+    fn activations_are_rounded_with_one_constant_scale() {
+        let fault = |scale: &pb::TensorProto, input: &str| {
+            let quantize = node("QuantizeLinear", &["image", input], "codes", Vec::new());
+            let mut values: HashMap<&str, ConstantShape<'_>> =
+                [("image", None), ("computed", None)].into();
+            values.insert(&scale.name, Some(&scale.dims));
+            let outcome = check_node(&quantize, &mut values);
+            outcome.err().map(|err| err.to_string())
+        };
+        let one = tensor("scale", &[], &[0.1]);
+        assert_eq!(fault(&one, "scale"), None);
+        assert_eq!(fault(&tensor("scale", &[1], &[0.1]), "scale"), None);
+        let three = fault(&tensor("scale", &[3], &[0.1; 3]), "scale").unwrap();
+        assert!(three.contains("`scale`, which is not one"), "{three}");
+        let computed = fault(&one, "computed").unwrap();
+        assert!(computed.contains("`computed`, which is not"), "{computed}");
+    }
 }

@@ -31,7 +31,7 @@ use crate::student::{StoredStudent, TrainedStudent};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   eyas export runs/shelf --precision f32 --precision f16 --out bundles
-  eyas export runs/shelf --precision f32 --precision int8 --explain
+  eyas export runs/shelf --precision int8 --precision full-int8 --explain
   eyas export runs/shelf --precision int8 --out bundles \\
       --manifest photos --split val --gallery photos.gallery")]
 pub(super) struct Args {
@@ -464,12 +464,19 @@ mod tests {
             "{message}"
         );
         let moved = at("moved");
-        let json = ["--data", &moved, "--precision", "int8", "--json"];
+        let precisions = ["--precision", "int8", "--precision", "full-int8"];
+        let json = [&["--data", &moved, "--json"][..], &precisions].concat();
         let run_dir = at("run");
         let out = at("out2");
         let words = [&[run_dir.as_str(), "--out", out.as_str()][..], &json].concat();
         assert_eq!(export(&words).unwrap(), Answer::Yes);
-        assert_eq!(files("out2"), ["shelf-int8.bundle"]);
+        assert_eq!(
+            files("out2"),
+            ["shelf-full-int8.bundle", "shelf-int8.bundle"]
+        );
+        let bytes = std::fs::read(folder.path().join("out2/shelf-full-int8.bundle")).unwrap();
+        let bundle = eyas_shared::bundle::Bundle::read(&bytes).unwrap();
+        assert_eq!(bundle.header.precision, Precision::FullInt8);
 
         let name = export(&[&at("run"), "--out", &at("out"), "--name", "../s"]).unwrap_err();
         assert!(name.to_string().contains("--name"), "{name}");
@@ -492,7 +499,7 @@ mod tests {
         student.save(Path::new(&at("run")), &images).unwrap();
         for json in [&[][..], &["--json"]] {
             let run = at("run");
-            let explain = [run.as_str(), "--explain", "--precision", "int8"];
+            let explain = [run.as_str(), "--explain", "--precision", "full-int8"];
             assert_eq!(export(&[&explain[..], json].concat()).unwrap(), Answer::Yes);
         }
         let entries = std::fs::read_dir(folder.path()).unwrap();

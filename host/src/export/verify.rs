@@ -56,7 +56,9 @@ const INT8_BOUNDS: Bounds = Bounds {
 
 /// The same with activations on u8 grids: each is off by up to 1/510 of the range of its
 /// whole layer, and what lies outside is clipped. Unlike weights, which one image sees as
-/// another does, these are off by something else for every image.
+/// another does, these are off by something else for every image. No layer can be kept in f16
+/// here, so weights that int8 alone would refuse pass too: what that costs in answers, the
+/// check of recall says.
 const FULL_INT8_BOUNDS: Bounds = Bounds {
     min: 0.95,
     mean: 0.99,

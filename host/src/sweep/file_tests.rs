@@ -170,3 +170,21 @@ fn what_makes_no_sense_is_named() {
     };
     assert_eq!(suggestion.as_deref(), Some("seeds"));
 }
+
+#[test]
+fn precisions_are_named_as_bundles_name_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.toml");
+    let read = |precision: &str| {
+        fs::write(
+            &path,
+            SWEEP.replace("\"int8\"", &format!("\"{precision}\"")),
+        )
+        .unwrap();
+        SweepFile::read(&path)
+    };
+    let precisions = read("full-int8").unwrap().precisions;
+    assert_eq!(precisions, [Precision::F32, Precision::FullInt8]);
+    assert_eq!(precisions[1].to_string(), "full-int8");
+    assert!(read("fullint8").is_err());
+}
