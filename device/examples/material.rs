@@ -64,7 +64,12 @@ fn main() -> ExitCode {
 
 fn write_all(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder)?;
-    for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+    for precision in [
+        Precision::F32,
+        Precision::F16,
+        Precision::Int8,
+        Precision::FullInt8,
+    ] {
         for (name, onnx) in [
             ("dense", dense(precision)),
             ("depthwise", depthwise(precision)),
@@ -122,15 +127,21 @@ fn bundle(onnx: &[u8], precision: Precision) -> Vec<u8> {
 /// Dense convolutions, those of 3x3 among them with stride 1, in a residual block.
 fn dense(precision: Precision) -> Vec<u8> {
     let mut net = Net::new(1, precision);
-    let stem = net.conv("image", [3, 24], [3, 2, 1], 1);
+    let image = net.rounded("image");
+    let stem = net.conv(&image, [3, 24], [3, 2, 1], 1);
     let stem = net.push("Relu", &[&stem], vec![]);
+    let stem = net.rounded(&stem);
     let inner = net.conv(&stem, [24, 24], [3, 1, 1], 1);
     let inner = net.gated("HardSigmoid", &inner);
+    let inner = net.rounded(&inner);
     let inner = net.conv(&inner, [24, 24], [3, 1, 1], 1);
     let sum = net.push("Add", &[&stem, &inner], vec![]);
+    let sum = net.rounded(&sum);
     let wide = net.conv(&sum, [24, 70], [1, 1, 0], 1);
     let wide = net.push("Relu", &[&wide], vec![]);
+    let wide = net.rounded(&wide);
     let down = net.conv(&wide, [70, 33], [3, 2, 1], 1);
+    let down = net.rounded(&down);
     let pooled = net.push("GlobalAveragePool", &[&down], vec![]);
     net.head(&pooled, 33)
 }
@@ -150,6 +161,7 @@ fn depthwise(precision: Precision) -> Vec<u8> {
     let excited = net.push("Mul", &[&deep, &scale], vec![]);
     let deep = net.conv(&excited, [51, 51], [3, 1, 1], 51);
     let window = vec![ints("kernel_shape", &[3; 2]), ints("strides", &[2; 2])];
+    let deep = net.rounded(&deep);
     let deep = net.push("MaxPool", &[&deep], window);
     let narrow = net.conv(&deep, [51, 20], [1, 1, 0], 1);
     let pooled = net.push("GlobalMaxPool", &[&narrow], vec![]);
@@ -199,6 +211,21 @@ impl Net {
         let node = node(operator, inputs, &name, attributes);
         self.graph.node.push(node);
         name
+    }
+
+    /// The same values on a grid of bytes, in full-int8.
+    fn rounded(&mut self, from: &str) -> String {
+        use pb::tensor_proto::DataType;
+        if self.precision != Precision::FullInt8 {
+            return from.to_owned();
+        }
+        let (scale, zero) = (format!("{from}.scale"), format!("{from}.zero_point"));
+        self.graph.initializer.extend([
+            tensor(&scale, &[], &[6.0 / 255.0]),
+            raw_tensor(&zero, &[], DataType::Uint8, vec![127]),
+        ]);
+        let codes = self.push("QuantizeLinear", &[from, &scale, &zero], vec![]);
+        self.push("DequantizeLinear", &[&codes, &scale, &zero], vec![])
     }
 
     fn gated(&mut self, gate: &str, from: &str) -> String {
@@ -270,7 +297,6 @@ impl Net {
                 let to = int("to", DataType::Float as i64);
                 self.push("Cast", &[&name], vec![to])
             }
-            // Only what a calibration adds tells the two apart.
             Precision::Int8 | Precision::FullInt8 => {
                 let rows = values.chunks_exact(n_terms);
                 let scales: Vec<f32> = rows.clone().map(quant::symmetric_scale).collect();

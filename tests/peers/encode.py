@@ -3,7 +3,8 @@
 Networks are those that `eyas zoo --onnx` writes, untrained: weights do not change how long
 they take. One network after the other, its methods take turns in random order; each runs once
 untimed and then once timed, so that a network's weights lie where its own last run left them.
-Outputs are compared with onnxruntime's first. ncnn gets what pnnx makes of the ONNX file, and
+Outputs are compared with onnxruntime's first. With `--full-int8` the same networks take their
+turns in full-int8 too, in the engine and in onnxruntime, from one file as well. ncnn gets what pnnx makes of the ONNX file, and
 LiteRT what `tflite.py` writes. Peers that are not installed are left out, with a line that
 says so. Needs numpy and onnxruntime; ncnn with pnnx, and ai-edge-litert with onnx, when they
 are to be compared. Example:
@@ -33,16 +34,17 @@ NETWORKS = """eyas-xs:160 eyas-s:160 eyas-m:160 squeezenet1_1:160 squeezenet1_1:
 mobilenet_v3_small:160 mobilenet_v3_small:224 mobilenet_v2:160 mobilenet_v2_035:160
 shufflenet_v2_x0_5:160 resnet-narrow:160""".split()
 
-# Least cosine to onnxruntime's output: f32 sums in another order and Winograd tiles.
-AGREES = 0.99999
+# Least cosine to onnxruntime's output: f32 sums in another order and Winograd tiles. Maps
+# that are rounded to bytes fall on the other side of a half now and then.
+AGREES = {"f32": 0.99999, "full-int8": 0.998}
 
 
 class Eyas:
     """The bench program, which times itself."""
 
-    def __init__(self, program, path, side, threads):
+    def __init__(self, program, paths, side, threads):
         self.process = subprocess.Popen(
-            [program, "--serve", f"{side}:{path}", "--threads", str(threads)],
+            [program, "--serve", *(f"{side}:{path}" for path in paths), "--threads", str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,22 +53,23 @@ class Eyas:
         while (line := self.process.stdout.readline().strip()) != "ready":
             name, multiply_adds, _ = line.split("\t")
             self.multiply_adds = max(self.multiply_adds, int(multiply_adds))
-            self.ways.append(name.split()[-1])
+            self.ways.append(tuple(name.split()))
 
     def ask(self, line):
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().split()
 
-    def methods(self, pixels, folder):
+    def methods(self, network, pixels, folder):
         """The engine with the best instructions is `eyas`, tract as it comes `tract`."""
         path = folder / "pixels.f32"
         pixels.tofile(path)
-        best = [way for way in self.ways if way != "tract"][-1]
-        for number, way in enumerate(self.ways):
-            name = {best: "eyas", "tract": "tract"}.get(way, f"eyas {way}")
-            run = lambda number=number: int(self.ask(number)[0]) * 1e-9
-            yield name, run, np.array(self.ask(f"{number} {path}"), np.float32)
+        best = [way for _, way in self.ways if way != "tract"][-1]
+        for number, (file, way) in enumerate(self.ways):
+            if file == network.name:
+                name = {best: "eyas", "tract": "tract"}.get(way, f"eyas {way}")
+                run = lambda number=number: int(self.ask(number)[0]) * 1e-9
+                yield name, run, np.array(self.ask(f"{number} {path}"), np.float32)
 
     def end(self):
         self.process.stdin.close()
@@ -165,14 +168,14 @@ def versions(peers):
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def write_network(eyas, name, side, folder):
-    """The ONNX file, or nothing if this `eyas` does not know the architecture."""
+def write_network(eyas, name, side, precision, folder):
+    """The ONNX file, or nothing if this `eyas` can not write it."""
     words = [eyas, "zoo", name, "--side", str(side), "--runs", "1", "--onnx", folder]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run([*words, "--precision", precision], capture_output=True, text=True)
     if done.returncode != 0:
-        print(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}")
+        print(f"{name} in {precision} is left out: {done.stderr.strip().splitlines()[-1]}")
         return None
-    return folder / f"{name}.onnx"
+    return folder / (f"{name}.onnx" if precision == "f32" else f"{name}-{precision}.onnx")
 
 
 def cosine(a, b):
@@ -182,7 +185,7 @@ def cosine(a, b):
 
 def ready(eyas, path, pixels, peers, threads, folder):
     """Name, function to seconds, and cosine to onnxruntime's output, of every method."""
-    methods = list(eyas.methods(pixels, folder))
+    methods = list(eyas.methods(path, pixels, folder))
     for peer in peers:
         try:
             run, output = PEERS[peer][0](path, pixels, threads, folder)
@@ -225,6 +228,26 @@ def show(rows):
             )
 
 
+def show_full_int8(rows):
+    """One line a network: full-int8 in both, and how many times as long f32 takes."""
+    for statistic in ["median", "min"]:
+        print(f"\nfull-int8, {statistic}, ms; f32: how many times as long as full-int8")
+        head = f"{'network':20} {'side':>4} {'eyas':>7} {'ort':>7} {'eyas/ort':>8}"
+        print(head + "".join(f" {name:>8}" for name in ["eyas f32", "ort f32", "avx2", "cosine"]))
+        for row in rows:
+            at = {name: figures[statistic] for name, figures in row["methods"].items()}
+            if "eyas full-int8" not in at:
+                continue
+            mine, theirs = at["eyas full-int8"], at["onnxruntime full-int8"]
+            avx2 = at.get("eyas Avx2 full-int8", float("nan")) / at.get("eyas Avx2", float("nan"))
+            agreement = row["methods"]["eyas full-int8"]["cosine"]
+            print(
+                f"{row['network']:20} {row['side']:4} {mine:7.3f} {theirs:7.3f} "
+                f"{mine / theirs:8.2f} {at['eyas'] / mine:8.2f} "
+                f"{at['onnxruntime'] / theirs:8.2f} {avx2:8.2f} {agreement:8.5f}"
+            )
+
+
 def write_csv(path, rows, threads, rounds):
     is_new = not path.exists()
     with path.open("a", newline="") as file:
@@ -244,6 +267,7 @@ def main():
     parser.add_argument("--eyas", required=True, help="the program `eyas`")
     parser.add_argument("--bench", required=True, help="the bench program `encode`")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME:SIDE")
+    parser.add_argument("--full-int8", action="store_true", help="measure that precision too")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
@@ -255,13 +279,26 @@ def main():
         name, side = network.split(":")
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            path = write_network(args.eyas, name, int(side), folder)
-            if path is None:
+            precisions = ["f32", "full-int8"] if args.full_int8 else ["f32"]
+            paths = {
+                precision: path
+                for precision in precisions
+                if (path := write_network(args.eyas, name, int(side), precision, folder))
+            }
+            if "f32" not in paths:
                 continue
             shape = (1, 3, int(side), int(side))
             pixels = np.random.default_rng(args.seed).standard_normal(shape).astype(np.float32)
-            eyas = Eyas(args.bench, path, side, args.threads)
-            methods = ready(eyas, path, pixels, peers, args.threads, folder)
+            eyas = Eyas(args.bench, paths.values(), side, args.threads)
+            methods = ready(eyas, paths["f32"], pixels, peers, args.threads, folder)
+            if rounded := paths.get("full-int8"):
+                # tract computes f32 around the rounding: nothing that it would be chosen for.
+                here = ready(eyas, rounded, pixels, ["onnxruntime"], args.threads, folder)
+                methods += [
+                    (f"{method} full-int8", run, agreement)
+                    for method, run, agreement in here
+                    if method != "tract"
+                ]
             times = measure(methods, args.rounds, args.seed)
             load.append(os.getloadavg()[0])
             figures = {
@@ -269,13 +306,20 @@ def main():
                 for method, _, agreement in methods
                 for at in [times[method]]
             }
-            apart += [(network, m, at["cosine"]) for m, at in figures.items() if at["cosine"] < AGREES]
+            needed = lambda m: AGREES["full-int8" if m.endswith("full-int8") else "f32"]
+            apart += [
+                (network, m, at["cosine"])
+                for m, at in figures.items()
+                if at["cosine"] < needed(m)
+            ]
             mmac = eyas.multiply_adds / 1e6
             rows.append({"network": name, "side": int(side), "mmac": mmac, "methods": figures})
             eyas.end()
     print(f"{args.threads} thread(s), {args.rounds} rounds, seed {args.seed}")
     print(f"{machine()}; load {np.median(load):.1f} (median); {versions(peers)}")
     show(rows)
+    if args.full_int8:
+        show_full_int8(rows)
     if args.csv:
         write_csv(args.csv, rows, args.threads, args.rounds)
     for network, method, agreement in apart:

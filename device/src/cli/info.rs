@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use eyas_shared::bundle::{Bundle, VERSION as BUNDLE_VERSION};
+use eyas_shared::bundle::{Bundle, Precision, VERSION as BUNDLE_VERSION};
 use eyas_shared::calibration::{Calibration, GalleryIdentity};
 use eyas_shared::container::{Container, ContainerError, Kind};
 use eyas_shared::fingerprint::SpaceId;
@@ -11,7 +11,7 @@ use eyas_shared::gallery::Gallery;
 use serde_json::{Value, json};
 
 use super::{Answer, human_bytes, print};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Isa};
 use crate::store::{MappedFile, load_student};
 
 #[derive(clap::Args)]
@@ -130,6 +130,7 @@ fn bundle_facts(
         fact("name", header.name.as_str()),
         fact("architecture", header.architecture.as_str()),
         fact("precision", header.precision.to_string()),
+        instructions_fact(header.precision),
         fact("dim", header.dim),
         space_fact(header.space),
         memory_fact(bundle.memory_bytes),
@@ -157,6 +158,16 @@ fn bundle_facts(
         container.sections().map(|(name, data)| (name, data.len())),
     ));
     Ok(facts)
+}
+
+/// What this machine computes with, and whether that suits the precision.
+fn instructions_fact(precision: Precision) -> (&'static str, Value, String) {
+    let isa = Isa::best();
+    let mut text = isa.to_string();
+    if precision == Precision::FullInt8 && !isa.multiplies_bytes() {
+        text += ", which do not multiply bytes: the student is quicker here in int8";
+    }
+    ("instructions", isa.to_string().into(), text)
 }
 
 /// What it takes to load and run the student.

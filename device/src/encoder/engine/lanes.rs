@@ -69,6 +69,23 @@ impl Isa {
         *Self::available().last().expect("there is plain Rust")
     }
 
+    /// Whether there is an instruction for products of bytes: whether a full-int8 student is
+    /// quicker than the same in f32.
+    #[must_use]
+    pub fn multiplies_bytes(self) -> bool {
+        match self {
+            Self::Plain => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 | Self::Avx512 => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni | Self::Avx512Vnni => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => true,
+        }
+    }
+
     /// Rows and panels of sixteen columns whose sums the registers hold beside their
     /// factors: the tiles of a product, at least one.
     pub(super) fn tiles(self) -> &'static [Tile] {
@@ -96,6 +113,26 @@ impl Isa {
                 Self::Neon | Self::NeonDot => perform_neon(work),
             }
         }
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "AVX2 and AVX-VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => "AVX-512 and VNNI",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "NEON and dot products",
+        })
     }
 }
 

@@ -359,20 +359,54 @@ impl<const ROWS: usize, const PANELS: usize> Work for Rectangle<'_, ROWS, PANELS
                     residual = residual.wrapping_add(this.residual_stride);
                 }
             }
-            store_tile(sums, |sum, _, _| sum, this.activation, this.output);
+            store_tile(sums, &Itself, this.activation, this.output);
         }
     }
 }
 
-/// Stores a tile behind its activation; a quantizer has that in it. `value` says what a sum
-/// of a row and a panel stands for.
+/// What a sum of a tile stands for.
+///
+/// A trait and no closure: closures are compiled for the instructions that all CPUs have
+/// wherever they are not inlined, and these must be.
+pub(super) trait Meaning<S, L> {
+    /// The value of a sum in a row and a panel of the tile. Implementations are
+    /// `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`; the row and the panel lie in the tile.
+    unsafe fn value(&self, sum: S, row: usize, panel: usize) -> L;
+}
+
+/// Sums that are values.
+struct Itself;
+
+impl<L> Meaning<L, L> for Itself {
+    #[inline(always)]
+    unsafe fn value(&self, sum: L, _: usize, _: usize) -> L {
+        sum
+    }
+}
+
+/// Visits the sums of a tile. Short and of known length, so that it is unrolled: were the
+/// sums indexed at run time, they would live in memory, not in registers.
+macro_rules! each {
+    ($sums:expr, |$sum:ident, $row:ident, $panel:ident| $visit:expr) => {
+        for ($row, sums) in $sums.into_iter().enumerate() {
+            for ($panel, $sum) in sums.into_iter().enumerate() {
+                $visit;
+            }
+        }
+    };
+}
+
+/// Stores a tile behind its activation; a quantizer has that in it.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the tile lies in the output.
 #[inline(always)]
 pub(super) unsafe fn store_tile<L: Lanes, S: Copy, const ROWS: usize, const PANELS: usize>(
     sums: [[S; PANELS]; ROWS],
-    value: impl Fn(S, usize, usize) -> L,
+    meaning: &impl Meaning<S, L>,
     activation: Activation,
     output: Output,
 ) {
@@ -381,53 +415,43 @@ pub(super) unsafe fn store_tile<L: Lanes, S: Copy, const ROWS: usize, const PANE
         let (at, stride) = match output {
             Output::Values(at, stride) => (at, stride),
             Output::Bytes(at, stride, quantizer) => {
-                return each(sums, |sum, row, panel| {
-                    let at = at.add(row * stride + panel * LANES);
-                    quantizer.store(value(sum, row, panel), at);
-                });
+                each!(sums, |sum, row, panel| quantizer.store(
+                    meaning.value(sum, row, panel),
+                    at.add(row * stride + panel * LANES),
+                ));
+                return;
             }
         };
-        let at = |row: usize, panel: usize| at.add(row * stride + panel * LANES);
         match activation {
-            Activation::None => each(sums, |sum, row, panel| {
-                value(sum, row, panel).store(at(row, panel));
+            Activation::None => each!(sums, |sum, row, panel| {
+                let at = at.add(row * stride + panel * LANES);
+                meaning.value(sum, row, panel).store(at);
             }),
-            Activation::Relu => each(sums, |sum, row, panel| {
-                let value = value(sum, row, panel).max(L::splat(0.0));
-                value.store(at(row, panel));
+            Activation::Relu => each!(sums, |sum, row, panel| {
+                let at = at.add(row * stride + panel * LANES);
+                let value = meaning.value(sum, row, panel);
+                value.max(L::splat(0.0)).store(at);
             }),
             Activation::Clip { low, high } => {
                 let (low, high) = (L::splat(low), L::splat(high));
-                each(sums, |sum, row, panel| {
-                    let value = value(sum, row, panel).max(low).min(high);
-                    value.store(at(row, panel));
+                each!(sums, |sum, row, panel| {
+                    let at = at.add(row * stride + panel * LANES);
+                    let value = meaning.value(sum, row, panel);
+                    value.max(low).min(high).store(at);
                 });
             }
             _ => {
-                each(sums, |sum, row, panel| {
-                    value(sum, row, panel).store(at(row, panel));
+                each!(sums, |sum, row, panel| {
+                    let at = at.add(row * stride + panel * LANES);
+                    meaning.value(sum, row, panel).store(at);
                 });
                 for row in 0..ROWS {
                     for panel in 0..PANELS {
-                        let at = at(row, panel);
+                        let at = at.add(row * stride + panel * LANES);
                         activation.apply(L::load(at)).store(at);
                     }
                 }
             }
-        }
-    }
-}
-
-/// Visits the sums of a tile. Short and of known length, so that it is unrolled: were the
-/// sums indexed at run time, they would live in memory, not in registers.
-#[inline(always)]
-fn each<S, const ROWS: usize, const PANELS: usize>(
-    sums: [[S; PANELS]; ROWS],
-    visit: impl Fn(S, usize, usize),
-) {
-    for (row, sums) in sums.into_iter().enumerate() {
-        for (panel, sum) in sums.into_iter().enumerate() {
-            visit(sum, row, panel);
         }
     }
 }

@@ -9,7 +9,7 @@ use super::dots::{DotWork, Dots, UNIT};
 use super::epilogue::Activation;
 use super::lanes::{Isa, LANES, Lanes};
 use super::lines::Lines;
-use super::product::{Group, Output, Rows, best_tile, groups, store_tile};
+use super::product::{Group, Meaning, Output, Rows, best_tile, groups, store_tile};
 use super::quantization::{self, Quantization};
 
 /// Bytes of a unit's codes for one panel.
@@ -142,27 +142,6 @@ impl Residual {
             }
         }
     }
-
-    /// Sixteen values more.
-    ///
-    /// # Safety
-    /// The CPU has the instructions of `L`, and the row and the panel lie in what is added.
-    #[inline(always)]
-    unsafe fn add_to<L: Lanes>(self, value: L, row: usize, panel: usize) -> L {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Self::None => value,
-                Self::Values(at, stride) => {
-                    value.add(L::load(at.add(row * stride + panel * LANES)))
-                }
-                Self::Bytes(at, stride, quantization) => {
-                    let at = at.add(row * stride + panel * LANES);
-                    value.add(quantization::load(quantization, at))
-                }
-            }
-        }
-    }
 }
 
 /// A product of bytes and where it is computed.
@@ -291,21 +270,64 @@ impl<const ROWS: usize, const PANELS: usize> DotWork for Rectangle<'_, ROWS, PAN
             let at = |lines: *const f32, panel: usize| D::Lanes::load(lines.add(panel * LANES));
             let scales: [D::Lanes; PANELS] = std::array::from_fn(|panel| at(this.scales, panel));
             let biases: [D::Lanes; PANELS] = std::array::from_fn(|panel| at(this.biases, panel));
-            // Apart, so that what adds nothing does not ask for each sum.
+            let scaled = Scaled { scales, biases };
+            // One loop for each, so that none asks for every sum what is to be added.
             match this.residual {
-                Residual::None => {
-                    let value =
-                        |sum: D, _, panel: usize| sum.lanes().mul_add(scales[panel], biases[panel]);
-                    store_tile(sums, value, this.activation, this.output);
+                Residual::None => store_tile(sums, &scaled, this.activation, this.output),
+                Residual::Values(at, stride) => {
+                    let meaning = PlusValues(scaled, at, stride);
+                    store_tile(sums, &meaning, this.activation, this.output);
                 }
-                residual => {
-                    let value = |sum: D, row, panel: usize| {
-                        let value = sum.lanes().mul_add(scales[panel], biases[panel]);
-                        residual.add_to(value, row, panel)
-                    };
-                    store_tile(sums, value, this.activation, this.output);
+                Residual::Bytes(at, stride, quantization) => {
+                    let meaning = PlusBytes(scaled, at, stride, quantization);
+                    store_tile(sums, &meaning, this.activation, this.output);
                 }
             }
+        }
+    }
+}
+
+/// What sums of bytes stand for: a scale and a bias a column.
+struct Scaled<L, const PANELS: usize> {
+    scales: [L; PANELS],
+    biases: [L; PANELS],
+}
+
+/// The same and a residual in f32.
+struct PlusValues<L, const PANELS: usize>(Scaled<L, PANELS>, *const f32, usize);
+
+/// The same and a residual in bytes.
+struct PlusBytes<L, const PANELS: usize>(Scaled<L, PANELS>, *const u8, usize, Quantization);
+
+impl<D: Dots, const PANELS: usize> Meaning<D, D::Lanes> for Scaled<D::Lanes, PANELS> {
+    #[inline(always)]
+    unsafe fn value(&self, sum: D, _: usize, panel: usize) -> D::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { sum.lanes().mul_add(self.scales[panel], self.biases[panel]) }
+    }
+}
+
+impl<D: Dots, const PANELS: usize> Meaning<D, D::Lanes> for PlusValues<D::Lanes, PANELS> {
+    #[inline(always)]
+    unsafe fn value(&self, sum: D, row: usize, panel: usize) -> D::Lanes {
+        let Self(scaled, at, stride) = self;
+        // SAFETY: the caller's promise; the residual has the tile's rows and panels.
+        unsafe {
+            let added = D::Lanes::load(at.add(row * stride + panel * LANES));
+            scaled.value(sum, row, panel).add(added)
+        }
+    }
+}
+
+impl<D: Dots, const PANELS: usize> Meaning<D, D::Lanes> for PlusBytes<D::Lanes, PANELS> {
+    #[inline(always)]
+    unsafe fn value(&self, sum: D, row: usize, panel: usize) -> D::Lanes {
+        let Self(scaled, at, stride, quantization) = self;
+        // SAFETY: as above.
+        unsafe {
+            let at = at.add(row * stride + panel * LANES);
+            let added: D::Lanes = quantization::load(*quantization, at);
+            scaled.value(sum, row, panel).add(added)
         }
     }
 }

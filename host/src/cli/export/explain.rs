@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Exporter, Precision, RecallCheck, recall_json, recall_text, shortest};
 use crate::cli::{say, say_raw};
 use crate::export::explain::{self, Budget, LayerBudget, PrecisionBudget};
-use crate::export::{ExportError, Tried, rounding_json};
+use crate::export::{ExportError, Tried, rounding_json, verify};
 
 /// Measures and prints; whether all precisions would pass the gate.
 pub(super) fn run(
@@ -94,7 +94,7 @@ fn precisions_text(budget: &Budget) -> String {
     for it in &budget.precisions {
         let gate = match it.passes {
             true => "passes".to_owned(),
-            false => format!("refuses: `{}` is off the most", it.agreement.worst_image),
+            false => refusal(it),
         };
         text += &format!(
             "{:9}  {:>10}  {:>7.3}  {:>11.8}  {:>11.8}  {:>8}  {gate}\n",
@@ -107,6 +107,17 @@ fn precisions_text(budget: &Budget) -> String {
         );
     }
     text
+}
+
+/// Why the gate refuses a precision.
+fn refusal(budget: &PrecisionBudget) -> String {
+    let agreement = &budget.agreement;
+    match &budget.recall {
+        Some(loss) if agreement.meets(verify::bounds(budget.precision)) => {
+            format!("refuses: recall_at_1 drops {:.4}", -loss.difference.mean)
+        }
+        _ => format!("refuses: `{}` is off the most", agreement.worst_image),
+    }
 }
 
 /// What the ways of rounding were worth, the chosen one among them.
