@@ -132,8 +132,6 @@ fn unsafe_code_stands_where_it_was_measured() {
         "shared/src/preprocess/decode/jpeg/",
         "shared/src/preprocess/resize.rs",
         "device/src/encoder/engine",
-        // A program that asks what other instructions would gain; it ships nowhere.
-        "host/benches/integer.rs",
     ];
     only_in(
         "unsafe {",
