@@ -165,7 +165,7 @@ fn instructions_fact(precision: Precision) -> (&'static str, Value, String) {
     let isa = Isa::best();
     let mut text = isa.to_string();
     if precision == Precision::FullInt8 && !isa.multiplies_bytes() {
-        text += ", which do not multiply bytes: the student is quicker here in int8";
+        text += ", which do not multiply bytes: the student may be quicker here in int8";
     }
     ("instructions", isa.to_string().into(), text)
 }

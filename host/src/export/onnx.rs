@@ -94,6 +94,9 @@ pub fn write_full_int8(
     images: &[&Pixels],
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ExportError> {
+    if images.is_empty() {
+        return Err(ExportError::NotCalibrated);
+    }
     let exact = write(network, weights, side, Precision::F32, &[])?;
     let activations = Ranges::measure(network, &exact, side, images)?.grids(ScaleRule::MinMax);
     let rounding = Rounding::default();
@@ -581,6 +584,8 @@ mod tests {
             assert_eq!(write(), write());
         }
         let missing = write(&network, &weights, SIDE, Precision::FullInt8, &metadata);
+        assert!(matches!(missing, Err(ExportError::NotCalibrated)));
+        let missing = write_full_int8(&network, &weights, SIDE, &[], &metadata);
         assert!(matches!(missing, Err(ExportError::NotCalibrated)));
     }
 

@@ -6,7 +6,7 @@
 //!
 //! For full-int8 the way of rounding weights is found without rounding activations, and that
 //! of rounding activations then with these weights: what rounding weights costs is the same
-//! whatever comes on top of it, and trying all pairs would take four times as long.
+//! whatever comes on top of it, and trying all pairs would take twice as long.
 
 use eyas_shared::bundle::Precision;
 use eyas_shared::preprocess::Pixels;

@@ -17,7 +17,7 @@ pub(super) struct MaxPool<'a> {
     pub(super) parts: std::ops::Range<usize>,
 }
 
-/// Blocks of a pixel that are pooled together.
+/// Channels of a pixel that are pooled together, where there are so many.
 const WIDE: usize = 4 * LANES;
 
 impl Work for MaxPool<'_> {

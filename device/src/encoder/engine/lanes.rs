@@ -69,8 +69,8 @@ impl Isa {
         *Self::available().last().expect("there is plain Rust")
     }
 
-    /// Whether there is an instruction for products of bytes: whether a full-int8 student is
-    /// quicker than the same in f32.
+    /// Whether there is an instruction for products of bytes: without one a dense student in
+    /// full-int8 is slower than the same in f32.
     #[must_use]
     pub fn multiplies_bytes(self) -> bool {
         match self {

@@ -11,10 +11,12 @@ use super::lanes::{Isa, LANES, Lanes, Tile, Work};
 use super::lines::Lines;
 use super::quantization::Quantizer;
 
-/// Where the rows of a product begin, in values from the input's start.
+/// Where the rows of a product begin, in values from the input's start; of maps in bytes, in
+/// bytes from the memory's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
-    /// `[tap][row]`; [`OUTSIDE`] for a tap in the padding.
+    /// `[tap][row]`; [`OUTSIDE`] for a tap in the padding, which of maps in bytes lies in the
+    /// memory.
     offsets: Vec<u32>,
     n_rows: usize,
 }

@@ -5,6 +5,10 @@ use super::lanes::Lanes;
 
 /// How a map is stored in bytes: a value is (byte - `zero`) x `scale` (ONNX
 /// `QuantizeLinear` to uint8 with one scale).
+///
+/// Rounding multiplies with the reciprocal and rounds behind the addition of `zero`, where
+/// ONNX divides and adds behind rounding: a value half way between two bytes may become the
+/// other one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Quantization {
     /// Positive, its reciprocal finite.

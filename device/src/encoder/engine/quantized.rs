@@ -105,8 +105,11 @@ impl CodeMatrix {
         self.n_units
     }
 
-    pub(super) fn n_panels(&self) -> usize {
-        self.groups.iter().map(|group| group.n_panels).sum()
+    /// Columns that there are codes, scales and biases for, filled up to whole panels.
+    pub(super) fn n_columns(&self) -> usize {
+        let n_panels: usize = self.groups.iter().map(|group| group.n_panels).sum();
+        let lengths = [self.starts.len(), self.scales.len(), self.biases.len()];
+        lengths.into_iter().fold(n_panels * LANES, usize::min)
     }
 
     /// Parts that can be computed on their own for so many rows.

@@ -654,6 +654,49 @@ fn what_the_engine_does_not_know_is_left_to_tract() {
 }
 
 #[test]
+fn a_gate_that_others_read_too_and_one_behind_a_pool_are_what_tract_computes() {
+    let same = |what: &str, build: &dyn Fn(&mut Net, &Map) -> Map| {
+        let (mut net, image) = Net::new(7, 6);
+        let pixels = net.pixels();
+        let map = net.conv(&image, 20, [3, 1, 1]);
+        let output = build(&mut net, &map);
+        let onnx = net.finish(&output);
+        let network = Network::load(&onnx, pixels.side, None).unwrap();
+        assert!(network.engine.is_some(), "{what}");
+        let wanted = run(Runtime::Tract, &onnx, &pixels);
+        assert_near(&wanted, &network.run(&pixels).unwrap(), TRANSFORMED, what);
+    };
+    // The same gate under two names, one of them the output's.
+    same("output", &|net, map| {
+        let gate = net.then("Sigmoid", map, vec![]);
+        let other = net.then("Identity", &gate, vec![]);
+        net.join("Mul", map, &other);
+        gate
+    });
+    same("sum", &|net, map| {
+        let gate = net.then("Sigmoid", map, vec![]);
+        let other = net.then("Identity", &gate, vec![]);
+        let product = net.join("Mul", map, &other);
+        net.join("Add", &product, &gate)
+    });
+    for pool in ["GlobalAveragePool", "GlobalMaxPool"] {
+        same(pool, &|net, map| {
+            let pooled = net.then(pool, map, vec![]);
+            let pooled = Map { side: 1, ..pooled };
+            let gate = net.then("Sigmoid", &pooled, vec![]);
+            net.join("Mul", &pooled, &gate)
+        });
+        same(pool, &|net, map| {
+            let rounded = net.rounded(map, 4.0 / 255.0, 100);
+            let pooled = net.then(pool, &rounded, vec![]);
+            let pooled = Map { side: 1, ..pooled };
+            let gate = net.then("Sigmoid", &pooled, vec![]);
+            net.join("Mul", &pooled, &gate)
+        });
+    }
+}
+
+#[test]
 fn threads_share_every_layer_and_change_no_bit() {
     for seed in 0..20 {
         let (onnx, pixels) = random_network(seed, seed % 2 == 1);

@@ -18,12 +18,30 @@ pub(super) struct Constant {
     pub(super) values: Vec<f32>,
 }
 
-/// Signed codes with their scales.
-pub(super) struct Codes {
-    pub(super) shape: Vec<usize>,
-    pub(super) codes: Vec<i8>,
-    /// One for each entry of the first axis.
-    pub(super) scales: Vec<f32>,
+/// Weights that are int8 codes with a scale for each output channel, not yet read.
+pub(super) struct Codes<'p> {
+    tensor: &'p pb::TensorProto,
+    scales: &'p str,
+}
+
+impl Codes<'_> {
+    pub(super) fn shape(&self) -> Option<Vec<usize>> {
+        extents(self.tensor)
+    }
+
+    pub(super) fn codes(&self) -> Option<Vec<i8>> {
+        let Constant { values, .. } = floats(self.tensor)?;
+        Some(values.iter().map(|&code| code as i8).collect())
+    }
+
+    /// One for each of so many output channels.
+    pub(super) fn scales(&self, constants: &Constants<'_>, n: usize) -> Option<Vec<f32>> {
+        let scales = constants.floats(self.scales)?.values;
+        match scales[..] {
+            [one] => Some(vec![one; n]),
+            _ => (scales.len() == n).then_some(scales),
+        }
+    }
 }
 
 /// Casts of casts that are followed; a file of this project has one.
@@ -60,13 +78,12 @@ impl<'p> Constants<'p> {
 
     fn floats_within(&self, name: &str, depth: usize) -> Option<Constant> {
         let depth = depth.checked_sub(1)?;
-        if let Some(tensor) = self.tensors.get(name) {
+        if let Some(tensor) = self.stored(name) {
             return floats(tensor);
         }
         let node = self.nodes.get(name)?;
         let input = |at: usize| node.input.get(at).filter(|name| !name.is_empty());
         match node.op_type.as_str() {
-            "Constant" => floats(node.attribute.iter().find_map(|a| a.t.as_ref())?),
             "Identity" => self.floats_within(input(0)?, depth),
             "Cast" => {
                 let to = node.attribute.iter().find(|a| a.name == "to")?.i;
@@ -92,63 +109,71 @@ impl<'p> Constants<'p> {
         }
     }
 
+    /// The extents of a tensor that [`floats`](Self::floats) knows, without reading it.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let mut name = name;
+        for _ in 0..MAX_DEPTH {
+            if let Some(tensor) = self.stored(name) {
+                return extents(tensor);
+            }
+            name = self.nodes.get(name)?.input.first()?;
+        }
+        None
+    }
+
+    /// A tensor that lies in the file as it is.
+    fn stored(&self, name: &str) -> Option<&'p pb::TensorProto> {
+        if let Some(tensor) = self.tensors.get(name) {
+            return Some(tensor);
+        }
+        let node = self
+            .nodes
+            .get(name)
+            .filter(|node| node.op_type == "Constant")?;
+        node.attribute
+            .iter()
+            .find_map(|attribute| attribute.t.as_ref())
+    }
+
     /// Weights that are int8 codes with a scale for each output channel, and no zero points.
-    pub(super) fn codes(&self, name: &str) -> Option<Codes> {
+    pub(super) fn codes(&self, name: &str) -> Option<Codes<'p>> {
         let node = self.nodes.get(name)?;
         let axis = node.attribute.iter().find(|a| a.name == "axis");
         if node.op_type != "DequantizeLinear" || axis.map_or(1, |axis| axis.i) != 0 {
             return None;
         }
-        let tensor = self.tensors.get(node.input.first()?.as_str())?;
-        if DataType::try_from(tensor.data_type) != Ok(DataType::Int8) {
-            return None;
-        }
-        let Constant { shape, values } = floats(tensor)?;
-        let zeros = match node.input.get(2).filter(|name| !name.is_empty()) {
-            Some(name) => self.floats(name)?.values,
-            None => Vec::new(),
+        let tensor = self.stored(node.input.first()?)?;
+        let scales = node.input.get(1)?;
+        let is_int8 = DataType::try_from(tensor.data_type) == Ok(DataType::Int8);
+        let zeros = node.input.get(2).filter(|name| !name.is_empty());
+        // No more zero points than a graph is checked to have.
+        let is_symmetric = match zeros {
+            None => true,
+            Some(zeros) => self.floats(zeros)?.values.iter().all(|zero| *zero == 0.0),
         };
-        let mut scales = self.floats(node.input.get(1)?)?.values;
-        let n_channels = *shape.first()?;
-        if let [one] = scales[..] {
-            scales = vec![one; n_channels];
-        }
-        let fits = scales.len() == n_channels && zeros.iter().all(|zero| *zero == 0.0);
-        fits.then(|| Codes {
-            shape,
-            codes: values.iter().map(|&code| code as i8).collect(),
-            scales,
-        })
+        (is_int8 && is_symmetric).then_some(Codes { tensor, scales })
     }
 
     /// A single unsigned byte.
     pub(super) fn byte(&self, name: &str) -> Option<u8> {
-        let tensor = self.tensors.get(name)?;
+        let tensor = self.stored(name)?;
         let is_byte = DataType::try_from(tensor.data_type) == Ok(DataType::Uint8);
-        match floats(tensor).filter(|_| is_byte)?.values[..] {
-            [byte] => Some(byte as u8),
-            _ => None,
-        }
+        is_byte.then(|| self.number(name))?.map(|byte| byte as u8)
     }
 
     /// A single number.
     pub(super) fn number(&self, name: &str) -> Option<f32> {
-        match self.floats(name)?.values[..] {
-            [number] => Some(number),
-            _ => None,
-        }
+        let is_single = self.shape(name)?.iter().product::<usize>() == 1;
+        is_single
+            .then(|| self.floats(name))??
+            .values
+            .first()
+            .copied()
     }
 
     /// A tensor of whole numbers.
     pub(super) fn integers(&self, name: &str) -> Option<Vec<i64>> {
-        let tensor = match self.tensors.get(name) {
-            Some(tensor) => tensor,
-            None => {
-                let node = self.nodes.get(name)?;
-                let is_constant = node.op_type == "Constant";
-                is_constant.then(|| node.attribute.iter().find_map(|a| a.t.as_ref()))??
-            }
-        };
+        let tensor = self.stored(name)?;
         if DataType::try_from(tensor.data_type) != Ok(DataType::Int64) {
             return None;
         }
@@ -199,9 +224,13 @@ fn dequantize(
     Some(codes)
 }
 
+fn extents(tensor: &pb::TensorProto) -> Option<Vec<usize>> {
+    let extents = tensor.dims.iter();
+    extents.map(|&dim| usize::try_from(dim).ok()).collect()
+}
+
 fn floats(tensor: &pb::TensorProto) -> Option<Constant> {
-    let shape = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok());
-    let shape = shape.collect::<Option<Vec<usize>>>()?;
+    let shape = extents(tensor)?;
     let raw = &tensor.raw_data;
     let listed = || tensor.int32_data.iter();
     let values: Vec<f32> = match DataType::try_from(tensor.data_type).ok()? {

@@ -81,6 +81,21 @@ pub(super) enum Kind {
     },
 }
 
+impl Kind {
+    /// Whether an activation behind it can be a part of it.
+    fn ends_in_activation(&self) -> bool {
+        !matches!(
+            self,
+            Self::Channels(_)
+                | Self::GlobalMean
+                | Self::GlobalMax
+                | Self::Normalize { .. }
+                | Self::Quantize
+                | Self::Dequantize
+        )
+    }
+}
+
 /// A window that slides over a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
@@ -131,6 +146,40 @@ pub(super) struct Lowered {
     pub(super) outputs: Vec<Output>,
     /// The graph from those values on, if one of its outputs is not among them.
     pub(super) rest: Option<pb::GraphProto>,
+}
+
+impl Lowered {
+    /// Whether every layer, and whoever is outside, reads what a layer before has computed as
+    /// a whole. Lowering sees to it; memory is laid out for nothing else.
+    pub(super) fn is_computed(&self) -> bool {
+        let mut parts: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (value, stored) in self.values.iter().enumerate() {
+            if let Some((whole, _)) = stored.part_of {
+                parts.entry(whole).or_default().push(value);
+            }
+        }
+        let mut computed = HashSet::from([IMAGE]);
+        let is_there = |computed: &HashSet<usize>, value: usize| {
+            let mut asked = vec![value];
+            while let Some(value) = asked.pop() {
+                match parts.get(&value) {
+                    _ if computed.contains(&value) => {}
+                    Some(parts) => asked.extend(parts),
+                    None => return false,
+                }
+            }
+            true
+        };
+        for layer in &self.layers {
+            let mut read = layer.inputs.iter().chain(&layer.residual);
+            if !read.all(|value| is_there(&computed, *value)) {
+                return false;
+            }
+            computed.insert(layer.output);
+        }
+        let mut outputs = self.outputs.iter();
+        outputs.all(|output| is_there(&computed, output.value))
+    }
 }
 
 /// A value that is read outside.
@@ -260,14 +309,14 @@ impl<'p> Lowering<'p> {
         self.value(name).filter(|value| *value != IMAGE)
     }
 
-    /// A map in f32.
-    fn map(&mut self, name: &str) -> Option<usize> {
+    /// A map in f32, for the node of that name.
+    fn map(&mut self, name: &str, reader: &str) -> Option<usize> {
         let value = self.stored_map(name)?;
-        self.dequantized(value)
+        self.dequantized(value, reader)
     }
 
-    /// A value in f32: itself, or a copy.
-    fn dequantized(&mut self, value: usize) -> Option<usize> {
+    /// A value in f32: itself, or a copy that the first node to read it makes.
+    fn dequantized(&mut self, value: usize, reader: &str) -> Option<usize> {
         if self.values[value].quantization.is_none() {
             return Some(value);
         }
@@ -275,9 +324,7 @@ impl<'p> Lowering<'p> {
             return Some(*copy);
         }
         let shape = self.values[value].shape;
-        let layer = self.layers.iter().find(|layer| layer.output == value);
-        let name = layer.map_or("", |layer| &layer.name).to_owned();
-        let copy = self.push(&name, Kind::Dequantize, vec![value], shape)?;
+        let copy = self.push(reader, Kind::Dequantize, vec![value], shape)?;
         self.dequantized.insert(value, copy);
         Some(copy)
     }
@@ -349,7 +396,7 @@ impl<'p> Lowering<'p> {
         for name in names {
             outputs.push(Output {
                 name: name.clone(),
-                value: self.map(name)?,
+                value: self.map(name, name)?,
                 is_flat: self.flat.contains(name.as_str()),
             });
         }

@@ -70,9 +70,7 @@ impl<'p> Lowering<'p> {
             .rposition(|layer| layer.output == value)?;
         let layer = &self.layers[last];
         let free = layer.activation == Activation::None
-            && !matches!(layer.kind, Kind::Channels(_) | Kind::Normalize { .. })
-            && !matches!(layer.kind, Kind::GlobalMean | Kind::GlobalMax)
-            && !matches!(layer.kind, Kind::Quantize | Kind::Dequantize)
+            && layer.kind.ends_in_activation()
             && self.values[value].quantization.is_none();
         let own = self.is_read_once(name) && !self.shared.contains(&value);
         (free && own).then_some(last)
@@ -83,9 +81,9 @@ impl<'p> Lowering<'p> {
             return Some(bound);
         }
         let input = self.value(node.input.first()?)?;
-        let input = self.dequantized(input)?;
-        let weights = self.constants.floats(node.input.get(1)?)?;
-        let [outputs, per_group, height, width] = weights.shape[..] else {
+        let input = self.dequantized(input, &node.name)?;
+        let stored = node.input.get(1)?;
+        let [outputs, per_group, height, width] = self.constants.shape(stored)?[..] else {
             return None;
         };
         let window = window(node, Some([height, width]))?;
@@ -98,12 +96,13 @@ impl<'p> Lowering<'p> {
         } else {
             per_group == channels
         };
-        let n_taps = height * width;
+        let n_taps = height.checked_mul(width)?;
         if !fits || (depthwise && n_taps > MAX_TAPS) {
             return None;
         }
         self.index(rows.checked_mul(columns)?, n_taps)?;
-        self.weights_left = self.weights_left.checked_sub(weights.values.len())?;
+        self.take_weights(&[outputs, per_group, n_taps])?;
+        let weights = self.constants.floats(stored)?;
         let bias = self.bias(node.input.get(2), outputs)?;
         let convolution = Convolution {
             window,
@@ -126,24 +125,32 @@ impl<'p> Lowering<'p> {
         Some(())
     }
 
+    /// Counts the weights of a layer, before they are read; those of all together are bounded.
+    pub(super) fn take_weights(&mut self, extents: &[usize]) -> Option<()> {
+        let product = |n: usize, extent: &usize| n.checked_mul(*extent);
+        let n_weights = extents.iter().try_fold(1, product)?;
+        self.weights_left = self.weights_left.checked_sub(n_weights)?;
+        Some(())
+    }
+
     pub(super) fn bias(&self, name: Option<&String>, n: usize) -> Option<Vec<f32>> {
         match name.filter(|name| !name.is_empty()) {
             None => Some(vec![0.0; n]),
             Some(name) => {
-                let bias = self.constants.floats(name)?.values;
-                (bias.len() == n).then_some(bias)
+                let is_whole = self.constants.shape(name)?.iter().product::<usize>() == n;
+                Some(is_whole.then(|| self.constants.floats(name))??.values)
             }
         }
     }
 
     /// A product of a vector with a matrix: a convolution over one pixel.
     fn gemm(&mut self, node: &pb::NodeProto) -> Option<Bound> {
-        let input = self.map(node.input.first()?)?;
+        let input = self.map(node.input.first()?, &node.name)?;
         let plain = float(node, "alpha", 1.0) == 1.0
             && float(node, "beta", 1.0) == 1.0
             && int(node, "transA", 0) == 0;
-        let matrix = self.constants.floats(node.input.get(1)?)?;
-        let [first, second] = matrix.shape[..] else {
+        let stored = node.input.get(1)?;
+        let [first, second] = self.constants.shape(stored)?[..] else {
             return None;
         };
         let transposed = int(node, "transB", 0) != 0;
@@ -155,7 +162,8 @@ impl<'p> Lowering<'p> {
         if !plain || self.shape(input) != [1, 1, inputs] {
             return None;
         }
-        self.weights_left = self.weights_left.checked_sub(matrix.values.len())?;
+        self.take_weights(&[first, second])?;
+        let matrix = self.constants.floats(stored)?;
         let weights = if transposed {
             matrix.values
         } else {
@@ -177,7 +185,7 @@ impl<'p> Lowering<'p> {
         let is_max = node.op_type == "MaxPool";
         let input = match is_max {
             true => self.stored_map(name)?,
-            false => self.map(name)?,
+            false => self.map(name, &node.name)?,
         };
         let window = window(node, None)?;
         let [height, width, channels] = self.shape(input);
@@ -213,7 +221,7 @@ impl<'p> Lowering<'p> {
         };
         let [height, width, _] = self.shape(input);
         if matches!(kind, Kind::GlobalMax) || height * width > MAX_SUMMED {
-            input = self.dequantized(input)?;
+            input = self.dequantized(input, &node.name)?;
         }
         let shape = [1, 1, self.shape(input)[2]];
         self.push(&node.name, kind, vec![input], shape)
@@ -245,7 +253,10 @@ impl<'p> Lowering<'p> {
                 return Some(Bound::Value(value));
             }
         }
-        let (a, b) = (self.dequantized(a)?, self.dequantized(b)?);
+        let (a, b) = (
+            self.dequantized(a, &node.name)?,
+            self.dequantized(b, &node.name)?,
+        );
         let shape = self.shape(a);
         self.push(&node.name, Kind::Sum, vec![a, b], shape)
             .map(Bound::Value)
@@ -256,7 +267,7 @@ impl<'p> Lowering<'p> {
         let [first, second] = &node.input[..] else {
             return None;
         };
-        let (a, b) = (self.map(first)?, self.map(second)?);
+        let (a, b) = (self.map(first, &node.name)?, self.map(second, &node.name)?);
         for (x, x_name, gate, gate_name) in [(a, first, b, second), (b, second, a, first)] {
             if let Some(bound) = self.gated([x, gate], [x_name, gate_name]) {
                 return Some(bound);
@@ -273,7 +284,7 @@ impl<'p> Lowering<'p> {
 
     fn gated(&mut self, [x, gate]: [usize; 2], names: [&str; 2]) -> Option<Bound> {
         let layer = self.layers.last()?;
-        let own = layer.output == gate && layer.inputs == [x];
+        let own = layer.output == gate && layer.inputs == [x] && !self.shared.contains(&gate);
         if !own || !matches!(layer.kind, Kind::Activation) || !self.is_read_once(names[1]) {
             return None;
         }
@@ -288,10 +299,7 @@ impl<'p> Lowering<'p> {
             && readers == 2
             && !self.shared.contains(&x)
             && self.layers[source].activation == Activation::None
-            && !matches!(
-                self.layers[source].kind,
-                Kind::Channels(_) | Kind::Dequantize
-            )
+            && self.layers[source].kind.ends_in_activation()
         {
             self.layers.pop();
             self.layers[source].activation = activation;
@@ -303,7 +311,7 @@ impl<'p> Lowering<'p> {
 
     fn activation(&mut self, node: &pb::NodeProto, activation: Activation) -> Option<Bound> {
         let name = node.input.first()?;
-        let input = self.map(name)?;
+        let input = self.map(name, &node.name)?;
         if let Some(layer) = self.fusible(name, input) {
             self.layers[layer].activation = activation;
             return Some(Bound::Value(input));
@@ -317,10 +325,7 @@ impl<'p> Lowering<'p> {
     fn clip(&mut self, node: &pb::NodeProto) -> Option<Bound> {
         let bound = |at: usize| match node.input.get(at).filter(|name| !name.is_empty()) {
             None => Some(None),
-            Some(name) => match self.constants.floats(name)?.values[..] {
-                [bound] => Some(Some(bound)),
-                _ => None,
-            },
+            Some(name) => self.constants.number(name).map(Some),
         };
         let [low, high] = [bound(1)??, bound(2)??];
         self.activation(node, Activation::Clip { low, high })
@@ -363,7 +368,7 @@ impl<'p> Lowering<'p> {
         }
         let mut channels = Vec::new();
         for piece in pieces {
-            channels.extend(self.channels_of(piece)?);
+            channels.extend(self.channels_of(piece, &node.name)?);
             if channels.len() > MAX_CHANNELS {
                 return None;
             }
@@ -414,12 +419,12 @@ impl<'p> Lowering<'p> {
     }
 
     /// The channels of a map in f32, one by one.
-    fn channels_of(&mut self, bound: Bound) -> Option<Vec<(usize, usize)>> {
+    fn channels_of(&mut self, bound: Bound, reader: &str) -> Option<Vec<(usize, usize)>> {
         match bound {
             Bound::Value(IMAGE) | Bound::Codes(_) => None,
             Bound::ImageCodes(_) | Bound::RoundedImage(_) => None,
             Bound::Value(value) => {
-                let value = self.dequantized(value)?;
+                let value = self.dequantized(value, reader)?;
                 Some((0..self.shape(value)[2]).map(|at| (value, at)).collect())
             }
             Bound::Channels(channels) => Some(channels),
@@ -433,7 +438,8 @@ impl<'p> Lowering<'p> {
         if (&axes[..], node.input.len() > 4 && input(4)? != [1]) != (&[1], false) {
             return None;
         }
-        let channels = self.channels_of(self.bound.get(node.input[0].as_str())?.clone())?;
+        let channels =
+            self.channels_of(self.bound.get(node.input[0].as_str())?.clone(), &node.name)?;
         let at = |value: i64| usize::try_from(value).ok().map(|at| at.min(channels.len()));
         let range = at(*starts.first()?)?..at(*ends.first()?)?;
         Some(Bound::Channels(channels.get(range)?.to_vec()))
@@ -444,7 +450,8 @@ impl<'p> Lowering<'p> {
         if node.op_type != "Split" || int(node, "axis", 0) != 1 {
             return None;
         }
-        let channels = self.channels_of(self.bound.get(node.input[0].as_str())?.clone())?;
+        let channels =
+            self.channels_of(self.bound.get(node.input[0].as_str())?.clone(), &node.name)?;
         let n_outputs = node.output.len();
         let lengths = match node.input.get(1) {
             Some(name) => self.constants.integers(name)?,
@@ -469,7 +476,8 @@ impl<'p> Lowering<'p> {
 
     /// Reshape, Transpose, Reshape that deal channels out like cards.
     fn shuffle(&mut self, at: usize, node: &'p pb::NodeProto) -> Option<()> {
-        let channels = self.channels_of(self.bound.get(node.input[0].as_str())?.clone())?;
+        let channels =
+            self.channels_of(self.bound.get(node.input[0].as_str())?.clone(), &node.name)?;
         let [height, width, _] = self.shape(channels.first()?.0);
         let table = self.constants.integers(node.input.get(1)?)?;
         let [1, groups, each, ref pixels @ ..] = table[..] else {
@@ -503,14 +511,11 @@ impl<'p> Lowering<'p> {
     /// x / max(|x|, a constant), as three nodes.
     fn normalize(&mut self, node: &'p pb::NodeProto) -> Option<()> {
         let name = node.input.first()?;
-        let input = self.map(name)?;
+        let input = self.map(name, &node.name)?;
         let (max_at, max) = self.only_consumer(&node.output[0])?;
         let (divide_at, divide) = self.only_consumer(max.output.first()?)?;
         let smallest = max.input.iter().find(|name| **name != node.output[0])?;
-        let smallest = match self.constants.floats(smallest)?.values[..] {
-            [smallest] => smallest,
-            _ => return None,
-        };
+        let smallest = self.constants.number(smallest)?;
         let fits = max.op_type == "Max"
             && max.input.len() == 2
             && divide.op_type == "Div"

@@ -33,7 +33,7 @@ impl<'p> Lowering<'p> {
             self.values[value].quantization = Some(wanted);
             return Some(Bound::Codes(value));
         }
-        let value = self.dequantized(value)?;
+        let value = self.dequantized(value, &node.name)?;
         let shape = self.values[value].shape;
         let output = self.push(&node.name, Kind::Quantize, vec![value], shape)?;
         self.values[output].quantization = Some(wanted);
@@ -58,13 +58,12 @@ impl<'p> Lowering<'p> {
     }
 
     pub(super) fn dequantize(&mut self, node: &'p pb::NodeProto) -> Option<Bound> {
-        let wanted = self.quantization(node)?;
         let (stored, bound) = match *self.bound.get(node.input.first()?.as_str())? {
             Bound::Codes(value) => (self.values[value].quantization?, Bound::Value(value)),
             Bound::ImageCodes(stored) => (stored, Bound::RoundedImage(stored)),
             _ => return None,
         };
-        (stored == wanted).then_some(bound)
+        (self.quantization(node)? == stored).then_some(bound)
     }
 
     /// A dense convolution whose input and weights are bytes.
@@ -78,7 +77,7 @@ impl<'p> Lowering<'p> {
             }
         };
         let weights = self.constants.codes(node.input.get(1)?)?;
-        let [outputs, inputs, height, width] = weights.shape[..] else {
+        let [outputs, inputs, height, width] = weights.shape()?[..] else {
             return None;
         };
         let window = window(node, Some([height, width]))?;
@@ -91,11 +90,11 @@ impl<'p> Lowering<'p> {
         }
         let bias = self.bias(node.input.get(2), outputs)?;
         self.index(rows.checked_mul(columns)?, n_taps)?;
-        self.weights_left = self.weights_left.checked_sub(weights.codes.len())?;
+        self.take_weights(&[outputs, n_terms])?;
         let kind = Kind::Quantized(QuantizedConvolution {
             window,
-            codes: weights.codes,
-            scales: weights.scales,
+            codes: weights.codes()?,
+            scales: weights.scales(&self.constants, outputs)?,
             bias,
             input: quantization,
         });

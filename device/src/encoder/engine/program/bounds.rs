@@ -10,7 +10,8 @@ use crate::encoder::engine::place::Place;
 use crate::encoder::engine::product::Rows;
 
 /// Whether a step stays within `len` values of memory whose first `constants` values are
-/// zeros and as many after them the lowest numbers.
+/// zeros and as many after them the lowest numbers. Of maps in bytes taps in the padding lie
+/// in the memory as others do.
 pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bool {
     let within = |end: usize| end <= len;
     let within_bytes = |end: usize| end <= len * size_of::<f32>();
@@ -25,7 +26,9 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
     };
     let pixels = |output: Place| {
         step.residual.is_none_or(|(residual, quantization)| {
-            stored(residual, quantization.is_some()) && blocks(output) <= residual.stride
+            stored(residual, quantization.is_some())
+                && residual.n_pixels() == output.n_pixels()
+                && blocks(residual) == blocks(output)
         })
     };
     let of_task = match &step.task {
@@ -71,7 +74,8 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
                 && within_bytes(table.end() + units * UNIT)
                 && table.n_rows() == output.n_pixels()
                 && table.n_taps() * units == matrix.n_units()
-                && matrix.n_panels() * LANES == blocks(*output)
+                && matrix.n_columns() == blocks(*output)
+                && step.n_parts == matrix.n_parts(output.n_pixels())
                 && stored(*output, quantizer.is_some())
         }
         Task::BytePool {
@@ -81,16 +85,20 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
             table.is_inside()
                 && within_bytes(table.end() + blocks(*output))
                 && table.n_rows() == output.n_pixels()
+                && step.n_parts == output.n_pixels()
                 && bytes(*output)
         }
         Task::ByteMean { input, output, .. } => {
-            bytes(*input) && blocks(*output) <= blocks(*input) && place(*output)
+            bytes(*input)
+                && blocks(*output) <= blocks(*input)
+                && step.n_parts * LANES == blocks(*output)
+                && place(*output)
         }
         Task::Quantize { input, output, .. } => {
-            place(*input) && input.n_pixels() == output.n_pixels() && bytes(*output)
+            place(*input) && is_same_map(step, *input, *output) && bytes(*output)
         }
         Task::Dequantize { input, output, .. } => {
-            bytes(*input) && input.n_pixels() == output.n_pixels() && place(*output)
+            bytes(*input) && is_same_map(step, *input, *output) && place(*output)
         }
         Task::Scatter {
             form,
@@ -161,6 +169,12 @@ pub(super) fn fits(step: &Step, side: usize, [len, constants]: [usize; 2]) -> bo
         Task::Normalize { input, output, .. } => place(*input) && place(*output),
     };
     of_task && step.output().is_none_or(pixels)
+}
+
+/// Whether a step that has a part a pixel makes a map of one of the same extents.
+fn is_same_map(step: &Step, input: Place, output: Place) -> bool {
+    let n_pixels = [input.n_pixels(), output.n_pixels()];
+    n_pixels == [step.n_parts; 2] && blocks(input) == blocks(output)
 }
 
 /// Channels of a place filled up to whole lanes.
