@@ -697,6 +697,23 @@ fn a_gate_that_others_read_too_and_one_behind_a_pool_are_what_tract_computes() {
 }
 
 #[test]
+fn damaged_files_of_rounded_networks_are_survived() {
+    for seed in 0..6 {
+        let (whole, pixels) = random_network(seed, true);
+        let mut random = Random::new(seed);
+        for _ in 0..2000 {
+            let mut damaged = whole.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(damaged.len());
+                damaged[at] = random.bits() as u8;
+            }
+            let network = Network::load(&damaged, pixels.side, None);
+            let _ = network.map(|network| network.run(&pixels));
+        }
+    }
+}
+
+#[test]
 fn threads_share_every_layer_and_change_no_bit() {
     for seed in 0..20 {
         let (onnx, pixels) = random_network(seed, seed % 2 == 1);
