@@ -243,7 +243,7 @@ impl Program {
         after[..self.constants].fill(f32::NEG_INFINITY);
         for (at, byte) in self.paddings.iter().enumerate() {
             let words = &mut after[(at + 1) * self.constants..][..self.constants];
-            words.fill(f32::from_bits(u32::from_ne_bytes([*byte; 4])));
+            words.fill(f32::from_bits(u32::from(*byte) * 0x0101_0101));
         }
         Memory(lines)
     }
