@@ -152,6 +152,14 @@ mod x86 {
     use super::super::lanes::{Avx2, Avx512};
     use super::Dots;
 
+    /// # Safety
+    /// The CPU has AVX2, and two registers can be read.
+    #[inline(always)]
+    unsafe fn two(at: *const __m256i) -> [__m256i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+
     /// AVX2 has no product of bytes whose sums can not overflow: bytes and codes become i16,
     /// whose products are added in pairs.
     #[derive(Clone, Copy)]
@@ -165,12 +173,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(at: *const i32) -> Self {
             // SAFETY: the caller's promise, here and below.
-            unsafe {
-                Self([
-                    _mm256_loadu_si256(at.cast()),
-                    _mm256_loadu_si256(at.add(8).cast()),
-                ])
-            }
+            unsafe { Self(two(at.cast())) }
         }
         #[inline(always)]
         unsafe fn bytes(at: *const u8) -> Self::Bytes {
@@ -226,12 +229,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(at: *const i32) -> Self {
             // SAFETY: the caller's promise, here and below.
-            unsafe {
-                Self([
-                    _mm256_loadu_si256(at.cast()),
-                    _mm256_loadu_si256(at.add(8).cast()),
-                ])
-            }
+            unsafe { Self(two(at.cast())) }
         }
         #[inline(always)]
         unsafe fn bytes(at: *const u8) -> Self::Bytes {
@@ -241,12 +239,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn codes(at: *const i8) -> Self::Codes {
             // SAFETY: see above.
-            unsafe {
-                [
-                    _mm256_loadu_si256(at.cast()),
-                    _mm256_loadu_si256(at.add(32).cast()),
-                ]
-            }
+            unsafe { two(at.cast()) }
         }
         #[inline(always)]
         unsafe fn add(self, bytes: Self::Bytes, codes: Self::Codes) -> Self {
@@ -322,7 +315,7 @@ unsafe fn perform_avx_vnni<W: DotWork>(work: &W) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
-unsafe fn perform_avx512_vnni<W: DotWork>(work: &W) {
+pub(super) unsafe fn perform_avx512_vnni<W: DotWork>(work: &W) {
     // SAFETY: the caller's promise.
     unsafe { work.perform::<x86::Avx512Vnni>() }
 }

@@ -75,8 +75,7 @@ impl Rows {
 pub(super) struct Matrix {
     values: Lines,
     depth: usize,
-    groups: Vec<Group>,
-    tile_rows: usize,
+    tiling: Tiling,
 }
 
 /// Panels that are computed together.
@@ -84,6 +83,47 @@ pub(super) struct Matrix {
 pub(super) struct Group {
     pub(super) first_panel: usize,
     pub(super) n_panels: usize,
+}
+
+/// How a product is cut into tiles, each a part that can be computed on its own.
+#[derive(Clone, Debug)]
+pub(super) struct Tiling {
+    pub(super) groups: Vec<Group>,
+    tile_rows: usize,
+}
+
+impl Tiling {
+    /// For `n_rows` rows and so many panels, with the best of some tiles.
+    pub(super) fn new(tiles: &[Tile], n_rows: usize, n_panels: usize) -> Self {
+        let tile = best_tile(tiles, n_rows, n_panels);
+        Self {
+            groups: groups(n_panels, tile.1),
+            tile_rows: tile.0,
+        }
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        self.groups.iter().map(|group| group.n_panels).sum()
+    }
+
+    /// Parts for so many rows.
+    pub(super) fn n_parts(&self, n_rows: usize) -> usize {
+        self.groups.len() * n_rows.div_ceil(self.tile_rows)
+    }
+
+    /// The panels and the rows of some parts.
+    pub(super) fn tiles(
+        &self,
+        n_rows: usize,
+        parts: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (Group, std::ops::Range<usize>)> {
+        let n_tiles = n_rows.div_ceil(self.tile_rows);
+        parts.map(move |part| {
+            let tile = part % n_tiles;
+            let rows = tile * n_rows / n_tiles..(tile + 1) * n_rows / n_tiles;
+            (self.groups[part / n_tiles], rows)
+        })
+    }
 }
 
 impl Matrix {
@@ -97,10 +137,9 @@ impl Matrix {
         fill: impl Fn(usize, usize, &mut [f32]),
     ) -> Self {
         let n_panels = n_columns.div_ceil(LANES);
-        let tile = best_tile(isa.tiles(), n_rows, n_panels);
-        let groups = groups(n_panels, tile.1);
+        let tiling = Tiling::new(isa.tiles(), n_rows, n_panels);
         let mut values = Lines::zeros(depth * n_panels * LANES);
-        for group in &groups {
+        for group in &tiling.groups {
             let width = group.n_panels * LANES;
             let first = group.first_panel * LANES;
             let rows = &mut values.as_mut_slice()[depth * first..][..depth * width];
@@ -112,8 +151,7 @@ impl Matrix {
         Self {
             values,
             depth,
-            groups,
-            tile_rows: tile.0,
+            tiling,
         }
     }
 
@@ -123,18 +161,18 @@ impl Matrix {
     }
 
     pub(super) fn n_panels(&self) -> usize {
-        self.groups.iter().map(|group| group.n_panels).sum()
+        self.tiling.n_panels()
     }
 
     /// Parts that can be computed on their own for so many rows.
     pub(super) fn n_parts(&self, n_rows: usize) -> usize {
-        self.groups.len() * n_rows.div_ceil(self.tile_rows)
+        self.tiling.n_parts(n_rows)
     }
 }
 
 /// The tile with which a product needs the fewest steps: those of its own kind and those
 /// that wait for weights, which every tile of rows reads anew.
-pub(super) fn best_tile(tiles: &[Tile], n_rows: usize, n_panels: usize) -> Tile {
+fn best_tile(tiles: &[Tile], n_rows: usize, n_panels: usize) -> Tile {
     let steps = |tile: &Tile| {
         let n_tiles = n_rows.div_ceil(tile.0);
         groups(n_panels, tile.1)
@@ -154,7 +192,7 @@ pub(super) fn best_tile(tiles: &[Tile], n_rows: usize, n_panels: usize) -> Tile 
 }
 
 /// Panels in groups of at most `most`, as even as can be.
-pub(super) fn groups(n_panels: usize, most: usize) -> Vec<Group> {
+fn groups(n_panels: usize, most: usize) -> Vec<Group> {
     let n_groups = n_panels.div_ceil(most).max(1);
     let first = |group: usize| group * n_panels / n_groups;
     let group = |at: usize| Group {
@@ -218,16 +256,9 @@ impl Product<'_> {
     /// The CPU has the instructions, and the pointers are good for all rows and panels; what
     /// is written is read by nobody else.
     pub(super) unsafe fn compute(&self, isa: Isa, parts: std::ops::Range<usize>) {
-        let matrix = self.matrix;
-        let n_rows = self.rows.n_rows;
-        let n_tiles = n_rows.div_ceil(matrix.tile_rows);
-        for part in parts {
-            let group = matrix.groups[part / n_tiles];
-            let tile = part % n_tiles;
-            let first = tile * n_rows / n_tiles;
-            let last = (tile + 1) * n_rows / n_tiles;
+        for (group, rows) in self.matrix.tiling.tiles(self.rows.n_rows, parts) {
             // SAFETY: the caller's promise.
-            unsafe { self.compute_tile(isa, group, first, last - first) }
+            unsafe { self.compute_tile(isa, group, rows.start, rows.len()) }
         }
     }
 
@@ -277,29 +308,31 @@ struct Sums {
 
 struct Rectangle<'a, const ROWS: usize, const PANELS: usize>(&'a Sums);
 
-/// Calls the function compiled for so many rows and panels.
+/// Calls the function compiled for so many rows and panels of a `Rectangle`.
 macro_rules! by_size {
-    ($isa:expr, $sums:expr, $rows:expr, $panels:expr; $($p:literal: $($r:literal)*;)*) => {
+    ($isa:expr, $perform:ident, $sums:expr, $rows:expr, $panels:expr;
+     $($p:literal: $($r:literal)*;)*) => {
         match ($panels, $rows) {
             // SAFETY: the caller of the function around this promised it.
-            $($(($p, $r) => unsafe { $isa.perform(&Rectangle::<$r, $p>($sums)) },)*)*
-            _ => unreachable!("tiles have the sizes that `Isa::tiles` lists"),
+            $($(($p, $r) => unsafe { $isa.$perform(&Rectangle::<$r, $p>($sums)) },)*)*
+            _ => unreachable!("tiles have the sizes that `Isa` lists"),
         }
     };
 }
+pub(super) use by_size;
 
 impl Sums {
     unsafe fn compute(&self, isa: Isa, rows: usize, panels: usize) {
         #[cfg(target_arch = "x86_64")]
         if matches!(isa, Isa::Avx512 | Isa::Avx512Vnni) {
-            return by_size!(Wide, self, rows, panels;
+            return by_size!(Wide, perform, self, rows, panels;
                 1: 1 2 3 4 5 6 7 8 9 10 11 12;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12;
                 3: 1 2 3 4 5 6 7 8;
                 4: 1 2 3 4 5 6;
             );
         }
-        by_size!(isa, self, rows, panels; 1: 1 2 3 4 5 6;)
+        by_size!(isa, perform, self, rows, panels; 1: 1 2 3 4 5 6;)
     }
 }
 

@@ -215,11 +215,9 @@ pub(super) struct Memory(Lines);
 impl Program {
     /// A program for the layers; `None` if it would need more than `most` values of memory.
     pub(super) fn new(lowered: &Lowered, side: usize, isa: Isa, most: usize) -> Option<Self> {
-        debug_assert!(
-            lowered.is_computed(),
-            "a layer reads what no layer computes"
-        );
-        if !lowered.is_computed() {
+        let is_computed = lowered.is_computed();
+        debug_assert!(is_computed, "a layer reads what no layer computes");
+        if !is_computed {
             return None;
         }
         let mut building = Building::new(lowered, isa);

@@ -9,7 +9,7 @@ use super::dots::{DotWork, Dots, UNIT};
 use super::epilogue::Activation;
 use super::lanes::{Isa, LANES, Lanes};
 use super::lines::Lines;
-use super::product::{Group, Meaning, Output, Rows, best_tile, groups, store_tile};
+use super::product::{Meaning, Output, Rows, Tiling, by_size, store_tile};
 use super::quantization::{self, Quantization};
 
 /// Bytes of a unit's codes for one panel.
@@ -25,8 +25,7 @@ pub(super) struct CodeMatrix {
     codes: Lines,
     /// Units of a column: those of one tap after those of another.
     n_units: usize,
-    groups: Vec<Group>,
-    tile_rows: usize,
+    tiling: Tiling,
     /// Sums to begin with, `i32` in the bits of f32: they take off what the byte of 0, and
     /// the shift of bytes, add to a column's sum.
     starts: Lines,
@@ -58,11 +57,10 @@ impl CodeMatrix {
         let channels = depth / columns.n_taps;
         let units_of_tap = channels.div_ceil(UNIT);
         let n_units = columns.n_taps * units_of_tap;
-        let tile = best_tile(isa.dot_tiles(), n_rows, n_panels);
-        let groups = groups(n_panels, tile.1);
+        let tiling = Tiling::new(isa.dot_tiles(), n_rows, n_panels);
         let bytes_of = |n_panels: usize| n_units * n_panels * PANEL_UNIT;
         let mut codes = Lines::zeros(bytes_of(n_panels) / size_of::<f32>());
-        for group in &groups {
+        for group in &tiling.groups {
             let packed = &mut codes.as_mut_bytes()[bytes_of(group.first_panel)..];
             for panel in 0..group.n_panels {
                 let first = (group.first_panel + panel) * LANES;
@@ -93,8 +91,7 @@ impl CodeMatrix {
         Self {
             codes,
             n_units,
-            groups,
-            tile_rows: tile.0,
+            tiling,
             starts,
             scales,
             biases,
@@ -107,14 +104,14 @@ impl CodeMatrix {
 
     /// Columns that there are codes, scales and biases for, filled up to whole panels.
     pub(super) fn n_columns(&self) -> usize {
-        let n_panels: usize = self.groups.iter().map(|group| group.n_panels).sum();
+        let n_columns = self.tiling.n_panels() * LANES;
         let lengths = [self.starts.len(), self.scales.len(), self.biases.len()];
-        lengths.into_iter().fold(n_panels * LANES, usize::min)
+        lengths.into_iter().fold(n_columns, usize::min)
     }
 
     /// Parts that can be computed on their own for so many rows.
     pub(super) fn n_parts(&self, n_rows: usize) -> usize {
-        self.groups.len() * n_rows.div_ceil(self.tile_rows)
+        self.tiling.n_parts(n_rows)
     }
 }
 
@@ -169,12 +166,8 @@ impl CodeProduct<'_> {
     pub(super) unsafe fn compute(&self, isa: Isa, parts: std::ops::Range<usize>) {
         let matrix = self.matrix;
         let n_rows = self.rows.n_rows();
-        let n_tiles = n_rows.div_ceil(matrix.tile_rows);
-        for part in parts {
-            let group = matrix.groups[part / n_tiles];
-            let tile = part % n_tiles;
-            let first = tile * n_rows / n_tiles;
-            let last = (tile + 1) * n_rows / n_tiles;
+        for (group, rows) in matrix.tiling.tiles(n_rows, parts) {
+            let first = rows.start;
             let column = group.first_panel * LANES;
             let from = |lines: &Lines| lines.as_slice()[column..].as_ptr();
             let codes = matrix.codes.as_bytes();
@@ -194,7 +187,7 @@ impl CodeProduct<'_> {
                     activation: self.activation,
                     output: self.output.from(first, column),
                 }
-                .compute(isa, last - first, group.n_panels);
+                .compute(isa, rows.len(), group.n_panels);
             }
         }
     }
@@ -218,29 +211,30 @@ struct Sums {
 
 struct Rectangle<'a, const ROWS: usize, const PANELS: usize>(&'a Sums);
 
-/// Calls the function compiled for so many rows and panels.
-macro_rules! by_size {
-    ($isa:expr, $sums:expr, $rows:expr, $panels:expr; $($p:literal: $($r:literal)*;)*) => {
-        match ($panels, $rows) {
-            // SAFETY: the caller of the function around this promised it.
-            $($(($p, $r) => unsafe { $isa.perform_dots(&Rectangle::<$r, $p>($sums)) },)*)*
-            _ => unreachable!("tiles have the sizes that `Isa::dot_tiles` lists"),
-        }
-    };
-}
-
 impl Sums {
     unsafe fn compute(&self, isa: Isa, rows: usize, panels: usize) {
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512Vnni {
-            return by_size!(isa, self, rows, panels;
+            return by_size!(Wide, perform, self, rows, panels;
                 1: 1 2 3 4 5 6 7 8 9 10 11 12;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12;
                 3: 1 2 3 4 5 6 7 8;
                 4: 1 2 3 4 5 6;
             );
         }
-        by_size!(isa, self, rows, panels; 1: 1 2 3 4 5 6;)
+        by_size!(isa, perform_dots, self, rows, panels; 1: 1 2 3 4 5 6;)
+    }
+}
+
+/// AVX-512 alone has tiles of several panels.
+#[cfg(target_arch = "x86_64")]
+struct Wide;
+
+#[cfg(target_arch = "x86_64")]
+impl Wide {
+    unsafe fn perform<W: DotWork>(&self, work: &W) {
+        // SAFETY: the caller found AVX-512 and VNNI.
+        unsafe { super::dots::perform_avx512_vnni(work) }
     }
 }
 
