@@ -14,9 +14,10 @@ use std::arch::x86_64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
+use super::int8::Int8Unit;
 use super::{
-    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_U16_COLUMNS,
-    Tables, asks_ahead, prefetch_ahead, scalar,
+    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_U16_COLUMNS, Tables,
+    asks_ahead, prefetch_ahead, scalar,
 };
 
 #[target_feature(enable = "avx2")]

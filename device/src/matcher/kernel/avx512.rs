@@ -14,9 +14,10 @@ use std::arch::x86_64::{
 
 use eyas_shared::gallery::codes::INT2_BLOCK;
 
+use super::int8::Int8Unit;
 use super::{
-    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Int8Unit, MAX_QUERIES,
-    MAX_U16_COLUMNS, Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
+    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_QUERIES, MAX_U16_COLUMNS,
+    Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
 };
 
 /// Numbers of 32 bits in a register.

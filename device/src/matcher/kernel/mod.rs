@@ -19,7 +19,7 @@ mod scalar;
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use half::f16;
 
-use int8::{Int8Blocks, Int8Unit};
+use int8::Int8Blocks;
 pub(super) use int8::{Int8Query, Int8Tile};
 
 /// 8 components of each row of a block, in one plane.

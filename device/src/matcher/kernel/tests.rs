@@ -5,6 +5,7 @@ use eyas_shared::random::Random;
 use half::f16;
 use proptest::prelude::*;
 
+use super::int8::Int8Unit;
 use super::*;
 
 fn bytes(random: &mut Random, n: usize) -> Vec<u8> {
