@@ -90,14 +90,16 @@ impl Line {
         self.driver = driver;
         self.endpoint = Endpoint::board(DEFAULT_TERMS);
         self.change = None;
+        self.was_open = false;
         self.forget_session();
     }
 
+    /// Drops what is on its way in both directions, and tells the worker.
     fn forget_session(&mut self) {
         self.inbox = Inbox::new();
-        self.held = None;
         self.queue.clear();
         self.sending = None;
+        self.begin_anew();
     }
 
     /// Moves everything on by one step, which waits for at most [`STEP`]. False when the
@@ -115,14 +117,12 @@ impl Line {
         while std::io::Read::read(&mut self.woken, &mut woken).is_ok_and(|n| n == woken.len()) {}
         let is_open = matches!(self.endpoint.state(self.driver.now()), State::Open);
         if let Some(session) = self.endpoint.take_started() {
-            self.forget_session();
             self.session = session;
-            self.begin_anew();
+            self.forget_session();
         } else if self.was_open && !is_open {
-            // Nobody is there any more: what was begun for them is dropped, also what the
-            // worker had no room for.
-            self.inbox = Inbox::new();
-            self.begin_anew();
+            // Nobody is there any more, neither to ask nor to read: answers that nobody takes
+            // would keep the worker from hearing of it.
+            self.forget_session();
         }
         self.was_open = is_open;
         self.mind_speed()?;
@@ -194,7 +194,8 @@ impl Line {
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             };
-            if done.session != self.session {
+            if done.session != self.session || !self.was_open {
+                // Whoever asked has gone.
                 continue;
             }
             match done.outcome {
@@ -315,5 +316,68 @@ fn next_chunk(content: &mut Content) -> Reply {
             Reply::Chunk { offset, data }
         }
         Err(err) => failed(Code::Internal, format!("could not read the file: {err}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::port::Port;
+
+    fn driver(end: &UnixStream) -> Driver {
+        let clone = || end.try_clone().unwrap().into();
+        Driver::new(Port::of_streams(clone(), clone()).unwrap())
+    }
+
+    /// Answers that nobody takes are no reason to keep what was begun for whoever asked.
+    #[test]
+    fn the_worker_hears_of_a_host_that_went_before_it_had_read_everything() {
+        let (board_end, host_end) = UnixStream::pair().unwrap();
+        let (wake, woken) = UnixStream::pair().unwrap();
+        woken.set_nonblocking(true).unwrap();
+        let (jobs, told) = mpsc::sync_channel(4);
+        let (tell, done) = mpsc::channel();
+        let mut line = Line::new(driver(&board_end), jobs, done, woken, Arc::default());
+
+        let mut host = driver(&host_end);
+        let mut endpoint = Endpoint::host(7, DEFAULT_TERMS, SPEED_PATIENCE, host.now());
+        let request = message::to_bytes(&Request {
+            op: 1,
+            ask: Ask::Info,
+        });
+        let mut is_asked = false;
+        let op = loop {
+            host.step(&mut endpoint, None, Duration::ZERO).unwrap();
+            is_asked = is_asked || endpoint.write(&request) > 0;
+            assert!(line.step().unwrap());
+            if let Ok(Job::Ask { op, .. }) = told.try_recv() {
+                break op;
+            }
+        };
+        let data = vec![0; CHUNK_BYTES];
+        let reply = Reply::Chunk { offset: 0, data };
+        let outcome = Outcome::Say(vec![reply; 2 * MAX_QUEUED]);
+        let session = 7;
+        let answer = Done {
+            session,
+            op,
+            outcome,
+        };
+        tell.send(answer).unwrap();
+
+        // The host neither reads nor writes any more, and its end of the line stays in place.
+        let began = Instant::now();
+        loop {
+            assert!(line.step().unwrap());
+            match told.try_recv() {
+                Ok(Job::Session { number, .. }) if number > 1 => break,
+                _ => assert!(began.elapsed() < 6 * eyas_shared::link::SILENCE),
+            }
+        }
+        assert!(line.queue.is_empty() && line.held.is_none());
+        drop(wake);
     }
 }
