@@ -10,6 +10,7 @@
 
 mod engine;
 mod graph;
+mod guard;
 mod layers;
 mod profile;
 mod remainder;
@@ -17,7 +18,6 @@ mod remainder;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use eyas_shared::bundle::Bundle;
 use eyas_shared::embedding::{MAX_DIM, MIN_NORM, l2_normalize};
@@ -28,6 +28,7 @@ use tract_onnx::prelude::*;
 
 pub use engine::Isa;
 use engine::{Engine, Team};
+use guard::in_tract;
 pub use layers::Layers;
 pub use profile::OperatorTime;
 use remainder::Remainder;
@@ -108,27 +109,6 @@ pub enum EncodeError {
 
 fn graph_fault<T>(what: impl Into<String>) -> Result<T, EncodeError> {
     Err(EncodeError::Graph { what: what.into() })
-}
-
-/// Runs a step in tract; its errors and panics become [`EncodeError`]s.
-fn in_tract<T>(
-    step: &'static str,
-    work: impl FnOnce() -> TractResult<T>,
-) -> Result<T, EncodeError> {
-    // Nothing that a panic may have left half-done is used afterwards: every step either
-    // hands over its result or drops all it touched.
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|source| EncodeError::Tract { step, source }),
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("an unknown panic")
-                .to_owned();
-            Err(EncodeError::Panic { step, message })
-        }
-    }
 }
 
 /// Who runs a network.
