@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use eyas_shared::bundle::{Bundle, BundleError, BundleHeader};
@@ -111,6 +112,8 @@ pub enum StoreError {
 pub struct MappedFile {
     path: PathBuf,
     map: Mmap,
+    /// The system was told how the gallery in it is read.
+    is_advised: Once,
 }
 
 impl MappedFile {
@@ -140,7 +143,11 @@ impl MappedFile {
         // a finished one over them (`eyas_shared::files`), never edited or cut in place, so
         // the mapped bytes stay as they are while the map lives.
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::because("map", &path))?;
-        Ok(Self { path, map })
+        Ok(Self {
+            path,
+            map,
+            is_advised: Once::new(),
+        })
     }
 
     /// The file's content.
@@ -171,7 +178,24 @@ impl MappedFile {
     /// # Errors
     /// [`StoreError::Gallery`] says what does not fit.
     pub fn gallery(&self) -> Result<Gallery<'_>, StoreError> {
-        Gallery::open(self.bytes()).map_err(self.gallery_fault())
+        let gallery = Gallery::open(self.bytes()).map_err(self.gallery_fault())?;
+        self.is_advised
+            .call_once(|| self.ask_for_large_pages(gallery.scanned()));
+        Ok(gallery)
+    }
+
+    /// Asks for what every search reads from end to end in pages of 2 MiB, as far as it has to be
+    /// read from the disk. What is read here and there stays in small ones: a slow disk would
+    /// take long for a large one.
+    fn ask_for_large_pages(&self, part: &[u8]) {
+        if part.is_empty() {
+            return;
+        }
+        let offset = part.as_ptr().addr() - self.map.as_ptr().addr();
+        // Not every system has them, and none has to.
+        let _ = self
+            .map
+            .advise_range(memmap2::Advice::HugePage, offset, part.len());
     }
 
     /// Opens the file as a gallery and checks all of it.

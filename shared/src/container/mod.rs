@@ -9,11 +9,13 @@
 //! Reading takes time in the number of sections, not in their size; [`Container::verify`]
 //! reads every byte.
 
+mod pieces;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use pieces::Pieces;
 pub use writer::{Sink, Writer, write};
 
 /// Sections begin at multiples of this many bytes.

@@ -381,6 +381,17 @@ impl<'a> Gallery<'a> {
         byte.unwrap_or(0) >> (row_idx % 8) & 1 == 1
     }
 
+    /// What every search reads from end to end.
+    #[must_use]
+    pub fn scanned(&self) -> &'a [u8] {
+        match (self.int2, self.int8, self.rows) {
+            (Some(codes), _, _) => codes.high,
+            (None, Some(codes), _) => codes.scanned(),
+            (None, None, Some((_, rows))) => rows,
+            (None, None, None) => &[],
+        }
+    }
+
     /// The int8 codes, if there are any.
     #[must_use]
     pub fn int8(&self) -> Option<Int8Codes<'a>> {

@@ -1,7 +1,7 @@
 //! Lays out galleries, a section at a time.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufWriter, Cursor, Seek, Write};
+use std::io::{self, Cursor, Seek, Write};
 
 use half::f16;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::{
     INT2_LOW, INT8, INT8_LOW, INT8_SCALES, LABEL_OF_ROW, LABELS, NAMES, REMOVED, ROWS, SCHEMA_KEY,
     THUMBNAILS, written_version,
 };
-use crate::container::{Kind, Sink, Writer};
+use crate::container::{Kind, Pieces, Sink, Writer};
 use crate::embedding::Embeddings;
 use crate::fingerprint::{Fingerprint, SpaceId};
 
@@ -187,7 +187,7 @@ impl<'r, R: Records> Plan<'r, R> {
     /// # Errors
     /// If the file can not be written.
     pub fn write(&self, out: &mut (impl Write + Seek)) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 16, out);
+        let mut out = Pieces::new(out);
         let Codes { int2, int8, rows } = self.header.codes;
         let n_optional = 3 * usize::from(int2) + 3 * usize::from(int8);
         let n_present = [

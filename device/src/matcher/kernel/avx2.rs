@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8,
     _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
     _mm256_storeu_si256, _mm256_sub_epi16, _mm256_sub_epi32, _mm256_unpackhi_epi16,
     _mm256_unpacklo_epi16,
 };
@@ -51,8 +51,6 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
     for (b, (block, scales)) in blocks.each().enumerate() {
         if asks_ahead {
             prefetch_ahead(block.as_flattened());
-        } else {
-            blocks.touch(b);
         }
         let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.
@@ -105,19 +103,21 @@ fn int8_block<const Q: usize>(
     }
     let (scales, _) = scales.as_chunks::<8>();
     for ((query, sums), tile) in queries.iter().zip(sums).zip(tiles) {
+        let threshold = _mm256_set1_ps(tile.threshold);
         let mut hits = 0;
-        let (products, _) = tile.products[b].as_chunks_mut::<8>();
         for half in 0..2 {
-            let offset = _mm256_set1_epi32(query.offset());
-            let product = _mm256_add_epi32(_mm256_slli_epi32::<4>(sums[half]), offset);
-            // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-            unsafe { _mm256_storeu_si256(products[half].as_mut_ptr().cast(), product) };
-            let bounds = int8_bounds(product, &scales[half], query);
-            let threshold = _mm256_set1_ps(tile.threshold);
+            let bounds = int8_bounds(sums[half], &scales[half], query);
             let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(bounds, threshold);
             hits |= _mm256_movemask_ps(reached) << (8 * half);
         }
-        tile.hits[b] = hits as u16;
+        if hits != 0 {
+            let mut stored = [0; INT8_BLOCK];
+            for (stored, sums) in stored.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+                // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+                unsafe { _mm256_storeu_si256(stored.as_mut_ptr().cast(), sums) };
+            }
+            tile.add_hits(b, hits as u16, &stored);
+        }
     }
 }
 
@@ -129,14 +129,12 @@ fn repeat(codes: [i8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(bytes))
 }
 
-/// Bounds of eight rows by their products.
+/// Bounds of eight rows by their sums.
 #[target_feature(enable = "avx2")]
-fn int8_bounds(products: __m256i, scales: &[f32; 8], query: &Int8Query) -> __m256 {
-    let margin = _mm256_set1_ps(query.margin);
-    _mm256_mul_ps(
-        _mm256_add_ps(_mm256_cvtepi32_ps(products), margin),
-        _mm256_mul_ps(_mm256_set1_ps(query.scale), load_floats(scales)),
-    )
+fn int8_bounds(sums: __m256i, scales: &[f32; 8], query: &Int8Query) -> __m256 {
+    let above = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(16.0));
+    let above = _mm256_add_ps(above, _mm256_set1_ps(query.to_bound));
+    _mm256_mul_ps(above, load_floats(scales))
 }
 
 #[target_feature(enable = "avx2")]

@@ -5,14 +5,15 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm512_add_epi8, _mm512_add_epi16,
     _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
     _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_extracti64x4_epi64, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_mov_epi8,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
-    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16,
-    _mm512_sub_epi32, _mm512_zextsi256_si512,
+    _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_compress_epi32, _mm512_maskz_mov_epi8, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_slli_epi32,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32,
+    _mm512_zextsi256_si512,
 };
 
-use eyas_shared::gallery::codes::INT2_BLOCK;
+use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::int8::Int8Unit;
 use super::{
@@ -22,6 +23,9 @@ use super::{
 
 /// Numbers of 32 bits in a register.
 const GROUP: usize = 16;
+
+/// The rows of a block.
+const IN_BLOCK: [i32; INT8_BLOCK] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -47,124 +51,198 @@ fn load_sums(sums: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
 pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
-    // A query alone waits for the memory, which is quickest to read in one stream. Many wait for
-    // products, and a word of theirs that was loaded serves two blocks.
-    if queries.len() == 1 {
-        int8_tile::<1, 1, 4>(blocks, queries, tiles);
-    } else {
-        int8_tile::<MAX_QUERIES, 2, 1>(blocks, queries, tiles);
+    match (queries, tiles) {
+        ([query], [tile]) if asks_ahead() => int8_alone::<true>(blocks, query, tile),
+        ([query], [tile]) => int8_alone::<false>(blocks, query, tile),
+        (queries, tiles) => int8_together(blocks, queries, tiles),
     }
 }
 
-/// A look at high halves for up to `Q` queries, `B` blocks and `C` columns at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_tile<const Q: usize, const B: usize, const C: usize>(
-    blocks: &Int8Blocks<'_>,
-    queries: &[Int8Query],
-    tiles: &mut [Int8Tile],
-) {
-    // Missing queries repeat the first, so that one loop serves every number of them.
-    let word = |column: usize, part: usize, q: usize| {
-        let word = queries.get(q).unwrap_or(&queries[0]).words[column][part];
-        i32::from_le_bytes(word.map(i8::cast_unsigned))
-    };
-    let words: Vec<[[i32; Q]; 2]> = (0..blocks.columns)
-        .map(|column| [0, 1].map(|part| std::array::from_fn(|q| word(column, part, q))))
-        .collect();
-    // Two blocks at a time are two streams, which no hardware foresees as well as one.
-    let asks_ahead = B > 1 || asks_ahead();
-    let n_blocks = blocks.scales.len();
-    for first in (0..n_blocks).step_by(B) {
-        // A last block alone is its own neighbor.
-        let at: [usize; B] = std::array::from_fn(|i| (first + i).min(n_blocks - 1));
-        let units = at.map(|b| &blocks.units[b * blocks.columns..][..blocks.columns]);
-        if asks_ahead {
-            for units in units {
-                prefetch_ahead(units.as_flattened());
-            }
-        } else {
-            blocks.touch(first);
-        }
-        let sums = int8_sums::<Q, B, C>(units, &words);
-        for (b, sums) in at.into_iter().zip(sums) {
-            // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-            let scales = unsafe { _mm512_loadu_ps(blocks.scales[b].as_ptr().cast()) };
-            for ((sum, query), tile) in sums.into_iter().zip(queries).zip(&mut *tiles) {
-                set_products(sum, scales, query, b, tile);
+/// A query alone waits for the memory; `AHEAD` if that is asked for later blocks meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
+fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, tile: &mut Int8Tile) {
+    let words: Vec<[i32; 2]> = query.words.iter().map(Int8Query::numbers).collect();
+    let limit = Limit::of(query, tile);
+    for (b, (block, scales)) in blocks.each().enumerate() {
+        // More sums than one, so that none waits for the one before it.
+        let mut sums = [_mm512_setzero_si512(); 4];
+        let (fours, last) = block.as_chunks::<4>();
+        let (word_fours, last_words) = words.as_chunks::<4>();
+        for (units, words) in fours.iter().zip(word_fours) {
+            for i in 0..4 {
+                sums[i] = add_unit::<AHEAD>(sums[i], &units[i], &words[i]);
             }
         }
-    }
-}
-
-/// Sets what the sums of query codes times high halves imply for block `b`.
-#[target_feature(enable = "avx512f")]
-fn set_products(sums: __m512i, scales: __m512, query: &Int8Query, b: usize, tile: &mut Int8Tile) {
-    let offset = _mm512_set1_epi32(query.offset());
-    let products = _mm512_add_epi32(_mm512_slli_epi32::<4>(sums), offset);
-    let margin = _mm512_set1_ps(query.margin);
-    let bounds = _mm512_mul_ps(
-        _mm512_add_ps(_mm512_cvtepi32_ps(products), margin),
-        _mm512_mul_ps(_mm512_set1_ps(query.scale), scales),
-    );
-    let threshold = _mm512_set1_ps(tile.threshold);
-    tile.hits[b] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
-    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-    unsafe { _mm512_storeu_si512(tile.products[b].as_mut_ptr().cast(), products) };
-}
-
-/// Sums of the high halves of some blocks times the codes of each query.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int8_sums<const Q: usize, const B: usize, const C: usize>(
-    blocks: [&[Int8Unit]; B],
-    words: &[[[i32; Q]; 2]],
-) -> [[__m512i; Q]; B] {
-    let mut sums = [[[_mm512_setzero_si512(); Q]; B]; C];
-    let (whole_words, last_words) = words.as_chunks::<C>();
-    for (start, words) in (0..).step_by(C).zip(whole_words) {
-        for c in 0..C {
-            add_column(&mut sums[c], &blocks, start + c, &words[c]);
+        for (unit, words) in last.iter().zip(last_words) {
+            sums[0] = add_unit::<AHEAD>(sums[0], unit, words);
+        }
+        let sums = _mm512_add_epi32(
+            _mm512_add_epi32(sums[0], sums[1]),
+            _mm512_add_epi32(sums[2], sums[3]),
+        );
+        let hits = find_hits(sums, load_scales(scales), limit);
+        if hits != 0 {
+            add_hits(hits, sums, b, tile);
         }
     }
-    for (column, words) in (C * whole_words.len()..).zip(last_words) {
-        add_column(&mut sums[0], &blocks, column, words);
-    }
-    let mut totals = sums[0];
-    for sums in &sums[1..] {
-        for (total, sum) in totals
-            .as_flattened_mut()
-            .iter_mut()
-            .zip(sums.as_flattened())
-        {
-            *total = _mm512_add_epi32(*total, *sum);
-        }
-    }
-    totals
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_column<const Q: usize, const B: usize>(
-    sums: &mut [[__m512i; Q]; B],
-    blocks: &[&[Int8Unit]; B],
-    column: usize,
-    words: &[[i32; Q]; 2],
-) {
-    let nibble = _mm512_set1_epi8(15);
-    let (mut lower, mut upper) = ([nibble; B], [nibble; B]);
-    for b in 0..B {
-        let halves = load(&blocks[b][column]);
-        lower[b] = _mm512_and_si512(halves, nibble);
-        upper[b] = _mm512_and_si512(_mm512_srli_epi16::<4>(halves), nibble);
+fn add_unit<const AHEAD: bool>(sums: __m512i, unit: &Int8Unit, words: &[i32; 2]) -> __m512i {
+    if AHEAD {
+        prefetch_ahead(unit);
     }
-    for (part, halves) in [lower, upper].into_iter().enumerate() {
-        for q in 0..Q {
-            let word = _mm512_set1_epi32(words[part][q]);
-            for b in 0..B {
-                sums[b][q] = _mm512_dpbusd_epi32(sums[b][q], halves[b], word);
+    let [lower, upper] = split_halves(unit);
+    let sums = _mm512_dpbusd_epi32(sums, lower, _mm512_set1_epi32(words[0]));
+    _mm512_dpbusd_epi32(sums, upper, _mm512_set1_epi32(words[1]))
+}
+
+/// The halves in the lower bits of a unit, and those in the upper ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split_halves(unit: &Int8Unit) -> [__m512i; 2] {
+    let nibble = _mm512_set1_epi8(15);
+    let halves = load(unit);
+    let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(halves), nibble);
+    [_mm512_and_si512(halves, nibble), upper]
+}
+
+/// Several queries wait for products, and a word of theirs that was loaded serves two blocks:
+/// two streams, which no hardware foresees as well as one.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
+fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
+    // Missing queries multiply zeros and find nothing: one loop serves every number of them.
+    let mut words = vec![[[0; MAX_QUERIES]; 2]; blocks.columns];
+    let mut limits = [Limit::NEVER; MAX_QUERIES];
+    for (q, (query, tile)) in queries.iter().zip(&*tiles).enumerate() {
+        for (words, numbers) in words.iter_mut().zip(&query.words) {
+            let numbers = Int8Query::numbers(numbers);
+            (words[0][q], words[1][q]) = (numbers[0], numbers[1]);
+        }
+        limits[q] = Limit::of(query, tile);
+    }
+    let n_blocks = blocks.scales.len();
+    for first in (0..n_blocks).step_by(2) {
+        let units = &blocks.units[first * blocks.columns..];
+        let (one, rest) = units.split_at(blocks.columns);
+        // A last block alone is its own neighbor.
+        let other = if rest.is_empty() { one } else { rest };
+        let mut sums = [[_mm512_setzero_si512(); MAX_QUERIES]; 2];
+        for ((one, other), words) in one.iter().zip(other).zip(&words) {
+            prefetch_ahead(one);
+            prefetch_ahead(other);
+            let (one, other) = (split_halves(one), split_halves(other));
+            for part in 0..2 {
+                for q in 0..MAX_QUERIES {
+                    let word = _mm512_set1_epi32(words[part][q]);
+                    sums[0][q] = _mm512_dpbusd_epi32(sums[0][q], one[part], word);
+                    sums[1][q] = _mm512_dpbusd_epi32(sums[1][q], other[part], word);
+                }
             }
         }
+        let [sums, other_sums] = sums;
+        find_all_hits(sums, blocks, &limits, first, tiles);
+        if first + 1 < n_blocks {
+            find_all_hits(other_sums, blocks, &limits, first + 1, tiles);
+        }
+    }
+}
+
+/// Adds the hits of all queries in block `b`.
+#[inline]
+#[target_feature(enable = "avx512f,popcnt")]
+fn find_all_hits(
+    sums: [__m512i; MAX_QUERIES],
+    blocks: &Int8Blocks<'_>,
+    limits: &[Limit; MAX_QUERIES],
+    b: usize,
+    tiles: &mut [Int8Tile],
+) {
+    let scales = load_scales(&blocks.scales[b]);
+    let (mut hits, mut any) = ([0; MAX_QUERIES], 0);
+    for q in 0..MAX_QUERIES {
+        hits[q] = find_hits(sums[q], scales, limits[q]);
+        any |= hits[q];
+    }
+    if any != 0 {
+        add_all_hits(hits, sums, b, tiles);
+    }
+}
+
+/// What a row has to reach to be a hit.
+#[derive(Clone, Copy)]
+struct Limit {
+    to_bound: f32,
+    threshold: f32,
+}
+
+impl Limit {
+    const NEVER: Self = Self {
+        to_bound: 0.0,
+        threshold: f32::INFINITY,
+    };
+
+    fn of(query: &Int8Query, tile: &Int8Tile) -> Self {
+        Self {
+            to_bound: query.to_bound,
+            threshold: tile.threshold,
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_scales(scales: &[[u8; 4]; INT8_BLOCK]) -> __m512 {
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe { _mm512_loadu_ps(scales.as_ptr().cast()) }
+}
+
+/// The rows of a block that reach the limit, by their sums.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn find_hits(sums: __m512i, scales: __m512, limit: Limit) -> u16 {
+    let (sixteen, to_bound) = (_mm512_set1_ps(16.0), _mm512_set1_ps(limit.to_bound));
+    let above = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), sixteen, to_bound);
+    let threshold = _mm512_set1_ps(limit.threshold);
+    _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_mul_ps(above, scales), threshold)
+}
+
+/// Adds the hits of some queries. Apart, so that sums without hits stay in registers.
+#[inline(never)]
+#[target_feature(enable = "avx512f,popcnt")]
+fn add_all_hits(
+    hits: [u16; MAX_QUERIES],
+    sums: [__m512i; MAX_QUERIES],
+    b: usize,
+    tiles: &mut [Int8Tile],
+) {
+    for ((hits, sums), tile) in hits.into_iter().zip(sums).zip(tiles) {
+        if hits != 0 {
+            add_hits(hits, sums, b, tile);
+        }
+    }
+}
+
+/// Adds the hits among the rows of block `b`.
+#[inline]
+#[target_feature(enable = "avx512f,popcnt")]
+fn add_hits(hits: u16, sums: __m512i, b: usize, tile: &mut Int8Tile) {
+    let first = _mm512_set1_epi32((b * INT8_BLOCK) as i32);
+    let rows = _mm512_add_epi32(load_sums(&IN_BLOCK), first);
+    let (found_rows, found_sums) = tile.next_block(hits.count_ones());
+    // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
+    unsafe {
+        _mm512_storeu_si512(
+            found_rows.as_mut_ptr().cast(),
+            _mm512_maskz_compress_epi32(hits, rows),
+        );
+        _mm512_storeu_si512(
+            found_sums.as_mut_ptr().cast(),
+            _mm512_maskz_compress_epi32(hits, sums),
+        );
     }
 }
 

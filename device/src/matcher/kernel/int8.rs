@@ -16,21 +16,20 @@ pub(super) type Int8Unit = [u8; 4 * INT8_BLOCK];
 /// its codes, and the deviation 4.61 for each unit. These are 5 deviations, which one row of three
 /// million exceeds. Where low halves are anything but uniform (codes that are 127, -127 and
 /// nothing else), rows are ranked by high halves.
-const INT8_MARGIN: f64 = 23.0;
+pub(super) const INT8_MARGIN: f64 = 23.0;
 
-/// A query in int8.
+/// A query in int8, without its scale, which is the same for all rows and changes no order.
 ///
-/// Its product with a row is `16 <q, high> + <q, low> - 128 <q, 1>`. With the middle instead of
-/// low halves it is an integer as well, which high halves give.
+/// Its product with a row of codes is `16 <q, high> + <q, low> - 128 <q, 1>`. A "sum" is
+/// `<q, high>` everywhere here, what high halves give.
 pub(in crate::matcher) struct Int8Query {
     /// Codes of the 8 components of each column, all in -127..=127: those whose halves are in
     /// the lower bits, and those whose halves are in the upper ones.
     pub(super) words: Vec<[[i8; 4]; 2]>,
     /// Of the codes.
-    pub(super) sum: i32,
-    pub(super) scale: f32,
-    /// What to add to a product with high halves for a bound.
-    pub(super) margin: f32,
+    total: i32,
+    /// What to add to 16 times a sum for the bound of a product.
+    pub(super) to_bound: f32,
 }
 
 impl Int8Query {
@@ -39,45 +38,43 @@ impl Int8Query {
         let scale = quant::symmetric_scale(embedding);
         let mut codes: Vec<i8> = embedding.iter().map(|x| quant::to_i8(*x, scale)).collect();
         codes.resize(codes.len().next_multiple_of(8), 0);
-        Self::of_codes(&codes, scale)
+        Self::of_codes(&codes)
     }
 
     /// From codes of whole columns.
-    pub(super) fn of_codes(codes: &[i8], scale: f32) -> Self {
+    pub(super) fn of_codes(codes: &[i8]) -> Self {
         let squares: f64 = codes.iter().map(|code| f64::from(*code).powi(2)).sum();
-        let sum = codes.iter().map(|code| i32::from(*code)).sum();
+        let total = codes.iter().map(|code| i32::from(*code)).sum();
+        let mean = (f64::from(MIDDLE) - 0.5 - 128.0) * f64::from(total);
         Self {
             words: codes.as_chunks::<4>().0.as_chunks::<2>().0.to_vec(),
-            sum,
-            scale,
-            margin: (INT8_MARGIN * squares.sqrt() - 0.5 * f64::from(sum)) as f32,
+            total,
+            to_bound: (mean + INT8_MARGIN * squares.sqrt()) as f32,
         }
     }
 
-    /// What the middle of all that low halves can be adds to a product, less what 128 adds.
-    pub(super) fn offset(&self) -> i32 {
-        (MIDDLE - 128) * self.sum
+    /// The words of a column as numbers of 32 bits.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn numbers(words: &[[i8; 4]; 2]) -> [i32; 2] {
+        words.map(|word| i32::from_le_bytes(word.map(i8::cast_unsigned)))
     }
 
-    /// What turns products with a row of this scale into scores.
-    pub(in crate::matcher) fn factor(&self, scale: [u8; 4]) -> f32 {
-        self.scale * f32::from_le_bytes(scale)
+    /// What the estimate of a row is hardly above, by its sum and scale.
+    pub(in crate::matcher) fn bound(&self, sum: i32, scale: f32) -> f32 {
+        // 16 times a number is exact: the same bits with one rounding or two.
+        (16.0 * sum as f32 + self.to_bound) * scale
     }
 
-    /// What the estimate of a row's score is hardly above, by its product with high halves.
-    pub(in crate::matcher) fn bound(&self, product: i32, factor: f32) -> f32 {
-        (product as f32 + self.margin) * factor
+    /// The estimate of a row if its low halves were in the middle of what they can be.
+    pub(in crate::matcher) fn guess(&self, sum: i32, scale: f32) -> f32 {
+        (16 * sum + (MIDDLE - 128) * self.total) as f32 * scale
     }
 
-    /// The estimate, by the products with high halves and with low ones.
-    pub(in crate::matcher) fn estimate(&self, of_high: i32, of_low: i32, factor: f32) -> f32 {
-        (of_high + of_low - MIDDLE * self.sum) as f32 * factor
+    /// The estimate of a row, by what high halves and low ones give.
+    pub(in crate::matcher) fn estimate(&self, sum: i32, of_low: i32, scale: f32) -> f32 {
+        (16 * sum + of_low - 128 * self.total) as f32 * scale
     }
 }
-
-/// About as much is touched at a time, in whole blocks or at most twice as much of one.
-#[cfg(target_arch = "x86_64")]
-const TOUCH_BYTES: usize = 2048;
 
 /// Some blocks of int8 codes, as far as they are read of every row.
 pub(super) struct Int8Blocks<'a> {
@@ -92,62 +89,71 @@ impl<'a> Int8Blocks<'a> {
     pub(super) fn each(&self) -> impl Iterator<Item = (&'a [Int8Unit], &'a [[u8; 4]; INT8_BLOCK])> {
         self.units.chunks_exact(self.columns).zip(self.scales)
     }
-
-    /// Reads a byte of each line of some blocks' memory, if this is the first of them, before all
-    /// of it is used: more lines are on their way at once than when each waits for the work on
-    /// the one before. On a Zen 4 that saves a fifth of the time of codes that lie in the memory,
-    /// and costs as much where they lie in the third-level cache; for more bytes at a time, or
-    /// for what is not used at once, it saves nothing.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn touch(&self, block: usize) {
-        let n_blocks = (TOUCH_BYTES / (self.columns * size_of::<Int8Unit>())).max(1);
-        if block.is_multiple_of(n_blocks) {
-            let end = self.units.len().min((block + n_blocks) * self.columns);
-            let lines = &self.units[block * self.columns..end];
-            for line in &lines[..lines.len().min(2 * TOUCH_BYTES / size_of::<Int8Unit>())] {
-                std::hint::black_box(line[0]);
-            }
-        }
-    }
 }
 
-/// What the high halves of the rows of a tile say to a query.
+/// The rows of a tile that may be among the best of a query, by their high halves.
 pub(in crate::matcher) struct Int8Tile {
     /// Bounds below this are of no interest.
     pub(in crate::matcher) threshold: f32,
-    /// By row, in blocks.
-    pub(super) products: Vec<[i32; INT8_BLOCK]>,
-    /// Rows of a block whose bound reaches the threshold, the first in the lowest bit.
-    pub(super) hits: Vec<u16>,
+    n_hits: usize,
+    /// Of hits, within the tile, and what high halves give of each; with room for a block more.
+    rows: Vec<u32>,
+    sums: Vec<i32>,
 }
 
 impl Int8Tile {
     pub(in crate::matcher) fn new() -> Self {
         Self {
             threshold: f32::NEG_INFINITY,
-            products: Vec::new(),
-            hits: Vec::new(),
+            n_hits: 0,
+            rows: Vec::new(),
+            sums: Vec::new(),
         }
     }
 
     pub(super) fn reset(&mut self, n_blocks: usize) {
-        self.products.resize(n_blocks, [0; INT8_BLOCK]);
-        // Looked through four at a time.
-        self.hits.resize(n_blocks.next_multiple_of(4), 0);
-        self.hits[n_blocks..].fill(0);
+        self.n_hits = 0;
+        let n_places = (n_blocks + 1) * INT8_BLOCK;
+        if self.rows.len() < n_places {
+            self.rows.resize(n_places, 0);
+            self.sums.resize(n_places, 0);
+        }
     }
 
-    /// Calls `found` with the row within the tile and the product of every hit, in order.
-    pub(in crate::matcher) fn for_hits(&self, mut found: impl FnMut(usize, i32)) {
-        let products = self.products.as_flattened();
-        for (four, hits) in self.hits.as_chunks::<4>().0.iter().enumerate() {
-            let [a, b, c, d] = hits.map(u64::from);
-            let mut hits = a | b << 16 | c << 32 | d << 48;
-            while hits != 0 {
-                let row = 4 * INT8_BLOCK * four + hits.trailing_zeros() as usize;
-                hits &= hits - 1;
-                found(row, products[row]);
+    /// Where the rows of the next block and their sums go: the first `n_hits` of them count.
+    #[inline]
+    pub(super) fn next_block(
+        &mut self,
+        n_hits: u32,
+    ) -> (&mut [u32; INT8_BLOCK], &mut [i32; INT8_BLOCK]) {
+        let places = self.n_hits..self.n_hits + INT8_BLOCK;
+        self.n_hits += n_hits as usize;
+        let in_block = "as many as a block has";
+        (
+            self.rows[places.clone()].as_mut_array().expect(in_block),
+            self.sums[places].as_mut_array().expect(in_block),
+        )
+    }
+
+    /// Adds those rows of block `b` whose bits are set in `hits`, the first in the lowest.
+    #[inline]
+    pub(super) fn add_hits(&mut self, b: usize, hits: u16, sums: &[i32; INT8_BLOCK]) {
+        let (rows, found) = self.next_block(hits.count_ones());
+        let mut left = hits;
+        for (row, found) in rows.iter_mut().zip(found) {
+            if left == 0 {
+                return;
             }
+            let in_block = left.trailing_zeros();
+            left &= left - 1;
+            *row = (b * INT8_BLOCK) as u32 + in_block;
+            *found = sums[in_block as usize];
         }
+    }
+
+    /// The row within the tile and the sum of every hit, in order.
+    pub(in crate::matcher) fn hits(&self) -> impl ExactSizeIterator<Item = (usize, i32)> {
+        let rows = self.rows[..self.n_hits].iter().map(|row| *row as usize);
+        rows.zip(self.sums[..self.n_hits].iter().copied())
     }
 }

@@ -70,6 +70,7 @@ impl Kernel {
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("popcnt")
                 && kernels.contains(&Self::Avx2)
             {
                 kernels.push(Self::Avx512);
@@ -110,7 +111,7 @@ impl Kernel {
     }
 
     /// A look at the high halves of some blocks of int8 codes for up to [`MAX_QUERIES`]
-    /// queries: the product of every row, its bound, and whether that reaches the threshold.
+    /// queries: the rows whose bound reaches the threshold, with the sums that give it.
     /// `tiles[q]` is reset to what was found for query `q`. `high` is whole blocks of as many
     /// units as a query has columns; each row has a little-endian f32 scale.
     ///
@@ -322,6 +323,7 @@ const PREFETCH_BYTES: usize = 8192;
 
 /// Asks for what a scan reads [`PREFETCH_BYTES`] after these bytes, if anything is there.
 #[cfg(target_arch = "x86_64")]
+#[inline(always)]
 fn prefetch_ahead(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in bytes.chunks(64) {

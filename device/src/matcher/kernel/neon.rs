@@ -79,7 +79,7 @@ macro_rules! int8_kernel {
                         // SAFETY: 4 sums are there, and any alignment will do.
                         unsafe { vst1q_s32(quarter.as_mut_ptr(), total) };
                     }
-                    scalar::set_products(sums, scales, query, b, tile);
+                    scalar::find_hits(&sums, scales, query, b, tile);
                 }
             }
         }

@@ -17,24 +17,25 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
                     .map(|(unit, words)| int8_product(unit.as_chunks().0[row], words))
                     .sum()
             });
-            set_products(sums, scales, query, b, tile);
+            find_hits(&sums, scales, query, b, tile);
         }
     }
 }
 
-/// Sets what the sums of query codes times high halves imply for a block.
-pub(super) fn set_products(
-    sums: [i32; INT8_BLOCK],
+/// Finds the hits of block `b` by its sums.
+pub(super) fn find_hits(
+    sums: &[i32; INT8_BLOCK],
     scales: &[[u8; 4]; INT8_BLOCK],
     query: &Int8Query,
     b: usize,
     tile: &mut Int8Tile,
 ) {
-    let products = sums.map(|sum| 16 * sum + query.offset());
-    let bound = |row: usize| query.bound(products[row], query.factor(scales[row]));
+    let bound = |row: usize| query.bound(sums[row], f32::from_le_bytes(scales[row]));
     let reached = (0..INT8_BLOCK).map(|row| u16::from(bound(row) >= tile.threshold) << row);
-    tile.hits[b] = reached.fold(0, |all, hit| all | hit);
-    tile.products[b] = products;
+    let hits = reached.fold(0, |all, hit| all | hit);
+    if hits != 0 {
+        tile.add_hits(b, hits, sums);
+    }
 }
 
 fn int8_product(halves: [u8; 4], [lower, upper]: &[[i8; 4]; 2]) -> i32 {

@@ -5,7 +5,7 @@ use eyas_shared::random::Random;
 use half::f16;
 use proptest::prelude::*;
 
-use super::int8::Int8Unit;
+use super::int8::{INT8_MARGIN, Int8Unit};
 use super::*;
 
 fn bytes(random: &mut Random, n: usize) -> Vec<u8> {
@@ -17,12 +17,12 @@ fn code(random: &mut Random) -> i8 {
     (random.below(255) as i16 - 127) as i8
 }
 
-/// Products of hits, and the hits; sums of low halves beside them.
+/// Hits with their sums; sums of low halves beside them.
 type Int8Looks = (Vec<(usize, i32)>, Vec<i32>);
 
 proptest! {
     #[test]
-    fn every_kernel_gives_the_same_int8_products_and_hits(
+    fn every_kernel_gives_the_same_int8_sums_and_hits(
         n_blocks in 0_usize..5,
         columns in prop_oneof![1_usize..40, Just(1024)],
         n_queries in 0..=MAX_QUERIES,
@@ -43,7 +43,7 @@ proptest! {
         let query = |random: &mut Random| {
             let code = |random: &mut Random| if extreme { -127 } else { code(random) };
             let codes: Vec<i8> = (0..8 * columns).map(|_| code(random)).collect();
-            Int8Query::of_codes(&codes, random.unit() as f32)
+            Int8Query::of_codes(&codes)
         };
         let queries: Vec<Int8Query> = (0..n_queries).map(|_| query(&mut random)).collect();
         let looked = |kernel: Kernel, threshold: f32| -> Vec<Int8Looks> {
@@ -51,9 +51,7 @@ proptest! {
             tiles.iter_mut().for_each(|tile| tile.threshold = threshold);
             kernel.int8_high(&high, &scales, &queries, &mut tiles);
             let looks = |(query, tile): (&Int8Query, &Int8Tile)| {
-                let mut hits = Vec::new();
-                tile.for_hits(|row, product| hits.push((row, product)));
-                (hits, vec![kernel.int8_low(&low_row, query)])
+                (tile.hits().collect(), vec![kernel.int8_low(&low_row, query)])
             };
             queries.iter().zip(&tiles).map(looks).collect()
         };
@@ -61,8 +59,8 @@ proptest! {
         // The bound of a row: whoever is off by its last bit misses it, or finds another.
         let threshold = match (queries.first(), all.first()) {
             (Some(query), Some((hits, _))) if !hits.is_empty() => {
-                let (row, product) = hits[picked.index(hits.len())];
-                query.bound(product, query.factor(scales[row]))
+                let (row, sum) = hits[picked.index(hits.len())];
+                query.bound(sum, f32::from_le_bytes(scales[row]))
             }
             _ => 0.0,
         };
@@ -220,29 +218,34 @@ fn int8_estimates_are_products_of_codes_and_bounds_are_above_them() {
     ];
     for embedding in &queries {
         let query = Int8Query::new(embedding);
-        let factor = query.factor(1.0_f32.to_le_bytes());
         let query_scale = quant::symmetric_scale(embedding);
+        let codes: Vec<i32> = { embedding.iter() }
+            .map(|x| i32::from(quant::to_i8(*x, query_scale)))
+            .collect();
         let mut closest = f32::INFINITY;
         for _ in 0..10_000 {
             let row: Vec<f32> = (0..dim).map(|_| normal()).collect();
             let scale = quant::symmetric_scale(&row);
-            let (mut of_high, mut of_low, mut expected) = (0, 0, 0);
-            for (x, q) in row.iter().zip(embedding) {
-                let q = i32::from(quant::to_i8(*q, query_scale));
+            let (mut of_high, mut of_low, mut middle, mut expected) = (0, 0, 0, 0);
+            for (x, q) in row.iter().zip(&codes) {
                 let code = i32::from(quant::to_i8(*x, scale));
-                of_high += q * (16 * ((code + 128) >> 4) + MIDDLE - 128);
-                of_low += q * ((code + 128) & 15);
+                let shifted = code + 128;
+                of_high += q * (shifted >> 4);
+                of_low += q * (shifted & 15);
+                middle += q * (16 * (shifted >> 4) + MIDDLE - 128);
                 expected += q * code;
             }
-            let estimate = query.estimate(of_high, of_low, factor);
-            assert_eq!(estimate, expected as f32 * factor);
-            closest = closest.min((query.bound(of_high, factor) - estimate) / factor);
+            let estimate = query.estimate(of_high, of_low, 0.5);
+            assert_eq!(estimate, expected as f32 * 0.5);
+            assert_eq!(query.guess(of_high, 0.5), middle as f32 * 0.5);
+            closest = closest.min(2.0 * (query.bound(of_high, 0.5) - estimate));
         }
         // One row of 10,000 comes as near as 1.3 of 5 deviations.
-        let deviation = query.margin + 0.5 * query.sum as f32;
+        let squares: i32 = codes.iter().map(|code| code * code).sum();
+        let margin = INT8_MARGIN as f32 * (squares as f32).sqrt();
         assert!(
-            0.0 < closest && closest < 0.5 * deviation,
-            "{closest} {deviation}"
+            0.0 < closest && closest < 0.5 * margin,
+            "{closest} {margin}"
         );
     }
 }

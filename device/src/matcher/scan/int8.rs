@@ -5,6 +5,7 @@
 //! read of those rows only whose bound reaches the best so far. What is ranked is the lower of
 //! bound and estimate, so that what is found does not depend on the order of looks.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use eyas_shared::gallery::codes::INT8_BLOCK;
@@ -14,12 +15,21 @@ pub(super) use super::candidates::Candidates;
 use super::{Kernel, PREFETCH_ROWS, Query};
 use crate::matcher::kernel::{Int8Query, Int8Tile, prefetch};
 
-/// Rows whose high halves are looked at before any low ones: 8 KiB of products for each query.
-const TILE_ROWS: usize = 2048;
-
-/// Rows of the first tile. The next ones double, because the threshold rises with the rows
-/// that were seen.
+/// Rows whose high halves are looked at before any low ones, at first.
 const FIRST_TILE_ROWS: usize = 256;
+
+/// How many follow if `n_rows` did and `n_seen` were seen: twice as many up to this, then an
+/// eighth of those seen, because the threshold rises with them. Each tile interrupts the reading.
+const DOUBLED_TILE_ROWS: usize = 2048;
+const MAX_TILE_ROWS: usize = 16_384;
+
+fn next_tile(n_rows: usize, n_seen: usize) -> usize {
+    let eighth = n_seen / 8 / INT8_BLOCK * INT8_BLOCK;
+    (2 * n_rows)
+        .min(DOUBLED_TILE_ROWS)
+        .max(eighth)
+        .min(MAX_TILE_ROWS)
+}
 
 /// When more rows than this wait, all are looked at.
 const MAX_WAITING: usize = 65_536;
@@ -42,37 +52,55 @@ pub(super) struct Int8Scan<'a> {
 struct Search<'q> {
     query: &'q Query<'q>,
     best: Candidates,
-    /// Rows of the last tile that will probably raise the threshold: their low halves were
+    lists: Lists,
+}
+
+/// Rows that high halves left.
+#[derive(Default)]
+struct Lists {
+    /// Those of the last tile that will probably raise the threshold: their low halves were
     /// asked of the memory.
     next: Vec<Seen>,
-    /// Other rows that the high halves left, to be looked at when the threshold is higher.
+    /// Others, to be looked at when the threshold is higher.
     waiting: Vec<Seen>,
+    /// Of those that come next.
+    guesses: Vec<f32>,
 }
 
 /// What the high halves say of a row.
 #[derive(Clone, Copy)]
 struct Seen {
     row: u32,
-    product: i32,
-    /// What turns products into scores.
-    factor: f32,
+    sum: i32,
+    scale: f32,
     /// What its estimate is hardly above.
     bound: f32,
 }
 
 impl Seen {
-    /// Its score if low halves were in the middle of what they can be.
-    fn guess(self) -> f32 {
-        self.product as f32 * self.factor
-    }
+    const NONE: Self = Self {
+        row: 0,
+        sum: 0,
+        scale: 0.0,
+        bound: 0.0,
+    };
 }
 
-/// Memory that tiles share.
+/// Memory that searches share.
 #[derive(Default)]
 struct Looks {
     /// What a file does not hold as it is read here.
     high: Vec<u8>,
     low_row: Vec<u8>,
+    /// Of each query.
+    tiles: Vec<Int8Tile>,
+    lists: Vec<Lists>,
+}
+
+thread_local! {
+    /// Of the last search on this thread, so that the next one does not ask the system for it
+    /// anew.
+    static LOOKS: RefCell<Looks> = RefCell::default();
 }
 
 impl<'a> Int8Scan<'a> {
@@ -93,40 +121,59 @@ impl<'a> Int8Scan<'a> {
     /// The rows of the highest estimates among some, for each query. The range begins with a
     /// block and ends with one or with the gallery.
     pub(super) fn scan(&self, queries: &[Query<'_>], rows: Range<usize>) -> Vec<Candidates> {
+        LOOKS.with_borrow_mut(|looks| self.scan_with(queries, rows, looks))
+    }
+
+    fn scan_with(
+        &self,
+        queries: &[Query<'_>],
+        mut rows: Range<usize>,
+        looks: &mut Looks,
+    ) -> Vec<Candidates> {
         let quantized: Vec<Int8Query> = queries
             .iter()
             .map(|query| Int8Query::new(query.embedding))
             .collect();
-        let search = |query| Search {
-            query,
-            best: Candidates::new(self.n_candidates),
-            next: Vec::new(),
-            waiting: Vec::new(),
-        };
-        let mut searches: Vec<Search<'_>> = queries.iter().map(search).collect();
-        let mut tiles: Vec<Int8Tile> = queries.iter().map(|_| Int8Tile::new()).collect();
-        let mut looks = Looks::default();
-        let mut rows = rows;
+        let mut searches: Vec<Search<'_>> = { queries.iter() }
+            .map(|query| Search {
+                query,
+                best: Candidates::new(self.n_candidates),
+                lists: looks.lists.pop().unwrap_or_default(),
+            })
+            .collect();
+        let mut tiles = std::mem::take(&mut looks.tiles);
+        let n_tiles = tiles.len().max(queries.len());
+        tiles.resize_with(n_tiles, Int8Tile::new);
+        tiles
+            .iter_mut()
+            .for_each(|tile| tile.threshold = f32::NEG_INFINITY);
+        let first_row = rows.start;
         let mut n_rows = FIRST_TILE_ROWS;
         while !rows.is_empty() {
             let tile_rows = rows.start..rows.end.min(rows.start + n_rows);
             rows.start = tile_rows.end;
-            n_rows = TILE_ROWS.min(2 * n_rows);
-            self.look_at_high(tile_rows.clone(), &quantized, &mut tiles, &mut looks);
-            for ((search, quantized), tile) in searches.iter_mut().zip(&quantized).zip(&mut tiles) {
+            n_rows = next_tile(n_rows, rows.start - first_row);
+            let of_queries = &mut tiles[..queries.len()];
+            self.look_at_high(tile_rows.clone(), &quantized, of_queries, looks);
+            for ((search, quantized), tile) in searches.iter_mut().zip(&quantized).zip(of_queries) {
                 self.look_at_next(quantized, search, &mut looks.low_row);
                 self.sort_hits(tile_rows.clone(), quantized, tile, search);
-                if search.waiting.len() > MAX_WAITING {
+                if search.lists.waiting.len() > MAX_WAITING {
                     self.look_at_waiting(quantized, search, &mut looks.low_row);
                 }
                 tile.threshold = search.best.threshold();
             }
         }
-        for (search, quantized) in searches.iter_mut().zip(&quantized) {
-            self.look_at_next(quantized, search, &mut looks.low_row);
-            self.look_at_waiting(quantized, search, &mut looks.low_row);
-        }
-        searches.into_iter().map(|search| search.best).collect()
+        looks.tiles = tiles;
+        let ended = searches.into_iter().zip(&quantized);
+        ended
+            .map(|(mut search, quantized)| {
+                self.look_at_next(quantized, &mut search, &mut looks.low_row);
+                self.look_at_waiting(quantized, &mut search, &mut looks.low_row);
+                looks.lists.push(search.lists);
+                search.best
+            })
+            .collect()
     }
 
     fn look_at_high(
@@ -150,32 +197,54 @@ impl<'a> Int8Scan<'a> {
         tile: &Int8Tile,
         search: &mut Search<'_>,
     ) {
-        tile.for_hits(|in_tile, product| {
-            let row = rows.start + in_tile;
+        // Every hit is written to both, where the next one overwrites it if it does not belong
+        // there: a CPU guesses wrong as often as right where one goes.
+        let hits = tile.hits();
+        let Lists {
+            next,
+            waiting,
+            guesses,
+        } = &mut search.lists;
+        let (mut n_next, mut n_waiting) = (next.len(), waiting.len());
+        next.resize(n_next + hits.len() + 1, Seen::NONE);
+        waiting.resize(n_waiting + hits.len() + 1, Seen::NONE);
+        let scales = &self.codes.scales[rows.start..rows.end];
+        for (in_tile, sum) in hits {
             // What fills the last block is no row.
-            if row >= rows.end {
-                return;
-            }
-            let factor = query.factor(self.codes.scales[row]);
-            let seen = Seen {
-                row: row as u32,
-                product,
-                factor,
-                bound: query.bound(product, factor),
+            let Some(scale) = scales.get(in_tile) else {
+                break;
             };
-            if seen.guess() >= tile.threshold {
-                search.next.push(seen);
-            } else {
-                search.waiting.push(seen);
-            }
-        });
-        let n_others = search.next.len().saturating_sub(self.n_candidates);
-        if n_others > 0 {
-            let ascending = |a: &Seen, b: &Seen| a.guess().total_cmp(&b.guess());
-            search.next.select_nth_unstable_by(n_others, ascending);
-            search.waiting.extend(search.next.drain(..n_others));
+            let scale = f32::from_le_bytes(*scale);
+            let seen = Seen {
+                row: (rows.start + in_tile) as u32,
+                sum,
+                scale,
+                bound: query.bound(sum, scale),
+            };
+            let is_next = query.guess(sum, scale) >= tile.threshold;
+            next[n_next] = seen;
+            waiting[n_waiting] = seen;
+            n_next += usize::from(is_next);
+            n_waiting += usize::from(!is_next);
         }
-        for seen in &search.next {
+        next.truncate(n_next);
+        waiting.truncate(n_waiting);
+        let n_others = next.len().saturating_sub(self.n_candidates);
+        if n_others > 0 {
+            let guess = |seen: &Seen| query.guess(seen.sum, seen.scale);
+            guesses.clear();
+            guesses.extend(next.iter().map(guess));
+            let (_, lowest, _) = guesses.select_nth_unstable_by(n_others, f32::total_cmp);
+            let lowest = *lowest;
+            next.retain(|seen| {
+                let is_next = guess(seen) >= lowest;
+                if !is_next {
+                    waiting.push(*seen);
+                }
+                is_next
+            });
+        }
+        for seen in next {
             self.prefetch_low(seen.row);
         }
     }
@@ -188,23 +257,22 @@ impl<'a> Int8Scan<'a> {
 
     /// Looks at the rows that were asked of the memory.
     fn look_at_next(&self, query: &Int8Query, search: &mut Search<'_>, room: &mut Vec<u8>) {
-        if search.next.is_empty() {
+        if search.lists.next.is_empty() {
             return;
         }
-        let seen = std::mem::take(&mut search.next);
-        for seen in &seen {
-            self.look_at_low(*seen, query, search, room);
+        let mut seen = std::mem::take(&mut search.lists.next);
+        for seen in seen.drain(..) {
+            self.look_at_low(seen, query, search, room);
         }
         search.best.tighten();
-        search.next = seen;
-        search.next.clear();
+        search.lists.next = seen;
     }
 
     /// Looks at the rows that wait, as far as they can still be among the best.
     fn look_at_waiting(&self, query: &Int8Query, search: &mut Search<'_>, room: &mut Vec<u8>) {
         search.best.tighten();
         let threshold = search.best.threshold();
-        let mut seen = std::mem::take(&mut search.waiting);
+        let mut seen = std::mem::take(&mut search.lists.waiting);
         seen.retain(|seen| seen.bound >= threshold);
         for soon in seen.iter().take(PREFETCH_ROWS) {
             self.prefetch_low(soon.row);
@@ -215,6 +283,8 @@ impl<'a> Int8Scan<'a> {
             }
             self.look_at_low(*one, query, search, room);
         }
+        seen.clear();
+        search.lists.waiting = seen;
     }
 
     /// The estimate of a row, if it can still be among the best.
@@ -230,7 +300,7 @@ impl<'a> Int8Scan<'a> {
         }
         let low = self.codes.low_row(seen.row, room);
         let low = self.kernel.int8_low(low, query);
-        let estimate = query.estimate(seen.product, low, seen.factor);
+        let estimate = query.estimate(seen.sum, low, seen.scale);
         let rank = if estimate < seen.bound {
             estimate
         } else {

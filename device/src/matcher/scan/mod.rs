@@ -162,6 +162,9 @@ impl Scan {
     fn score(self, gallery: &Gallery<'_>, query: &Query<'_>, rows: &[u32], k: usize) -> Vec<Match> {
         let mut best = Best::new(k, |found: &Match| found.score, best_first);
         let mut values = vec![0.0; gallery.dim()];
+        for soon in rows.iter().take(PREFETCH_ROWS) {
+            prefetch_stored(gallery, *soon);
+        }
         for (i, row) in rows.iter().copied().enumerate() {
             if let Some(soon) = rows.get(i + PREFETCH_ROWS) {
                 prefetch_stored(gallery, *soon);

@@ -150,18 +150,15 @@ fn highest_ranks(gallery: &Gallery<'_>, query: &[f32], n: usize) -> Vec<u32> {
         .map(|x| i32::from(quant::to_i8(*x, scale)))
         .collect();
     let quantized = Int8Query::new(query);
-    let all: i32 = codes.iter().sum();
     let rank = |row: u32| {
         let encoded = gallery.encoded_row(row);
-        let factor = quantized.factor(encoded.scale.to_le_bytes());
-        let shifted = encoded.int8.iter().map(|code| i32::from(*code) + 128);
-        let product = |half: fn(i32) -> i32| -> i32 {
-            let halves = shifted.clone().map(half);
-            codes.iter().zip(halves).map(|(q, half)| q * half).sum()
+        let of_codes = |part: fn(i32) -> i32| -> i32 {
+            let parts = encoded.int8.iter().map(|code| part(i32::from(*code)));
+            codes.iter().zip(parts).map(|(q, part)| q * part).sum()
         };
-        let of_high = 16 * product(|code| code >> 4) + (8 - 128) * all;
-        let estimate = quantized.estimate(of_high, product(|code| code & 15), factor);
-        estimate.min(quantized.bound(of_high, factor))
+        let estimate = of_codes(|code| code) as f32 * encoded.scale;
+        let high_sum = of_codes(|code| (code + 128) >> 4);
+        estimate.min(quantized.bound(high_sum, encoded.scale))
     };
     let mut ranked: Vec<(f32, u32)> = (0..gallery.n_rows()).map(|row| (rank(row), row)).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
