@@ -16,8 +16,8 @@ use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::int8::Int8Unit;
 use super::{
-    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_U16_COLUMNS, Tables,
-    asks_ahead, prefetch_ahead, scalar,
+    GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables, asks_ahead,
+    prefetch_ahead, scalar,
 };
 
 #[target_feature(enable = "avx2")]
@@ -46,7 +46,7 @@ fn store_floats(to: &mut [f32; 8], values: __m256) {
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hits]) {
     let asks_ahead = asks_ahead();
     for (b, (block, scales)) in blocks.each().enumerate() {
         if asks_ahead {
@@ -54,11 +54,11 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
         }
         let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.
-        for (queries, tiles) in queries.chunks(2).zip(tiles.chunks_mut(2)) {
+        for (queries, hits) in queries.chunks(2).zip(hits.chunks_mut(2)) {
             if let [one, two] = queries {
-                int8_block(block, &scales, b, [one, two], tiles);
+                int8_block(block, &scales, b, [one, two], hits);
             } else {
-                int8_block(block, &scales, b, [&queries[0]], tiles);
+                int8_block(block, &scales, b, [&queries[0]], hits);
             }
         }
     }
@@ -74,7 +74,7 @@ fn int8_block<const Q: usize>(
     scales: &[f32; INT8_BLOCK],
     b: usize,
     queries: [&Int8Query; Q],
-    tiles: &mut [Int8Tile],
+    hits: &mut [Hits],
 ) {
     let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
     let mut sums = [[_mm256_setzero_si256(); 2]; Q];
@@ -102,22 +102,32 @@ fn int8_block<const Q: usize>(
         }
     }
     let (scales, _) = scales.as_chunks::<8>();
-    for ((query, sums), tile) in queries.iter().zip(sums).zip(tiles) {
-        let threshold = _mm256_set1_ps(tile.threshold);
-        let mut hits = 0;
+    for ((query, sums), hits) in queries.iter().zip(sums).zip(hits) {
+        let bounds = [
+            int8_bounds(sums[0], &scales[0], query),
+            int8_bounds(sums[1], &scales[1], query),
+        ];
+        add_hits(b * INT8_BLOCK, sums, bounds, hits);
+    }
+}
+
+/// Adds the hits of a group.
+#[target_feature(enable = "avx2")]
+fn add_hits(first: usize, sums: [__m256i; 2], bounds: [__m256; 2], hits: &mut Hits) {
+    let threshold = _mm256_set1_ps(hits.threshold);
+    let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(bounds[0], threshold));
+    let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(bounds[1], threshold));
+    let reached = low | high << 8;
+    if reached != 0 {
+        let (mut stored_sums, mut stored_bounds) = ([0; GROUP], [0.0; GROUP]);
+        let (sum_halves, _) = stored_sums.as_chunks_mut::<8>();
+        let (bound_halves, _) = stored_bounds.as_chunks_mut::<8>();
         for half in 0..2 {
-            let bounds = int8_bounds(sums[half], &scales[half], query);
-            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(bounds, threshold);
-            hits |= _mm256_movemask_ps(reached) << (8 * half);
+            // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+            unsafe { _mm256_storeu_si256(sum_halves[half].as_mut_ptr().cast(), sums[half]) };
+            store_floats(&mut bound_halves[half], bounds[half]);
         }
-        if hits != 0 {
-            let mut stored = [0; INT8_BLOCK];
-            for (stored, sums) in stored.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
-                // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-                unsafe { _mm256_storeu_si256(stored.as_mut_ptr().cast(), sums) };
-            }
-            tile.add_hits(b, hits as u16, &stored);
-        }
+        hits.add(reached as u16, first, &stored_sums, &stored_bounds);
     }
 }
 
@@ -170,25 +180,21 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    look: &mut HighLook,
+    hits: &mut Hits,
 ) {
-    let threshold = _mm256_set1_ps(look.threshold);
     let blocks = units.chunks_exact(query.tables.len()).zip(factors);
-    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
+    for (b, (block, factors)) in blocks.enumerate() {
         prefetch_ahead(block.as_flattened());
         let (factors, _) = factors.as_chunks::<8>();
-        let (sums, _) = found.sums.as_chunks_mut::<8>();
-        let (bounds, _) = found.bounds.as_chunks_mut::<8>();
-        let mut hits = 0;
-        for (quarter, totals) in int2_totals(block, &query.tables).into_iter().enumerate() {
-            let bound = high_bounds(totals, &factors[quarter], query);
-            // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
-            unsafe { _mm256_storeu_si256(sums[quarter].as_mut_ptr().cast(), totals) };
-            store_floats(&mut bounds[quarter], bound);
-            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(bound, threshold);
-            hits |= _mm256_movemask_ps(reached) << (8 * quarter);
+        let totals = int2_totals(block, &query.tables);
+        for group in 0..INT2_BLOCK / GROUP {
+            let sums = [totals[2 * group], totals[2 * group + 1]];
+            let bounds = [
+                high_bounds(sums[0], &factors[2 * group], query),
+                high_bounds(sums[1], &factors[2 * group + 1], query),
+            ];
+            add_hits(b * INT2_BLOCK + group * GROUP, sums, bounds, hits);
         }
-        found.hits = hits.cast_unsigned();
     }
 }
 

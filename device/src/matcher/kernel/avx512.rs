@@ -6,8 +6,8 @@ use std::arch::x86_64::{
     _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
     _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
     _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_compress_epi32, _mm512_maskz_mov_epi8, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_maskz_compress_epi32, _mm512_maskz_compress_ps, _mm512_maskz_mov_epi8, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
     _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_slli_epi32,
     _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi16, _mm512_sub_epi32,
     _mm512_zextsi256_si512,
@@ -17,15 +17,12 @@ use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::int8::Int8Unit;
 use super::{
-    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_QUERIES, MAX_U16_COLUMNS,
-    Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
+    GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Seen,
+    Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
 };
 
-/// Numbers of 32 bits in a register.
-const GROUP: usize = 16;
-
-/// The rows of a block.
-const IN_BLOCK: [i32; INT8_BLOCK] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// The rows of a group.
+const IN_GROUP: [i32; GROUP] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -52,19 +49,19 @@ fn load_sums(sums: &[i32; 16]) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
-pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
-    match (queries, tiles) {
-        ([query], [tile]) if asks_ahead() => int8_alone::<true>(blocks, query, tile),
-        ([query], [tile]) => int8_alone::<false>(blocks, query, tile),
-        (queries, tiles) => int8_together(blocks, queries, tiles),
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hits]) {
+    match (queries, hits) {
+        ([query], [hits]) if asks_ahead() => int8_alone::<true>(blocks, query, hits),
+        ([query], [hits]) => int8_alone::<false>(blocks, query, hits),
+        (queries, hits) => int8_together(blocks, queries, hits),
     }
 }
 
 /// A query alone waits for the memory; `AHEAD` if that is asked for later blocks meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
-fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, tile: &mut Int8Tile) {
+fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, hits: &mut Hits) {
     let words: Vec<[i32; 2]> = query.words.iter().map(Int8Query::numbers).collect();
-    let limit = Limit::of(query, tile);
+    let threshold = _mm512_set1_ps(hits.threshold);
     for (b, (block, scales)) in blocks.each().enumerate() {
         // More sums than one, so that none waits for the one before it.
         let mut sums = [_mm512_setzero_si512(); 4];
@@ -82,9 +79,10 @@ fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, til
             _mm512_add_epi32(sums[0], sums[1]),
             _mm512_add_epi32(sums[2], sums[3]),
         );
-        let hits = find_hits(sums, load_scales(scales), limit);
-        if hits != 0 {
-            add_hits(hits, sums, b, tile);
+        let bounds = int8_bounds(sums, load_scales(scales), query.to_bound);
+        let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
+        if reached != 0 {
+            add_hits(reached, b * INT8_BLOCK, sums, bounds, hits);
         }
     }
 }
@@ -113,16 +111,19 @@ fn split_halves(unit: &Int8Unit) -> [__m512i; 2] {
 /// Several queries wait for products, and a word of theirs that was loaded serves two blocks:
 /// two streams, which no hardware foresees as well as one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
-fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
+fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hits]) {
     // Missing queries multiply zeros and find nothing: one loop serves every number of them.
     let mut words = vec![[[0; MAX_QUERIES]; 2]; blocks.columns];
     let mut limits = [Limit::NEVER; MAX_QUERIES];
-    for (q, (query, tile)) in queries.iter().zip(&*tiles).enumerate() {
+    for (q, (query, hits)) in queries.iter().zip(&*hits).enumerate() {
         for (words, numbers) in words.iter_mut().zip(&query.words) {
             let numbers = Int8Query::numbers(numbers);
             (words[0][q], words[1][q]) = (numbers[0], numbers[1]);
         }
-        limits[q] = Limit::of(query, tile);
+        limits[q] = Limit {
+            to_bound: query.to_bound,
+            threshold: hits.threshold,
+        };
     }
     let n_blocks = blocks.scales.len();
     for first in (0..n_blocks).step_by(2) {
@@ -144,9 +145,9 @@ fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [In
             }
         }
         let [sums, other_sums] = sums;
-        find_all_hits(sums, blocks, &limits, first, tiles);
+        find_hits(sums, blocks, &limits, first, hits);
         if first + 1 < n_blocks {
-            find_all_hits(other_sums, blocks, &limits, first + 1, tiles);
+            find_hits(other_sums, blocks, &limits, first + 1, hits);
         }
     }
 }
@@ -154,21 +155,42 @@ fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [In
 /// Adds the hits of all queries in block `b`.
 #[inline]
 #[target_feature(enable = "avx512f,popcnt")]
-fn find_all_hits(
+fn find_hits(
     sums: [__m512i; MAX_QUERIES],
     blocks: &Int8Blocks<'_>,
     limits: &[Limit; MAX_QUERIES],
     b: usize,
-    tiles: &mut [Int8Tile],
+    hits: &mut [Hits],
 ) {
     let scales = load_scales(&blocks.scales[b]);
-    let (mut hits, mut any) = ([0; MAX_QUERIES], 0);
+    let (mut reached, mut any) = ([0; MAX_QUERIES], 0);
     for q in 0..MAX_QUERIES {
-        hits[q] = find_hits(sums[q], scales, limits[q]);
-        any |= hits[q];
+        let bounds = int8_bounds(sums[q], scales, limits[q].to_bound);
+        let threshold = _mm512_set1_ps(limits[q].threshold);
+        reached[q] = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
+        any |= reached[q];
     }
     if any != 0 {
-        add_all_hits(hits, sums, b, tiles);
+        add_all_hits(reached, sums, scales, limits, b, hits);
+    }
+}
+
+/// Adds the hits of some queries. Apart, so that sums without hits stay in registers.
+#[inline(never)]
+#[target_feature(enable = "avx512f,popcnt")]
+fn add_all_hits(
+    reached: [u16; MAX_QUERIES],
+    sums: [__m512i; MAX_QUERIES],
+    scales: __m512,
+    limits: &[Limit; MAX_QUERIES],
+    b: usize,
+    hits: &mut [Hits],
+) {
+    for (q, hits) in hits.iter_mut().enumerate() {
+        if reached[q] != 0 {
+            let bounds = int8_bounds(sums[q], scales, limits[q].to_bound);
+            add_hits(reached[q], b * INT8_BLOCK, sums[q], bounds, hits);
+        }
     }
 }
 
@@ -184,13 +206,6 @@ impl Limit {
         to_bound: 0.0,
         threshold: f32::INFINITY,
     };
-
-    fn of(query: &Int8Query, tile: &Int8Tile) -> Self {
-        Self {
-            to_bound: query.to_bound,
-            threshold: tile.threshold,
-        }
-    }
 }
 
 #[inline]
@@ -200,50 +215,33 @@ fn load_scales(scales: &[[u8; 4]; INT8_BLOCK]) -> __m512 {
     unsafe { _mm512_loadu_ps(scales.as_ptr().cast()) }
 }
 
-/// The rows of a block that reach the limit, by their sums.
+/// Bounds of a block's rows by their sums.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn find_hits(sums: __m512i, scales: __m512, limit: Limit) -> u16 {
-    let (sixteen, to_bound) = (_mm512_set1_ps(16.0), _mm512_set1_ps(limit.to_bound));
+fn int8_bounds(sums: __m512i, scales: __m512, to_bound: f32) -> __m512 {
+    let (sixteen, to_bound) = (_mm512_set1_ps(16.0), _mm512_set1_ps(to_bound));
     let above = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), sixteen, to_bound);
-    let threshold = _mm512_set1_ps(limit.threshold);
-    _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_mul_ps(above, scales), threshold)
+    _mm512_mul_ps(above, scales)
 }
 
-/// Adds the hits of some queries. Apart, so that sums without hits stay in registers.
-#[inline(never)]
-#[target_feature(enable = "avx512f,popcnt")]
-fn add_all_hits(
-    hits: [u16; MAX_QUERIES],
-    sums: [__m512i; MAX_QUERIES],
-    b: usize,
-    tiles: &mut [Int8Tile],
-) {
-    for ((hits, sums), tile) in hits.into_iter().zip(sums).zip(tiles) {
-        if hits != 0 {
-            add_hits(hits, sums, b, tile);
-        }
-    }
-}
-
-/// Adds the hits among the rows of block `b`.
+/// Adds the hits of a group.
 #[inline]
 #[target_feature(enable = "avx512f,popcnt")]
-fn add_hits(hits: u16, sums: __m512i, b: usize, tile: &mut Int8Tile) {
-    let first = _mm512_set1_epi32((b * INT8_BLOCK) as i32);
-    let rows = _mm512_add_epi32(load_sums(&IN_BLOCK), first);
-    let (found_rows, found_sums) = tile.next_block(hits.count_ones());
+fn add_hits(reached: u16, first: usize, sums: __m512i, bounds: __m512, hits: &mut Hits) {
+    let places = _mm512_add_epi32(load_sums(&IN_GROUP), _mm512_set1_epi32(first as i32));
+    let room = hits.room(reached.count_ones());
     // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
     unsafe {
         _mm512_storeu_si512(
-            found_rows.as_mut_ptr().cast(),
-            _mm512_maskz_compress_epi32(hits, rows),
+            room.places.as_mut_ptr().cast(),
+            _mm512_maskz_compress_epi32(reached, places),
         );
         _mm512_storeu_si512(
-            found_sums.as_mut_ptr().cast(),
-            _mm512_maskz_compress_epi32(hits, sums),
+            room.sums.as_mut_ptr().cast(),
+            _mm512_maskz_compress_epi32(reached, sums),
         );
     }
+    store_floats(room.bounds, _mm512_maskz_compress_ps(reached, bounds));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -284,29 +282,23 @@ pub(super) fn pair_tables(columns: &[Tables]) -> TablePair {
     pair
 }
 
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,popcnt")]
 pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    look: &mut HighLook,
+    hits: &mut Hits,
 ) {
-    let threshold = _mm512_set1_ps(look.threshold);
+    let threshold = _mm512_set1_ps(hits.threshold);
     let blocks = units.chunks_exact(query.tables.len()).zip(factors);
-    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
-        prefetch_ahead(block.as_flattened());
+    for (b, (block, factors)) in blocks.enumerate() {
         let (factors, _) = factors.as_chunks::<GROUP>();
-        let (sums, _) = found.sums.as_chunks_mut::<GROUP>();
-        let (bounds, _) = found.bounds.as_chunks_mut::<GROUP>();
-        found.hits = 0;
         for (half, totals) in int2_totals(block, &query.pairs).into_iter().enumerate() {
             let products = _mm512_sub_epi32(totals, _mm512_set1_epi32(query.bias));
-            let bound = int2_bounds(0, products, &factors[half], query);
-            // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
-            unsafe { _mm512_storeu_si512(sums[half].as_mut_ptr().cast(), totals) };
-            store_floats(&mut bounds[half], bound);
-            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bound, threshold);
-            found.hits |= u32::from(reached) << (GROUP * half);
+            let bounds = int2_bounds(0, products, &factors[half], query);
+            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(bounds, threshold);
+            // Every other group has a hit: to look is dearer than to add none.
+            add_hits(reached, b * INT2_BLOCK + half * GROUP, totals, bounds, hits);
         }
     }
 }
@@ -419,6 +411,7 @@ fn int2_sums(units: &[Int2Unit], pairs: &[TablePair]) -> [__m512i; 2] {
     };
     let (unit_pairs, last) = units.as_chunks::<2>();
     for (unit_pair, tables) in unit_pairs.iter().zip(pairs) {
+        prefetch_ahead(unit_pair.as_flattened());
         add(
             load(unit_pair.as_flattened().as_array().expect("64 bytes")),
             tables,

@@ -11,6 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod hits;
 mod int8;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -19,8 +20,10 @@ mod scalar;
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use half::f16;
 
+use hits::GROUP;
+pub(super) use hits::{Hits, Seen};
 use int8::Int8Blocks;
-pub(super) use int8::{Int8Query, Int8Tile};
+pub(super) use int8::Int8Query;
 
 /// 8 components of each row of a block, in one plane.
 type Int2Unit = [u8; INT2_BLOCK];
@@ -112,7 +115,7 @@ impl Kernel {
 
     /// A look at the high halves of some blocks of int8 codes for up to [`MAX_QUERIES`]
     /// queries: the rows whose bound reaches the threshold, with the sums that give it.
-    /// `tiles[q]` is reset to what was found for query `q`. `high` is whole blocks of as many
+    /// `hits[q]` is reset to what was found for query `q`. `high` is whole blocks of as many
     /// units as a query has columns; each row has a little-endian f32 scale.
     ///
     /// # Panics
@@ -122,9 +125,9 @@ impl Kernel {
         high: &[u8],
         scales: &[[u8; 4]],
         queries: &[Int8Query],
-        tiles: &mut [Int8Tile],
+        hits: &mut [Hits],
     ) {
-        assert!(queries.len() <= MAX_QUERIES && queries.len() == tiles.len());
+        assert!(queries.len() <= MAX_QUERIES && queries.len() == hits.len());
         let Some(columns) = queries.first().map(|query| query.words.len()) else {
             return;
         };
@@ -138,23 +141,21 @@ impl Kernel {
             units,
             scales: scales.as_chunks().0,
         };
-        tiles
-            .iter_mut()
-            .for_each(|tile| tile.reset(blocks.scales.len()));
+        hits.iter_mut().for_each(|hits| hits.reset(n_rows));
         match self {
-            Self::Scalar => scalar::int8_high(&blocks, queries, tiles),
+            Self::Scalar => scalar::int8_high(&blocks, queries, hits),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int8_high(&blocks, queries, tiles) },
+            Self::Avx2 => unsafe { avx2::int8_high(&blocks, queries, hits) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int8_high(&blocks, queries, tiles) },
+            Self::Avx512 => unsafe { avx512::int8_high(&blocks, queries, hits) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon => unsafe { neon::int8_high(&blocks, queries, tiles) },
+            Self::Neon => unsafe { neon::int8_high(&blocks, queries, hits) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::NeonDot => unsafe { neon::int8_high_dot(&blocks, queries, tiles) },
+            Self::NeonDot => unsafe { neon::int8_high_dot(&blocks, queries, hits) },
         }
     }
 
@@ -214,9 +215,8 @@ impl Kernel {
         }
     }
 
-    /// A look at the high bits of some blocks of 2-bit codes: the sum of the table entries of
-    /// every row, its bound, and whether that reaches the threshold. `look` is reset to what
-    /// was found.
+    /// A look at the high bits of some blocks of 2-bit codes: the rows whose bound reaches the
+    /// threshold, with the sums of their table entries. `hits` is reset to what was found.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -225,24 +225,24 @@ impl Kernel {
         plane: &[u8],
         factors: &[[u8; 2]],
         query: &Int2Query,
-        look: &mut HighLook,
+        hits: &mut Hits,
     ) {
         let (units, rest) = plane.as_chunks();
         let (factors, rest_factors) = factors.as_chunks();
         assert!(rest.is_empty() && rest_factors.is_empty());
         assert_eq!(units.len(), query.tables.len() * factors.len());
-        look.blocks.resize(factors.len(), HighBlock::NONE);
+        hits.reset(factors.len() * INT2_BLOCK);
         match self {
-            Self::Scalar => scalar::int2_high(units, factors, query, look),
+            Self::Scalar => scalar::int2_high(units, factors, query, hits),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this kernel is only named where its features were found.
-            Self::Avx2 => unsafe { avx2::int2_high(units, factors, query, look) },
+            Self::Avx2 => unsafe { avx2::int2_high(units, factors, query, hits) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx512 => unsafe { avx512::int2_high(units, factors, query, look) },
+            Self::Avx512 => unsafe { avx512::int2_high(units, factors, query, hits) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon | Self::NeonDot => unsafe { neon::int2_high(units, factors, query, look) },
+            Self::Neon | Self::NeonDot => unsafe { neon::int2_high(units, factors, query, hits) },
         }
     }
 
@@ -267,17 +267,6 @@ impl Kernel {
             _ => scalar::int2_low(low_rows, seen, query, bounds),
         }
     }
-}
-
-/// What the high bits say of a row.
-#[derive(Clone, Copy)]
-pub(super) struct Seen {
-    /// Where it lies among others.
-    pub(super) place: u32,
-    /// Of the table entries.
-    sum: i32,
-    /// What its score is hardly above.
-    pub(super) bound: f32,
 }
 
 /// Rows whose low bits are asked of the memory ahead of the one that is looked at.
@@ -382,50 +371,6 @@ fn finish_dot<'r>(mut lanes: [f32; 16], rest: impl Iterator<Item = (&'r f32, f32
         *lane += query * row;
     }
     eyas_shared::embedding::add_lanes(lanes)
-}
-
-/// What the high bits say of some blocks of 2-bit codes.
-#[derive(Default)]
-pub(super) struct HighLook {
-    /// Bounds below this are of no interest.
-    pub(super) threshold: f32,
-    blocks: Vec<HighBlock>,
-}
-
-#[derive(Clone)]
-struct HighBlock {
-    /// Of the table entries of every row.
-    sums: [i32; INT2_BLOCK],
-    bounds: [f32; INT2_BLOCK],
-    /// Rows whose bound reaches the threshold, the first in the lowest bit.
-    hits: u32,
-}
-
-impl HighBlock {
-    const NONE: Self = Self {
-        sums: [0; INT2_BLOCK],
-        bounds: [0.0; INT2_BLOCK],
-        hits: 0,
-    };
-}
-
-impl HighLook {
-    /// Calls `found` with every row whose bound reaches the threshold, in order, its place
-    /// counted from the first block on.
-    pub(super) fn for_hits(&self, mut found: impl FnMut(Seen)) {
-        for (b, block) in self.blocks.iter().enumerate() {
-            let mut hits = block.hits;
-            while hits != 0 {
-                let row = hits.trailing_zeros() as usize;
-                hits &= hits - 1;
-                found(Seen {
-                    place: (b * INT2_BLOCK + row) as u32,
-                    sum: block.sums[row],
-                    bound: block.bounds[row],
-                });
-            }
-        }
-    }
 }
 
 /// Tables for one column of 2-bit codes, by nibble: what 4 components of the query add to

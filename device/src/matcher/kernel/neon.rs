@@ -9,9 +9,7 @@ use std::arch::aarch64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::{
-    HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, MAX_U16_COLUMNS, Tables, scalar,
-};
+use super::{Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables, scalar};
 
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8; 16]) -> uint8x16_t {
@@ -50,14 +48,10 @@ fn dot_add(mut sums: int32x4_t, codes: int8x16_t, query: int8x16_t) -> int32x4_t
 macro_rules! int8_kernel {
     ($name:ident, $features:literal, $accumulate:ident) => {
         #[target_feature(enable = $features)]
-        pub(super) fn $name(
-            blocks: &Int8Blocks<'_>,
-            queries: &[Int8Query],
-            tiles: &mut [Int8Tile],
-        ) {
+        pub(super) fn $name(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hits]) {
             let nibble = vdupq_n_u8(15);
             for (b, (block, scales)) in blocks.each().enumerate() {
-                for (query, tile) in queries.iter().zip(&mut *tiles) {
+                for (query, hits) in queries.iter().zip(&mut *hits) {
                     let mut totals = [vdupq_n_s32(0); 4];
                     for (unit, words) in block.iter().zip(&query.words) {
                         let [lower, upper] = words.map(|word| {
@@ -79,7 +73,7 @@ macro_rules! int8_kernel {
                         // SAFETY: 4 sums are there, and any alignment will do.
                         unsafe { vst1q_s32(quarter.as_mut_ptr(), total) };
                     }
-                    scalar::find_hits(&sums, scales, query, b, tile);
+                    scalar::int8_hits(sums, scales, query, b, hits);
                 }
             }
         }
@@ -94,12 +88,12 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    look: &mut HighLook,
+    hits: &mut Hits,
 ) {
     let blocks = units.chunks_exact(query.tables.len()).zip(factors);
-    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
+    for (b, (block, factors)) in blocks.enumerate() {
         let sums = int2_totals(block, query);
-        scalar::set_sums(sums, factors, query, look.threshold, found);
+        scalar::int2_hits(sums, factors, query, b, hits);
     }
 }
 

@@ -4,12 +4,10 @@ use eyas_shared::embedding::dot;
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 use half::f16;
 
-use super::{
-    HighBlock, HighLook, Int2Query, Int2Unit, Int8Blocks, Int8Query, Int8Tile, Seen, low_rows_of,
-};
+use super::{GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, Seen, low_rows_of};
 
-pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &mut [Int8Tile]) {
-    for (query, tile) in queries.iter().zip(tiles) {
+pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hits]) {
+    for (query, hits) in queries.iter().zip(hits) {
         for (b, (block, scales)) in blocks.each().enumerate() {
             let sums = std::array::from_fn(|row| {
                 let products = block.iter().zip(&query.words);
@@ -17,24 +15,29 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], tiles: &
                     .map(|(unit, words)| int8_product(unit.as_chunks().0[row], words))
                     .sum()
             });
-            find_hits(&sums, scales, query, b, tile);
+            int8_hits(sums, scales, query, b, hits);
         }
     }
 }
 
-/// Finds the hits of block `b` by its sums.
-pub(super) fn find_hits(
-    sums: &[i32; INT8_BLOCK],
+/// Adds the hits of block `b`, by its sums.
+pub(super) fn int8_hits(
+    sums: [i32; INT8_BLOCK],
     scales: &[[u8; 4]; INT8_BLOCK],
     query: &Int8Query,
     b: usize,
-    tile: &mut Int8Tile,
+    hits: &mut Hits,
 ) {
     let bound = |row: usize| query.bound(sums[row], f32::from_le_bytes(scales[row]));
-    let reached = (0..INT8_BLOCK).map(|row| u16::from(bound(row) >= tile.threshold) << row);
-    let hits = reached.fold(0, |all, hit| all | hit);
-    if hits != 0 {
-        tile.add_hits(b, hits, sums);
+    add_hits(b * INT8_BLOCK, sums, std::array::from_fn(bound), hits);
+}
+
+fn add_hits(first: usize, sums: [i32; GROUP], bounds: [f32; GROUP], hits: &mut Hits) {
+    let reached = bounds.iter().enumerate();
+    let reached = reached.map(|(row, bound)| u16::from(*bound >= hits.threshold) << row);
+    let reached = reached.fold(0, |all, hit| all | hit);
+    if reached != 0 {
+        hits.add(reached, first, &sums, &bounds);
     }
 }
 
@@ -65,29 +68,33 @@ pub(super) fn int2_high(
     units: &[Int2Unit],
     factors: &[[[u8; 2]; INT2_BLOCK]],
     query: &Int2Query,
-    look: &mut HighLook,
+    hits: &mut Hits,
 ) {
     let blocks = units.chunks_exact(query.tables.len()).zip(factors);
-    for ((block, factors), found) in blocks.zip(&mut look.blocks) {
+    for (b, (block, factors)) in blocks.enumerate() {
         let sums = std::array::from_fn(|row| int2_sum(block, query, row));
-        set_sums(sums, factors, query, look.threshold, found);
+        int2_hits(sums, factors, query, b, hits);
     }
 }
 
-/// Sets what the sums of a block imply.
-pub(super) fn set_sums(
+/// Adds the hits of block `b`, by its sums.
+pub(super) fn int2_hits(
     sums: [i32; INT2_BLOCK],
     factors: &[[u8; 2]; INT2_BLOCK],
     query: &Int2Query,
-    threshold: f32,
-    found: &mut HighBlock,
+    b: usize,
+    hits: &mut Hits,
 ) {
-    let bound = |row: usize| query.bound(0, sums[row].wrapping_sub(query.bias), factors[row]);
-    found.sums = sums;
-    found.bounds = std::array::from_fn(bound);
-    let reached = found.bounds.iter().enumerate();
-    let reached = reached.map(|(row, bound)| u32::from(*bound >= threshold) << row);
-    found.hits = reached.fold(0, |all, hit| all | hit);
+    for first in (0..INT2_BLOCK).step_by(GROUP) {
+        let sums = std::array::from_fn(|i| sums[first + i]);
+        let bound = |i: usize| query.bound(0, sums[i].wrapping_sub(query.bias), factors[first + i]);
+        add_hits(
+            b * INT2_BLOCK + first,
+            sums,
+            std::array::from_fn(bound),
+            hits,
+        );
+    }
 }
 
 pub(super) fn int2_low(low_rows: &[u8], seen: &[Seen], query: &Int2Query, bounds: &mut Vec<f32>) {

@@ -17,8 +17,14 @@ fn code(random: &mut Random) -> i8 {
     (random.below(255) as i16 - 127) as i8
 }
 
-/// Hits with their sums; sums of low halves beside them.
-type Int8Looks = (Vec<(usize, i32)>, Vec<i32>);
+fn reaching(threshold: f32) -> Hits {
+    let mut hits = Hits::default();
+    hits.threshold = threshold;
+    hits
+}
+
+/// Hits; sums of low halves beside them.
+type Int8Looks = (Vec<Seen>, i32);
 
 proptest! {
     #[test]
@@ -47,21 +53,17 @@ proptest! {
         };
         let queries: Vec<Int8Query> = (0..n_queries).map(|_| query(&mut random)).collect();
         let looked = |kernel: Kernel, threshold: f32| -> Vec<Int8Looks> {
-            let mut tiles: Vec<Int8Tile> = queries.iter().map(|_| Int8Tile::new()).collect();
-            tiles.iter_mut().for_each(|tile| tile.threshold = threshold);
-            kernel.int8_high(&high, &scales, &queries, &mut tiles);
-            let looks = |(query, tile): (&Int8Query, &Int8Tile)| {
-                (tile.hits().collect(), vec![kernel.int8_low(&low_row, query)])
+            let mut hits: Vec<Hits> = queries.iter().map(|_| reaching(threshold)).collect();
+            kernel.int8_high(&high, &scales, &queries, &mut hits);
+            let looks = |(query, hits): (&Int8Query, &Hits)| {
+                (hits.iter().collect(), kernel.int8_low(&low_row, query))
             };
-            queries.iter().zip(&tiles).map(looks).collect()
+            queries.iter().zip(&hits).map(looks).collect()
         };
         let all = looked(Kernel::Scalar, f32::NEG_INFINITY);
         // The bound of a row: whoever is off by its last bit misses it, or finds another.
-        let threshold = match (queries.first(), all.first()) {
-            (Some(query), Some((hits, _))) if !hits.is_empty() => {
-                let (row, sum) = hits[picked.index(hits.len())];
-                query.bound(sum, f32::from_le_bytes(scales[row]))
-            }
+        let threshold = match all.first() {
+            Some((hits, _)) if !hits.is_empty() => hits[picked.index(hits.len())].bound,
             _ => 0.0,
         };
         for threshold in [f32::NEG_INFINITY, threshold] {
@@ -98,13 +100,9 @@ proptest! {
             low_rows.extend(factor(&mut random));
         }
         let looked = |kernel: Kernel| {
-            let mut look = HighLook {
-                threshold,
-                ..HighLook::default()
-            };
-            kernel.int2_high(&high_bits, &factors, &query, &mut look);
-            let (mut seen, mut bounds) = (Vec::new(), Vec::new());
-            look.for_hits(|hit| seen.push(hit));
+            let mut hits = reaching(threshold);
+            kernel.int2_high(&high_bits, &factors, &query, &mut hits);
+            let (seen, mut bounds) = (hits.iter().collect::<Vec<_>>(), Vec::new());
             kernel.int2_low(&low_rows, &seen, &query, &mut bounds);
             let found = seen.iter().zip(&bounds);
             found
@@ -169,15 +167,9 @@ fn bounds_lie_margins_above_estimates() {
     // The first row's bound; one factor, or the other, is so large that it does not count.
     let bound = |factors: [f32; 2]| {
         let [of_high, of_both] = factors.map(|factor| f16::from_f32(factor).to_le_bytes());
-        let mut look = HighLook {
-            threshold: f32::NEG_INFINITY,
-            ..HighLook::default()
-        };
-        Kernel::best().int2_high(&high_bits, &[of_high; INT2_BLOCK], &query, &mut look);
-        let mut first = None;
-        look.for_hits(|seen| {
-            first.get_or_insert(seen);
-        });
+        let mut hits = reaching(f32::NEG_INFINITY);
+        Kernel::best().int2_high(&high_bits, &[of_high; INT2_BLOCK], &query, &mut hits);
+        let first = hits.iter().next();
         let mut bounds = Vec::new();
         let low_row = [&low_row[..], &of_both].concat();
         Kernel::best().int2_low(&low_row, &[first.unwrap()], &query, &mut bounds);

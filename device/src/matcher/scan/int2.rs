@@ -16,9 +16,9 @@ use eyas_shared::embedding::{Score, by_rank};
 use eyas_shared::gallery::codes::INT2_BLOCK;
 use eyas_shared::gallery::{Gallery, Int2Codes, rotation};
 
-use super::{Kernel, Match, PREFETCH_ROWS, Query};
+use super::{Kernel, Match, PREFETCH_ROWS, Query, deal, keep};
 use crate::matcher::best::Best;
-use crate::matcher::kernel::{HighLook, Int2Query, Seen};
+use crate::matcher::kernel::{Hits, Int2Query, Seen};
 
 /// Rows of the first tile. The next ones double, because the threshold rises with the rows
 /// that were seen.
@@ -80,7 +80,7 @@ struct Search<'q> {
 /// Memory that tiles share, and searches one after the other.
 #[derive(Default)]
 struct Looks {
-    high: HighLook,
+    hits: Hits,
     /// Rows that are looked at further, and their numbers.
     seen: Vec<Seen>,
     rows: Vec<u32>,
@@ -166,23 +166,20 @@ impl<'a> Int2Scan<'a> {
         let padded = rows.start..padded_end;
         let row_bytes = self.codes.columns;
         let high_bits = &self.codes.high[padded.start * row_bytes..padded.end * row_bytes];
-        looks.high.threshold = search.best.threshold();
+        looks.hits.threshold = search.best.threshold();
         self.kernel.int2_high(
             high_bits,
             &self.codes.factors[padded],
             &search.tables,
-            &mut looks.high,
+            &mut looks.hits,
         );
-        let urgent = looks.high.threshold + self.most_of_margin();
+        let urgent = looks.hits.threshold + self.most_of_margin();
         looks.seen.clear();
-        looks.high.for_hits(|mut seen| {
-            seen.place += rows.start as u32;
-            if seen.bound >= urgent {
-                looks.seen.push(seen);
-            } else {
-                search.waiting.push(seen);
-            }
+        let sorted = looks.hits.iter().map(|hit| {
+            let place = rows.start as u32 + hit.place;
+            (Seen { place, ..hit }, hit.bound >= urgent)
         });
+        deal(sorted, &mut looks.seen, &mut search.waiting);
         // What fills the last block is no row.
         let is_row = |seen: &Seen| (seen.place as usize) < rows.end;
         if padded_end > rows.end {
@@ -210,11 +207,9 @@ impl<'a> Int2Scan<'a> {
     /// All looks at the rows that wait, as far as they can still be among the best.
     fn look_at_waiting(&self, search: &mut Search<'_>, looks: &mut Looks) {
         let threshold = search.best.threshold();
-        looks.seen.clear();
-        let waiting = search.waiting.drain(..);
-        looks
-            .seen
-            .extend(waiting.filter(|seen| seen.bound >= threshold));
+        std::mem::swap(&mut looks.seen, &mut search.waiting);
+        search.waiting.clear();
+        keep(&mut looks.seen, |seen| seen.bound >= threshold);
         self.look_further(search, looks);
     }
 

@@ -12,8 +12,8 @@ use eyas_shared::gallery::codes::INT8_BLOCK;
 use eyas_shared::gallery::{Gallery, Int8Codes};
 
 pub(super) use super::candidates::Candidates;
-use super::{Kernel, PREFETCH_ROWS, Query};
-use crate::matcher::kernel::{Int8Query, Int8Tile, prefetch};
+use super::{Kernel, PREFETCH_ROWS, Query, deal, keep};
+use crate::matcher::kernel::{Hits, Int8Query, prefetch};
 
 /// Rows whose high halves are looked at before any low ones, at first.
 const FIRST_TILE_ROWS: usize = 256;
@@ -68,22 +68,13 @@ struct Lists {
 }
 
 /// What the high halves say of a row.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Seen {
     row: u32,
     sum: i32,
     scale: f32,
     /// What its estimate is hardly above.
     bound: f32,
-}
-
-impl Seen {
-    const NONE: Self = Self {
-        row: 0,
-        sum: 0,
-        scale: 0.0,
-        bound: 0.0,
-    };
 }
 
 /// Memory that searches share.
@@ -93,7 +84,7 @@ struct Looks {
     high: Vec<u8>,
     low_row: Vec<u8>,
     /// Of each query.
-    tiles: Vec<Int8Tile>,
+    hits: Vec<Hits>,
     lists: Vec<Lists>,
 }
 
@@ -141,30 +132,28 @@ impl<'a> Int8Scan<'a> {
                 lists: looks.lists.pop().unwrap_or_default(),
             })
             .collect();
-        let mut tiles = std::mem::take(&mut looks.tiles);
-        let n_tiles = tiles.len().max(queries.len());
-        tiles.resize_with(n_tiles, Int8Tile::new);
-        tiles
-            .iter_mut()
-            .for_each(|tile| tile.threshold = f32::NEG_INFINITY);
+        let mut hits = std::mem::take(&mut looks.hits);
+        hits.resize_with(hits.len().max(queries.len()), Hits::default);
+        hits.iter_mut()
+            .for_each(|hits| hits.threshold = f32::NEG_INFINITY);
         let first_row = rows.start;
         let mut n_rows = FIRST_TILE_ROWS;
         while !rows.is_empty() {
             let tile_rows = rows.start..rows.end.min(rows.start + n_rows);
             rows.start = tile_rows.end;
             n_rows = next_tile(n_rows, rows.start - first_row);
-            let of_queries = &mut tiles[..queries.len()];
+            let of_queries = &mut hits[..queries.len()];
             self.look_at_high(tile_rows.clone(), &quantized, of_queries, looks);
-            for ((search, quantized), tile) in searches.iter_mut().zip(&quantized).zip(of_queries) {
+            for ((search, quantized), hits) in searches.iter_mut().zip(&quantized).zip(of_queries) {
                 self.look_at_next(quantized, search, &mut looks.low_row);
-                self.sort_hits(tile_rows.clone(), quantized, tile, search);
+                self.sort_hits(tile_rows.clone(), quantized, hits, search);
                 if search.lists.waiting.len() > MAX_WAITING {
                     self.look_at_waiting(quantized, search, &mut looks.low_row);
                 }
-                tile.threshold = search.best.threshold();
+                hits.threshold = search.best.threshold();
             }
         }
-        looks.tiles = tiles;
+        looks.hits = hits;
         let ended = searches.into_iter().zip(&quantized);
         ended
             .map(|(mut search, quantized)| {
@@ -180,13 +169,13 @@ impl<'a> Int8Scan<'a> {
         &self,
         rows: Range<usize>,
         queries: &[Int8Query],
-        tiles: &mut [Int8Tile],
+        hits: &mut [Hits],
         looks: &mut Looks,
     ) {
         let padded = rows.start..rows.end.next_multiple_of(INT8_BLOCK);
         let high = self.codes.high(padded.clone(), &mut looks.high);
         let scales = &self.codes.scales[padded];
-        self.kernel.int8_high(high, scales, queries, tiles);
+        self.kernel.int8_high(high, scales, queries, hits);
     }
 
     /// Puts hits that will probably raise the threshold into `search.next`; the others wait.
@@ -194,41 +183,32 @@ impl<'a> Int8Scan<'a> {
         &self,
         rows: Range<usize>,
         query: &Int8Query,
-        tile: &Int8Tile,
+        hits: &Hits,
         search: &mut Search<'_>,
     ) {
-        // Every hit is written to both, where the next one overwrites it if it does not belong
-        // there: a CPU guesses wrong as often as right where one goes.
-        let hits = tile.hits();
         let Lists {
             next,
             waiting,
             guesses,
         } = &mut search.lists;
-        let (mut n_next, mut n_waiting) = (next.len(), waiting.len());
-        next.resize(n_next + hits.len() + 1, Seen::NONE);
-        waiting.resize(n_waiting + hits.len() + 1, Seen::NONE);
         let scales = &self.codes.scales[rows.start..rows.end];
-        for (in_tile, sum) in hits {
-            // What fills the last block is no row.
-            let Some(scale) = scales.get(in_tile) else {
-                break;
-            };
-            let scale = f32::from_le_bytes(*scale);
+        let sorted = hits.iter().map(|hit| {
+            // What fills the last block is no row, and lies behind all rows.
+            let scale = scales.get(hit.place as usize).copied().unwrap_or_default();
+            let scale = f32::from_le_bytes(scale);
             let seen = Seen {
-                row: (rows.start + in_tile) as u32,
-                sum,
+                row: rows.start as u32 + hit.place,
+                sum: hit.sum,
                 scale,
-                bound: query.bound(sum, scale),
+                bound: hit.bound,
             };
-            let is_next = query.guess(sum, scale) >= tile.threshold;
-            next[n_next] = seen;
-            waiting[n_waiting] = seen;
-            n_next += usize::from(is_next);
-            n_waiting += usize::from(!is_next);
+            (seen, query.guess(hit.sum, scale) >= hits.threshold)
+        });
+        deal(sorted, next, waiting);
+        if !rows.end.is_multiple_of(INT8_BLOCK) {
+            next.retain(|seen| (seen.row as usize) < rows.end);
+            waiting.retain(|seen| (seen.row as usize) < rows.end);
         }
-        next.truncate(n_next);
-        waiting.truncate(n_waiting);
         let n_others = next.len().saturating_sub(self.n_candidates);
         if n_others > 0 {
             let guess = |seen: &Seen| query.guess(seen.sum, seen.scale);
@@ -273,7 +253,7 @@ impl<'a> Int8Scan<'a> {
         search.best.tighten();
         let threshold = search.best.threshold();
         let mut seen = std::mem::take(&mut search.lists.waiting);
-        seen.retain(|seen| seen.bound >= threshold);
+        keep(&mut seen, |seen| seen.bound >= threshold);
         for soon in seen.iter().take(PREFETCH_ROWS) {
             self.prefetch_low(soon.row);
         }

@@ -179,6 +179,38 @@ impl Scan {
     }
 }
 
+/// Adds every item to the one list or to the other. Each is written to both, where the next one
+/// overwrites it if it does not belong there: a CPU guesses wrong as often as right where one
+/// goes, and each wrong guess is as dear as some ten items.
+fn deal<T: Copy + Default>(
+    items: impl ExactSizeIterator<Item = (T, bool)>,
+    to_one: &mut Vec<T>,
+    to_other: &mut Vec<T>,
+) {
+    let (mut n_one, mut n_other) = (to_one.len(), to_other.len());
+    to_one.resize(n_one + items.len() + 1, T::default());
+    to_other.resize(n_other + items.len() + 1, T::default());
+    for (item, is_for_one) in items {
+        to_one[n_one] = item;
+        to_other[n_other] = item;
+        n_one += usize::from(is_for_one);
+        n_other += usize::from(!is_for_one);
+    }
+    to_one.truncate(n_one);
+    to_other.truncate(n_other);
+}
+
+/// Keeps some of a list, in order; as [`deal`], without the other list.
+fn keep<T: Copy>(list: &mut Vec<T>, is_kept: impl Fn(&T) -> bool) {
+    let mut n_kept = 0;
+    for i in 0..list.len() {
+        let item = list[i];
+        list[n_kept] = item;
+        n_kept += usize::from(is_kept(&item));
+    }
+    list.truncate(n_kept);
+}
+
 /// Asks the memory for a row that is scored soon.
 fn prefetch_stored(gallery: &Gallery<'_>, row: u32) {
     if let Some(stored) = gallery.f16_row(row) {
