@@ -16,8 +16,8 @@ use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::int8::Int8Unit;
 use super::{
-    GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables, asks_ahead,
-    prefetch_ahead, scalar,
+    FIRST_CACHE, GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables,
+    asks_ahead, prefetch_ahead, scalar,
 };
 
 #[target_feature(enable = "avx2")]
@@ -50,7 +50,7 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &m
     let asks_ahead = asks_ahead();
     for (b, (block, scales)) in blocks.each().enumerate() {
         if asks_ahead {
-            prefetch_ahead(block.as_flattened());
+            prefetch_ahead::<FIRST_CACHE>(block.as_flattened());
         }
         let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.
@@ -184,7 +184,7 @@ pub(super) fn int2_high(
 ) {
     let blocks = units.chunks_exact(query.tables.len()).zip(factors);
     for (b, (block, factors)) in blocks.enumerate() {
-        prefetch_ahead(block.as_flattened());
+        prefetch_ahead::<FIRST_CACHE>(block.as_flattened());
         let (factors, _) = factors.as_chunks::<8>();
         let totals = int2_totals(block, &query.tables);
         for group in 0..INT2_BLOCK / GROUP {

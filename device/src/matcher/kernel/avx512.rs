@@ -17,8 +17,8 @@ use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
 use super::int8::Int8Unit;
 use super::{
-    GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_QUERIES, MAX_U16_COLUMNS, Seen,
-    Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
+    FIRST_CACHE, GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_QUERIES,
+    MAX_U16_COLUMNS, SECOND_CACHE, Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
 };
 
 /// The rows of a group.
@@ -91,7 +91,7 @@ fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, hit
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_unit<const AHEAD: bool>(sums: __m512i, unit: &Int8Unit, words: &[i32; 2]) -> __m512i {
     if AHEAD {
-        prefetch_ahead(unit);
+        prefetch_ahead::<FIRST_CACHE>(unit);
     }
     let [lower, upper] = split_halves(unit);
     let sums = _mm512_dpbusd_epi32(sums, lower, _mm512_set1_epi32(words[0]));
@@ -133,8 +133,8 @@ fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hit
         let other = if rest.is_empty() { one } else { rest };
         let mut sums = [[_mm512_setzero_si512(); MAX_QUERIES]; 2];
         for ((one, other), words) in one.iter().zip(other).zip(&words) {
-            prefetch_ahead(one);
-            prefetch_ahead(other);
+            prefetch_ahead::<SECOND_CACHE>(one);
+            prefetch_ahead::<SECOND_CACHE>(other);
             let (one, other) = (split_halves(one), split_halves(other));
             for part in 0..2 {
                 for q in 0..MAX_QUERIES {
@@ -411,7 +411,7 @@ fn int2_sums(units: &[Int2Unit], pairs: &[TablePair]) -> [__m512i; 2] {
     };
     let (unit_pairs, last) = units.as_chunks::<2>();
     for (unit_pair, tables) in unit_pairs.iter().zip(pairs) {
-        prefetch_ahead(unit_pair.as_flattened());
+        prefetch_ahead::<FIRST_CACHE>(unit_pair.as_flattened());
         add(
             load(unit_pair.as_flattened().as_array().expect("64 bytes")),
             tables,

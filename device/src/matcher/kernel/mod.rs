@@ -310,15 +310,21 @@ pub(super) fn prefetch(bytes: &[u8]) {
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_BYTES: usize = 8192;
 
+/// Caches that memory can be asked into.
+#[cfg(target_arch = "x86_64")]
+const FIRST_CACHE: i32 = std::arch::x86_64::_MM_HINT_T0;
+/// It waits for more lines at a time than the first.
+#[cfg(target_arch = "x86_64")]
+const SECOND_CACHE: i32 = std::arch::x86_64::_MM_HINT_T1;
+
 /// Asks for what a scan reads [`PREFETCH_BYTES`] after these bytes, if anything is there.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch_ahead(bytes: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+fn prefetch_ahead<const CACHE: i32>(bytes: &[u8]) {
     for line in bytes.chunks(64) {
         let ahead = line.as_ptr().wrapping_add(PREFETCH_BYTES);
         // SAFETY: nothing is read, and an address that is not mapped is no fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        unsafe { std::arch::x86_64::_mm_prefetch::<CACHE>(ahead.cast()) };
     }
 }
 
