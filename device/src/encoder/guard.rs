@@ -13,8 +13,8 @@ thread_local! {
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lets the program's panic hook hear of panics that nobody catches only: one that becomes an
-/// error is told with that, once.
+/// Keeps from the program's panic hook what becomes an error on its thread: that is told once,
+/// by whoever tells the error.
 fn quieten_what_is_caught() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

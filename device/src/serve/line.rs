@@ -89,14 +89,15 @@ impl Line {
     pub(super) fn replace_port(&mut self, driver: Driver) {
         self.driver = driver;
         self.endpoint = Endpoint::board(DEFAULT_TERMS);
-        self.change = None;
         self.was_open = false;
         self.forget_session();
     }
 
-    /// Drops what is on its way in both directions, and tells the worker.
+    /// Drops what is on its way in both directions and what else was asked for, and tells the
+    /// worker.
     fn forget_session(&mut self) {
         self.inbox = Inbox::new();
+        self.change = None;
         self.queue.clear();
         self.sending = None;
         self.begin_anew();

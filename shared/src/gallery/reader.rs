@@ -381,7 +381,7 @@ impl<'a> Gallery<'a> {
         byte.unwrap_or(0) >> (row_idx % 8) & 1 == 1
     }
 
-    /// What every search reads from end to end.
+    /// The codes that every search reads from end to end, or the rows where there are none.
     #[must_use]
     pub fn scanned(&self) -> &'a [u8] {
         match (self.int2, self.int8, self.rows) {

@@ -44,8 +44,14 @@ proptest! {
             low_row.fill(255);
         }
         let n_rows = n_blocks * INT8_BLOCK;
+        // What a damaged file may hold, too.
+        let odd = [0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40];
+        let scale = |random: &mut Random| match random.below(8) {
+            0 => odd[random.below(odd.len())],
+            _ => random.unit() as f32,
+        };
         let scales: Vec<[u8; 4]> =
-            (0..n_rows).map(|_| (random.unit() as f32).to_le_bytes()).collect();
+            (0..n_rows).map(|_| scale(&mut random).to_le_bytes()).collect();
         let query = |random: &mut Random| {
             let code = |random: &mut Random| if extreme { -127 } else { code(random) };
             let codes: Vec<i8> = (0..8 * columns).map(|_| code(random)).collect();

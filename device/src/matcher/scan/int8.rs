@@ -18,21 +18,25 @@ use crate::matcher::kernel::{Hits, Int8Query, prefetch};
 /// Rows whose high halves are looked at before any low ones, at first.
 const FIRST_TILE_ROWS: usize = 256;
 
-/// How many follow if `n_rows` did and `n_seen` were seen: twice as many up to this, then an
-/// eighth of those seen, because the threshold rises with them. Each tile interrupts the reading.
+/// Tiles double up to this, and those of a file that does not hold high halves as they are read
+/// here are no larger: they are laid out in memory first.
 const DOUBLED_TILE_ROWS: usize = 2048;
+
+/// Each tile interrupts the reading, so none is longer than it has to be.
 const MAX_TILE_ROWS: usize = 16_384;
 
+/// Rows of the tile after one of `n_rows`: twice as many at first, later an eighth of the
+/// `n_seen` before, because the threshold rises with them.
 fn next_tile(n_rows: usize, n_seen: usize) -> usize {
     let eighth = n_seen / 8 / INT8_BLOCK * INT8_BLOCK;
-    (2 * n_rows)
-        .min(DOUBLED_TILE_ROWS)
-        .max(eighth)
-        .min(MAX_TILE_ROWS)
+    (2 * n_rows).min(DOUBLED_TILE_ROWS).max(eighth)
 }
 
 /// When more rows than this wait, all are looked at.
 const MAX_WAITING: usize = 65_536;
+
+/// Room for so many waiting rows is kept for the next search.
+const MAX_KEPT: usize = 16_384;
 
 /// Rows that are scored for an answer of `k`: measured so that about one in a thousand of the
 /// ten best is missed (`models/results/search.md`).
@@ -46,6 +50,7 @@ pub(super) struct Int8Scan<'a> {
     codes: Int8Codes<'a>,
     kernel: Kernel,
     n_candidates: usize,
+    max_tile_rows: usize,
 }
 
 /// A query with what was found for it.
@@ -60,16 +65,16 @@ struct Search<'q> {
 struct Lists {
     /// Those of the last tile that will probably raise the threshold: their low halves were
     /// asked of the memory.
-    next: Vec<Seen>,
+    next: Vec<SeenRow>,
     /// Others, to be looked at when the threshold is higher.
-    waiting: Vec<Seen>,
+    waiting: Vec<SeenRow>,
     /// Of those that come next.
     guesses: Vec<f32>,
 }
 
 /// What the high halves say of a row.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct SeenRow {
     row: u32,
     sum: i32,
     scale: f32,
@@ -90,7 +95,7 @@ struct Looks {
 
 thread_local! {
     /// Of the last search on this thread, so that the next one does not ask the system for it
-    /// anew.
+    /// anew: that took a batch of eight a fifth longer at 100,000 rows.
     static LOOKS: RefCell<Looks> = RefCell::default();
 }
 
@@ -106,6 +111,10 @@ impl<'a> Int8Scan<'a> {
             codes,
             kernel,
             n_candidates: n_candidates(k),
+            max_tile_rows: match codes.stored_low_row(0) {
+                Some(_) => MAX_TILE_ROWS,
+                None => DOUBLED_TILE_ROWS,
+            },
         }
     }
 
@@ -141,7 +150,7 @@ impl<'a> Int8Scan<'a> {
         while !rows.is_empty() {
             let tile_rows = rows.start..rows.end.min(rows.start + n_rows);
             rows.start = tile_rows.end;
-            n_rows = next_tile(n_rows, rows.start - first_row);
+            n_rows = next_tile(n_rows, rows.start - first_row).min(self.max_tile_rows);
             let of_queries = &mut hits[..queries.len()];
             self.look_at_high(tile_rows.clone(), &quantized, of_queries, looks);
             for ((search, quantized), hits) in searches.iter_mut().zip(&quantized).zip(of_queries) {
@@ -159,6 +168,7 @@ impl<'a> Int8Scan<'a> {
             .map(|(mut search, quantized)| {
                 self.look_at_next(quantized, &mut search, &mut looks.low_row);
                 self.look_at_waiting(quantized, &mut search, &mut looks.low_row);
+                search.lists.waiting.shrink_to(MAX_KEPT);
                 looks.lists.push(search.lists);
                 search.best
             })
@@ -196,7 +206,7 @@ impl<'a> Int8Scan<'a> {
             // What fills the last block is no row, and lies behind all rows.
             let scale = scales.get(hit.place as usize).copied().unwrap_or_default();
             let scale = f32::from_le_bytes(scale);
-            let seen = Seen {
+            let seen = SeenRow {
                 row: rows.start as u32 + hit.place,
                 sum: hit.sum,
                 scale,
@@ -211,7 +221,7 @@ impl<'a> Int8Scan<'a> {
         }
         let n_others = next.len().saturating_sub(self.n_candidates);
         if n_others > 0 {
-            let guess = |seen: &Seen| query.guess(seen.sum, seen.scale);
+            let guess = |seen: &SeenRow| query.guess(seen.sum, seen.scale);
             guesses.clear();
             guesses.extend(next.iter().map(guess));
             let (_, lowest, _) = guesses.select_nth_unstable_by(n_others, f32::total_cmp);
@@ -270,7 +280,7 @@ impl<'a> Int8Scan<'a> {
     /// The estimate of a row, if it can still be among the best.
     fn look_at_low(
         &self,
-        seen: Seen,
+        seen: SeenRow,
         query: &Int8Query,
         search: &mut Search<'_>,
         room: &mut Vec<u8>,

@@ -190,6 +190,32 @@ fn the_int8_scan_finds_the_rows_of_the_highest_ranks() {
     }
 }
 
+/// Rows that come nearer and nearer: the threshold is always too low, so that more wait than may,
+/// in tiles of every size.
+#[test]
+fn the_int8_scan_finds_rows_that_lie_in_the_worst_order() {
+    let mut random = Random::new(9);
+    let (n_rows, dim) = (150_000, 8);
+    let mut rows = Embeddings::new(dim);
+    for i in 0..n_rows {
+        let mut row: Vec<f32> = (0..dim).map(|_| 0.1 * random.normal() as f32).collect();
+        row[0] = i as f32 / n_rows as f32;
+        row[1] = 1.0 - row[0];
+        rows.push(&row);
+    }
+    rows.normalize_rows();
+    let mut query = vec![0.0; dim];
+    query[0] = 1.0;
+    for codes in [Codes::INT8, Codes::INT8_F16] {
+        let bytes = gallery_of(&rows, codes);
+        let gallery = Gallery::open(&bytes).unwrap();
+        let scan = Int8Scan::new(&gallery, gallery.int8().unwrap(), Kernel::best(), 10);
+        let found = scan.scan(&[Query::new(&query)], 0..n_rows).swap_remove(0);
+        let expected = highest_ranks(&gallery, &query, int8::n_candidates(10));
+        assert_eq!(found.into_rows(), expected);
+    }
+}
+
 /// The same gallery as older versions lay it out: int8 codes whole (2 and 3), low bits of
 /// 2-bit codes in blocks as high ones, factors apart (2).
 fn as_version(version: u16, bytes: &[u8]) -> Vec<u8> {
