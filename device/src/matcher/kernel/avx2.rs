@@ -52,13 +52,12 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &m
         if asks_ahead {
             prefetch_ahead::<FIRST_CACHE>(block.as_flattened());
         }
-        let scales = scales.map(f32::from_le_bytes);
         // Pairs of queries: more would not leave registers for the codes.
         for (queries, hits) in queries.chunks(2).zip(hits.chunks_mut(2)) {
             if let [one, two] = queries {
-                int8_block(block, &scales, b, [one, two], hits);
+                int8_block(block, scales, b, [one, two], hits);
             } else {
-                int8_block(block, &scales, b, [&queries[0]], hits);
+                int8_block(block, scales, b, [&queries[0]], hits);
             }
         }
     }
@@ -71,36 +70,17 @@ const MAX_I16_COLUMNS: usize = 4;
 #[target_feature(enable = "avx2")]
 fn int8_block<const Q: usize>(
     block: &[Int8Unit],
-    scales: &[f32; INT8_BLOCK],
+    scales: &[[u8; 4]; INT8_BLOCK],
     b: usize,
     queries: [&Int8Query; Q],
     hits: &mut [Hits],
 ) {
-    let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
     let mut sums = [[_mm256_setzero_si256(); 2]; Q];
-    for (start, units) in (0..)
-        .step_by(MAX_I16_COLUMNS)
-        .zip(block.chunks(MAX_I16_COLUMNS))
-    {
-        let mut pairs = [[_mm256_setzero_si256(); 2]; Q];
-        let words = queries.map(|query| &query.words[start..][..units.len()]);
-        for (column, unit) in units.iter().enumerate() {
-            let (parts, _) = unit.as_chunks::<32>();
-            for half in 0..2 {
-                let halves = load(&parts[half]);
-                let lower = _mm256_and_si256(halves, nibble);
-                let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(halves), nibble);
-                for (words, pairs) in words.iter().zip(&mut pairs) {
-                    let lower = _mm256_maddubs_epi16(lower, repeat(words[column][0]));
-                    let upper = _mm256_maddubs_epi16(upper, repeat(words[column][1]));
-                    pairs[half] = _mm256_add_epi16(pairs[half], _mm256_add_epi16(lower, upper));
-                }
-            }
-        }
-        for (sums, pairs) in sums.as_flattened_mut().iter_mut().zip(pairs.as_flattened()) {
-            *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(*pairs, ones));
-        }
+    let (groups, last) = block.as_chunks::<MAX_I16_COLUMNS>();
+    for (i, units) in groups.iter().enumerate() {
+        add_columns(&mut sums, units, i * MAX_I16_COLUMNS, &queries);
     }
+    add_columns(&mut sums, last, groups.len() * MAX_I16_COLUMNS, &queries);
     let (scales, _) = scales.as_chunks::<8>();
     for ((query, sums), hits) in queries.iter().zip(sums).zip(hits) {
         let bounds = [
@@ -108,6 +88,41 @@ fn int8_block<const Q: usize>(
             int8_bounds(sums[1], &scales[1], query),
         ];
         add_hits(b * INT8_BLOCK, sums, bounds, hits);
+    }
+}
+
+/// Adds the products of at most [`MAX_I16_COLUMNS`] columns to the sums of the first eight rows
+/// and of the others.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_columns<const Q: usize>(
+    sums: &mut [[__m256i; 2]; Q],
+    units: &[Int8Unit],
+    start: usize,
+    queries: &[&Int8Query; Q],
+) {
+    let (ones, nibble) = (_mm256_set1_epi16(1), _mm256_set1_epi8(15));
+    let mut pairs = [[_mm256_setzero_si256(); 2]; Q];
+    for (column, unit) in (start..).zip(units) {
+        let (parts, _) = unit.as_chunks::<32>();
+        for half in 0..2 {
+            let halves = load(&parts[half]);
+            let lower = _mm256_and_si256(halves, nibble);
+            let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(halves), nibble);
+            for q in 0..Q {
+                let words = &queries[q].words[column];
+                let lower = _mm256_maddubs_epi16(lower, repeat(words[0]));
+                let upper = _mm256_maddubs_epi16(upper, repeat(words[1]));
+                let both = _mm256_add_epi16(lower, upper);
+                pairs[q][half] = _mm256_add_epi16(pairs[q][half], both);
+            }
+        }
+    }
+    for q in 0..Q {
+        for half in 0..2 {
+            let added = _mm256_madd_epi16(pairs[q][half], ones);
+            sums[q][half] = _mm256_add_epi32(sums[q][half], added);
+        }
     }
 }
 
@@ -135,16 +150,23 @@ fn add_hits(first: usize, sums: [__m256i; 2], bounds: [__m256; 2], hits: &mut Hi
 #[target_feature(enable = "avx2")]
 fn repeat(codes: [i8; 4]) -> __m256i {
     let [a, b, c, d] = codes;
-    let bytes = [a, b, c, d].map(i8::cast_unsigned);
+    let bytes = [
+        a.cast_unsigned(),
+        b.cast_unsigned(),
+        c.cast_unsigned(),
+        d.cast_unsigned(),
+    ];
     _mm256_set1_epi32(i32::from_le_bytes(bytes))
 }
 
 /// Bounds of eight rows by their sums.
 #[target_feature(enable = "avx2")]
-fn int8_bounds(sums: __m256i, scales: &[f32; 8], query: &Int8Query) -> __m256 {
+fn int8_bounds(sums: __m256i, scales: &[[u8; 4]; 8], query: &Int8Query) -> __m256 {
     let above = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(16.0));
     let above = _mm256_add_ps(above, _mm256_set1_ps(query.to_bound));
-    _mm256_mul_ps(above, load_floats(scales))
+    // SAFETY: 8 numbers of 4 bytes are there, and any alignment will do.
+    let scales = unsafe { _mm256_loadu_ps(scales.as_ptr().cast()) };
+    _mm256_mul_ps(above, scales)
 }
 
 #[target_feature(enable = "avx2")]
