@@ -5,7 +5,9 @@
 //! operations in one order, so every kernel gives the same bits as [`scalar`], which says
 //! what they are. This module and its children hold the device's vector code: loads, stores
 //! and prefetches are the only `unsafe` operations in it, each of an array of the right size,
-//! and calls of functions whose CPU features were found at run time.
+//! and calls of functions whose CPU features were found at run time. Inner loops have no closures:
+//! where one is not inlined, it is compiled without these features and called with all registers
+//! saved.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -330,7 +332,8 @@ fn prefetch_ahead<const CACHE: i32>(bytes: &[u8]) {
 
 /// Whether a scan of int8 codes gains from [`prefetch_ahead`]. On an Intel Emerald
 /// Rapids a scan of whole codes took three quarters of the time of a plain read that does not
-/// ask; on a Zen 4, whose own prefetching keeps up, a query takes a tenth longer with it.
+/// ask; on a Zen 4 it gains nothing for a query alone whose codes lie in large pages, and costs up
+/// to a tenth where they lie in small ones.
 #[cfg(target_arch = "x86_64")]
 fn asks_ahead() -> bool {
     use std::sync::LazyLock;
