@@ -4,8 +4,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 /// Bytes that are written at once, beginning at a multiple of as many.
 ///
-/// Linux 6.16 and later keep a file as it was written on file systems that can: what came in
-/// pieces of 2 MiB lies in pages of that size, which a memory map then has as well. Single int8
+/// Linux 6.18 keeps a file of ext4 as it was written: what came in pieces of 2 MiB lies in pages
+/// of that size, which a memory map then has as well. Single int8
 /// searches of a million rows take a quarter less of the time (`models/results/search.md`).
 const PIECE_BYTES: usize = 2 << 20;
 

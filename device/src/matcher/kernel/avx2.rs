@@ -14,7 +14,7 @@ use std::arch::x86_64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::int8::Int8Unit;
+use super::int8::{Int8Unit, number};
 use super::{
     FIRST_CACHE, GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables,
     asks_ahead, prefetch_ahead, scalar,
@@ -149,14 +149,7 @@ fn add_hits(first: usize, sums: [__m256i; 2], bounds: [__m256; 2], hits: &mut Hi
 /// Four codes, again and again.
 #[target_feature(enable = "avx2")]
 fn repeat(codes: [i8; 4]) -> __m256i {
-    let [a, b, c, d] = codes;
-    let bytes = [
-        a.cast_unsigned(),
-        b.cast_unsigned(),
-        c.cast_unsigned(),
-        d.cast_unsigned(),
-    ];
-    _mm256_set1_epi32(i32::from_le_bytes(bytes))
+    _mm256_set1_epi32(number(codes))
 }
 
 /// Bounds of eight rows by their sums.

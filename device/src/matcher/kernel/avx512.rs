@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
-use super::int8::Int8Unit;
+use super::int8::{Int8Unit, number};
 use super::{
     FIRST_CACHE, GROUP, Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_QUERIES,
     MAX_U16_COLUMNS, SECOND_CACHE, Seen, Tables, asks_ahead, low_rows_of, prefetch_ahead, scalar,
@@ -60,7 +60,7 @@ pub(super) fn int8_high(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &m
 /// A query alone waits for the memory; `AHEAD` if that is asked for later blocks meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
 fn int8_alone<const AHEAD: bool>(blocks: &Int8Blocks<'_>, query: &Int8Query, hits: &mut Hits) {
-    let words: Vec<[i32; 2]> = query.words.iter().map(Int8Query::numbers).collect();
+    let words: Vec<[i32; 2]> = query.words.iter().map(|words| words.map(number)).collect();
     let threshold = _mm512_set1_ps(hits.threshold);
     for (b, (block, scales)) in blocks.each().enumerate() {
         // More sums than one, so that none waits for the one before it.
@@ -117,8 +117,7 @@ fn int8_together(blocks: &Int8Blocks<'_>, queries: &[Int8Query], hits: &mut [Hit
     let mut limits = [Limit::NEVER; MAX_QUERIES];
     for (q, (query, hits)) in queries.iter().zip(&*hits).enumerate() {
         for (words, numbers) in words.iter_mut().zip(&query.words) {
-            let numbers = Int8Query::numbers(numbers);
-            (words[0][q], words[1][q]) = (numbers[0], numbers[1]);
+            (words[0][q], words[1][q]) = (number(numbers[0]), number(numbers[1]));
         }
         limits[q] = Limit {
             to_bound: query.to_bound,
@@ -246,14 +245,11 @@ fn add_hits(reached: u16, first: usize, sums: __m512i, bounds: __m512, hits: &mu
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int8_low(row: &[u8], lower: &[i8], upper: &[i8]) -> i32 {
-    let nibble = _mm512_set1_epi8(15);
     let ((blocks, rest), (lower, lower_rest), (upper, upper_rest)) =
         (row.as_chunks(), lower.as_chunks(), upper.as_chunks());
     let mut sums = _mm512_setzero_si512();
     for (halves, (lower, upper)) in blocks.iter().zip(lower.iter().zip(upper)) {
-        let halves = load(halves);
-        let low = _mm512_and_si512(halves, nibble);
-        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(halves), nibble);
+        let [low, high] = split_halves(halves);
         sums = _mm512_dpbusd_epi32(sums, low, load_codes(lower));
         sums = _mm512_dpbusd_epi32(sums, high, load_codes(upper));
     }

@@ -77,6 +77,13 @@ impl Hits {
         }
     }
 
+    /// Forgets hits from this place on: what fills a last block is no row.
+    pub(in crate::matcher) fn cut(&mut self, n_rows: usize) {
+        while self.n_hits > 0 && self.places[self.n_hits - 1] as usize >= n_rows {
+            self.n_hits -= 1;
+        }
+    }
+
     /// The hits, in order.
     pub(in crate::matcher) fn iter(&self) -> impl ExactSizeIterator<Item = Seen> {
         let (places, sums) = (&self.places[..self.n_hits], &self.sums[..self.n_hits]);

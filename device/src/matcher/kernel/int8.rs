@@ -53,12 +53,6 @@ impl Int8Query {
         }
     }
 
-    /// The words of a column as numbers of 32 bits.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn numbers(words: &[[i8; 4]; 2]) -> [i32; 2] {
-        words.map(|word| i32::from_le_bytes(word.map(i8::cast_unsigned)))
-    }
-
     /// What the estimate of a row is hardly above, by its sum and scale.
     pub(in crate::matcher) fn bound(&self, sum: i32, scale: f32) -> f32 {
         // 16 times a number is exact: the same bits with one rounding or two.
@@ -74,6 +68,18 @@ impl Int8Query {
     pub(in crate::matcher) fn estimate(&self, sum: i32, of_low: i32, scale: f32) -> f32 {
         (16 * sum + of_low - 128 * self.total) as f32 * scale
     }
+}
+
+/// Four codes as a number whose bytes they are.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline]
+pub(super) fn number([a, b, c, d]: [i8; 4]) -> i32 {
+    i32::from_le_bytes([
+        a.cast_unsigned(),
+        b.cast_unsigned(),
+        c.cast_unsigned(),
+        d.cast_unsigned(),
+    ])
 }
 
 /// Some blocks of int8 codes, as far as they are read of every row.

@@ -47,7 +47,7 @@ pub enum Kernel {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx2,
-    /// x86-64 with AVX-512 VNNI and BW, and what [`Avx2`](Self::Avx2) needs.
+    /// x86-64 with AVX-512 VNNI and BW, POPCNT, and what [`Avx2`](Self::Avx2) needs.
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx512,

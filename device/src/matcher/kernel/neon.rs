@@ -9,6 +9,7 @@ use std::arch::aarch64::{
 
 use eyas_shared::gallery::codes::{INT2_BLOCK, INT8_BLOCK};
 
+use super::int8::number;
 use super::{Hits, Int2Query, Int2Unit, Int8Blocks, Int8Query, MAX_U16_COLUMNS, Tables, scalar};
 
 #[target_feature(enable = "neon")]
@@ -54,10 +55,8 @@ macro_rules! int8_kernel {
                 for (query, hits) in queries.iter().zip(&mut *hits) {
                     let mut totals = [vdupq_n_s32(0); 4];
                     for (unit, words) in block.iter().zip(&query.words) {
-                        let [lower, upper] = words.map(|word| {
-                            let word = i32::from_le_bytes(word.map(i8::cast_unsigned));
-                            vreinterpretq_s8_s32(vdupq_n_s32(word))
-                        });
+                        let [lower, upper] =
+                            words.map(|word| vreinterpretq_s8_s32(vdupq_n_s32(number(word))));
                         let (quarters, _) = unit.as_chunks::<16>();
                         for (total, halves) in totals.iter_mut().zip(quarters) {
                             let halves = load(halves);

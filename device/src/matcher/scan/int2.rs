@@ -173,6 +173,7 @@ impl<'a> Int2Scan<'a> {
             &search.tables,
             &mut looks.hits,
         );
+        looks.hits.cut(rows.len());
         let urgent = looks.hits.threshold + self.most_of_margin();
         looks.seen.clear();
         let sorted = looks.hits.iter().map(|hit| {
@@ -180,12 +181,6 @@ impl<'a> Int2Scan<'a> {
             (Seen { place, ..hit }, hit.bound >= urgent)
         });
         deal(sorted, &mut looks.seen, &mut search.waiting);
-        // What fills the last block is no row.
-        let is_row = |seen: &Seen| (seen.place as usize) < rows.end;
-        if padded_end > rows.end {
-            looks.seen.retain(is_row);
-            search.waiting.retain(is_row);
-        }
         let n_others = looks.seen.len().saturating_sub(n_at_once(self.k));
         if n_others > 0 {
             let ascending = |a: &Seen, b: &Seen| a.bound.total_cmp(&b.bound);

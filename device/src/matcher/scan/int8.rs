@@ -186,6 +186,7 @@ impl<'a> Int8Scan<'a> {
         let high = self.codes.high(padded.clone(), &mut looks.high);
         let scales = &self.codes.scales[padded];
         self.kernel.int8_high(high, scales, queries, hits);
+        hits.iter_mut().for_each(|hits| hits.cut(rows.len()));
     }
 
     /// Puts hits that will probably raise the threshold into `search.next`; the others wait.
@@ -203,9 +204,7 @@ impl<'a> Int8Scan<'a> {
         } = &mut search.lists;
         let scales = &self.codes.scales[rows.start..rows.end];
         let sorted = hits.iter().map(|hit| {
-            // What fills the last block is no row, and lies behind all rows.
-            let scale = scales.get(hit.place as usize).copied().unwrap_or_default();
-            let scale = f32::from_le_bytes(scale);
+            let scale = f32::from_le_bytes(scales[hit.place as usize]);
             let seen = SeenRow {
                 row: rows.start as u32 + hit.place,
                 sum: hit.sum,
@@ -215,10 +214,6 @@ impl<'a> Int8Scan<'a> {
             (seen, query.guess(hit.sum, scale) >= hits.threshold)
         });
         deal(sorted, next, waiting);
-        if !rows.end.is_multiple_of(INT8_BLOCK) {
-            next.retain(|seen| (seen.row as usize) < rows.end);
-            waiting.retain(|seen| (seen.row as usize) < rows.end);
-        }
         let n_others = next.len().saturating_sub(self.n_candidates);
         if n_others > 0 {
             let guess = |seen: &SeenRow| query.guess(seen.sum, seen.scale);
