@@ -90,20 +90,20 @@ def prepare(args, half):
     if not have(teacher):
         networks = [args.weights / name for name in NETWORKS]
         eyas(args, "teacher", "import", *networks, "--output", "feature", "--data", f"half-{half}.csv",
-             "--dim", 80, "--learned-whitening", *cache, "--out", teacher)
-    for out, data, more in [
-        (f"h{half}.gallery", f"half-{half}.csv", ()),
-        (f"h{half}-95.gallery", f"half-{half}-95.csv", ()),
-        (f"h{half}-f32.gallery", f"half-{half}.csv", ("--precision", "f32")),
+             "--dim", 80, "--learned-whitening", *cache, "--threads", args.threads, "--out", teacher)
+    for out, data, codes in [
+        (f"h{half}.gallery", f"half-{half}.csv", "f16"),
+        (f"h{half}-95.gallery", f"half-{half}-95.csv", "f16"),
+        (f"h{half}-f32.gallery", f"half-{half}.csv", "f32"),
     ]:
         if not have(out):
             eyas(args, "gallery", "build", "--teacher", teacher, "--data", data, "--split", "train",
-                 *cache, *more, "--out", out)
+                 *cache, "--codes", codes, "--out", out)
     if not have(f"bundles/h{half}-int8.bundle"):
         recipe = args.recipe.read_text().replace("\ndim = 128", "\ndim = 80")
         (args.work / "recipe.toml").write_text(recipe)
         eyas(args, "train", "recipe.toml", "--data", f"half-{half}.csv", "--teacher", teacher, *cache,
-             "--start", args.weights / START, "--seed", half, "--threads", 2, "--out", run)
+             "--start", args.weights / START, "--seed", half, "--threads", args.threads, "--out", run)
         eyas(args, "export", run, "--precision", "f32", "--precision", "f16", "--precision", "int8",
              "--name", f"h{half}", "--out", "bundles")
 
@@ -171,6 +171,7 @@ def main():
         parser.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True)
     parser.add_argument("--recipe", type=lambda path: Path(path).absolute(), default=Path(RECIPE).absolute())
     parser.add_argument("--halves", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2, help="of training: another number gives another student")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rows = []

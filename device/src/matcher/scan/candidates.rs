@@ -1,9 +1,15 @@
 //! The rows with the highest estimates.
 
-/// Collects rows and keeps the `n` with the highest estimates; of equal ones those of
-/// smaller number, so that what is kept does not depend on the order of the offers.
+use std::cmp::Ordering;
+
+use eyas_shared::gallery::Gallery;
+
+/// Collects rows and keeps the `n` with the highest estimates; of equal ones those of smaller
+/// id, as [`eyas_shared::embedding::by_rank`] does: what is kept depends on the order neither
+/// of the offers nor of the gallery.
 #[derive(Clone)]
-pub(super) struct Candidates {
+pub(super) struct Candidates<'a> {
+    gallery: &'a Gallery<'a>,
     n: usize,
     /// The complement of the estimate's place in the total order of f32, then the row: the
     /// smallest are the best.
@@ -11,9 +17,10 @@ pub(super) struct Candidates {
     threshold: f32,
 }
 
-impl Candidates {
-    pub(super) fn new(n: usize) -> Self {
+impl<'a> Candidates<'a> {
+    pub(super) fn new(gallery: &'a Gallery<'a>, n: usize) -> Self {
         Self {
+            gallery,
             n,
             keys: Vec::with_capacity(2 * n),
             threshold: f32::NEG_INFINITY,
@@ -45,8 +52,14 @@ impl Candidates {
 
     /// Keeps the best `n`: a selection in linear time for each `n` offers.
     fn cut(&mut self) {
-        let (_, worst, _) = self.keys.select_nth_unstable(self.n - 1);
-        self.threshold = of_place(!((*worst >> 32) as u32));
+        let (_, worst, others) = self.keys.select_nth_unstable(self.n - 1);
+        let worst = *worst;
+        self.threshold = of_place(!((worst >> 32) as u32));
+        // Ids lie far from what a scan reads, and rows that are alike are few.
+        if others.iter().any(|key| key >> 32 == worst >> 32) {
+            let order = best_first(self.gallery);
+            self.keys.select_nth_unstable_by(self.n - 1, order);
+        }
         self.keys.truncate(self.n);
     }
 
@@ -66,6 +79,15 @@ impl Candidates {
         let mut rows: Vec<u32> = self.keys.iter().map(|key| *key as u32).collect();
         rows.sort_unstable();
         rows
+    }
+}
+
+/// Keys in the order of estimates, then ids, then rows.
+fn best_first(gallery: &Gallery<'_>) -> impl Fn(&u64, &u64) -> Ordering {
+    |a, b| {
+        let id = |key: &u64| gallery.id(*key as u32);
+        let by_estimate = (a >> 32).cmp(&(b >> 32));
+        by_estimate.then_with(|| id(a).cmp(&id(b)).then(a.cmp(b)))
     }
 }
 
@@ -89,6 +111,9 @@ fn of_place(place: u32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use eyas_shared::fingerprint::ImageId;
+    use eyas_shared::gallery::Codes;
+
     use super::*;
 
     #[test]
@@ -111,24 +136,32 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_kept_in_any_order_of_offers() {
+    fn the_best_are_kept_in_any_order_of_offers_and_ties_by_id() {
         let mut random = eyas_shared::random::Random::new(1);
-        let mut offers: Vec<(u32, f32)> = (0..500)
-            .map(|row| (row, random.below(40) as f32 - 20.0))
-            .collect();
-        let mut expected = offers.clone();
-        expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let mut expected: Vec<u32> = expected[..37].iter().map(|(row, _)| *row).collect();
-        expected.sort_unstable();
-        for _ in 0..10 {
-            random.shuffle(&mut offers);
-            let mut halves = [Candidates::new(37), Candidates::new(37)];
-            for (i, (row, estimate)) in offers.iter().enumerate() {
-                halves[i % 2].offer(*row, *estimate);
+        let rows = crate::test_data::embeddings(500, 4, 1);
+        // Ids fall as rows rise.
+        let id = |row: u32| ImageId((1000 - u128::from(row)).to_be_bytes());
+        let ids: Vec<ImageId> = (0..500).map(id).collect();
+        let bytes = crate::test_data::gallery_with(&rows, &ids, Codes::INT8);
+        let gallery = Gallery::open(&bytes).unwrap();
+        for n_estimates in [40, 1] {
+            let mut offers: Vec<(u32, f32)> = (0..500)
+                .map(|row| (row, random.below(n_estimates) as f32 - 20.0))
+                .collect();
+            let mut expected = offers.clone();
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(id(a.0).cmp(&id(b.0))));
+            let mut expected: Vec<u32> = expected[..37].iter().map(|(row, _)| *row).collect();
+            expected.sort_unstable();
+            for _ in 0..10 {
+                random.shuffle(&mut offers);
+                let mut halves = [Candidates::new(&gallery, 37), Candidates::new(&gallery, 37)];
+                for (i, (row, estimate)) in offers.iter().enumerate() {
+                    halves[i % 2].offer(*row, *estimate);
+                }
+                let [mut one, other] = halves;
+                one.merge(other);
+                assert_eq!(one.into_rows(), expected);
             }
-            let [mut one, other] = halves;
-            one.merge(other);
-            assert_eq!(one.into_rows(), expected);
         }
     }
 }

@@ -54,9 +54,9 @@ pub(super) struct Int8Scan<'a> {
 }
 
 /// A query with what was found for it.
-struct Search<'q> {
+struct Search<'q, 'a> {
     query: &'q Query<'q>,
-    best: Candidates,
+    best: Candidates<'a>,
     lists: Lists,
 }
 
@@ -120,7 +120,7 @@ impl<'a> Int8Scan<'a> {
 
     /// The rows of the highest estimates among some, for each query. The range begins with a
     /// block and ends with one or with the gallery.
-    pub(super) fn scan(&self, queries: &[Query<'_>], rows: Range<usize>) -> Vec<Candidates> {
+    pub(super) fn scan(&self, queries: &[Query<'_>], rows: Range<usize>) -> Vec<Candidates<'a>> {
         LOOKS.with_borrow_mut(|looks| self.scan_with(queries, rows, looks))
     }
 
@@ -129,15 +129,15 @@ impl<'a> Int8Scan<'a> {
         queries: &[Query<'_>],
         mut rows: Range<usize>,
         looks: &mut Looks,
-    ) -> Vec<Candidates> {
+    ) -> Vec<Candidates<'a>> {
         let quantized: Vec<Int8Query> = queries
             .iter()
             .map(|query| Int8Query::new(query.embedding))
             .collect();
-        let mut searches: Vec<Search<'_>> = { queries.iter() }
+        let mut searches: Vec<Search<'_, '_>> = { queries.iter() }
             .map(|query| Search {
                 query,
-                best: Candidates::new(self.n_candidates),
+                best: Candidates::new(self.gallery, self.n_candidates),
                 lists: looks.lists.pop().unwrap_or_default(),
             })
             .collect();
@@ -195,7 +195,7 @@ impl<'a> Int8Scan<'a> {
         rows: Range<usize>,
         query: &Int8Query,
         hits: &Hits,
-        search: &mut Search<'_>,
+        search: &mut Search<'_, '_>,
     ) {
         let Lists {
             next,
@@ -241,7 +241,7 @@ impl<'a> Int8Scan<'a> {
     }
 
     /// Looks at the rows that were asked of the memory.
-    fn look_at_next(&self, query: &Int8Query, search: &mut Search<'_>, room: &mut Vec<u8>) {
+    fn look_at_next(&self, query: &Int8Query, search: &mut Search<'_, '_>, room: &mut Vec<u8>) {
         if search.lists.next.is_empty() {
             return;
         }
@@ -254,7 +254,7 @@ impl<'a> Int8Scan<'a> {
     }
 
     /// Looks at the rows that wait, as far as they can still be among the best.
-    fn look_at_waiting(&self, query: &Int8Query, search: &mut Search<'_>, room: &mut Vec<u8>) {
+    fn look_at_waiting(&self, query: &Int8Query, search: &mut Search<'_, '_>, room: &mut Vec<u8>) {
         search.best.tighten();
         let threshold = search.best.threshold();
         let mut seen = std::mem::take(&mut search.lists.waiting);
@@ -277,7 +277,7 @@ impl<'a> Int8Scan<'a> {
         &self,
         seen: SeenRow,
         query: &Int8Query,
-        search: &mut Search<'_>,
+        search: &mut Search<'_, '_>,
         room: &mut Vec<u8>,
     ) {
         if seen.bound < search.best.threshold() {

@@ -114,6 +114,48 @@ fn the_scan_finds_what_the_reference_finds() {
     }
 }
 
+/// As of one product that was photographed once and stored under many names, or a shelf of
+/// equal boxes: more rows than any scan scores.
+#[test]
+fn of_rows_that_are_alike_the_smallest_ids_are_found_in_any_order_of_the_gallery() {
+    let (n_alike, n_rows, dim) = (3000, 6000, 24);
+    let others = clustered(n_rows, dim, 11);
+    let mut rows = Embeddings::new(dim);
+    for row in 0..n_rows {
+        rows.push(others.row(if row < n_alike { 0 } else { row }));
+    }
+    let mut order: Vec<usize> = (0..n_rows).collect();
+    Random::new(3).shuffle(&mut order);
+    let mut shuffled = Embeddings::new(dim);
+    order.iter().for_each(|row| shuffled.push(rows.row(*row)));
+    // Ids have nothing to do with the order of rows.
+    let id = |row: usize| {
+        ImageId(
+            (row as u128)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_le_bytes(),
+        )
+    };
+    let ids: Vec<ImageId> = (0..n_rows).map(id).collect();
+    let shuffled_ids: Vec<ImageId> = order.iter().map(|row| ids[*row]).collect();
+    for codes in CODES {
+        let files = [
+            gallery_with(&rows, &ids, codes),
+            gallery_with(&shuffled, &shuffled_ids, codes),
+        ];
+        let found = files.each_ref().map(|bytes| {
+            let gallery = Gallery::open(bytes).unwrap();
+            let query = Query::new(rows.row(0));
+            let expected = reference::search(&gallery, &query, 10);
+            let scan = Scan::of(&gallery).unwrap();
+            let found = scan.search_batch(&gallery, &[query], 10).swap_remove(0);
+            assert_eq!(found, expected, "{codes}");
+            found.iter().map(|found| found.id).collect::<Vec<_>>()
+        });
+        assert_eq!(found[0], found[1], "{codes}");
+    }
+}
+
 #[test]
 fn a_removed_row_is_never_found() {
     use eyas_shared::gallery::{GallerySource, Picked, Plan};
@@ -161,7 +203,8 @@ fn highest_ranks(gallery: &Gallery<'_>, query: &[f32], n: usize) -> Vec<u32> {
         estimate.min(quantized.bound(high_sum, encoded.scale))
     };
     let mut ranked: Vec<(f32, u32)> = (0..gallery.n_rows()).map(|row| (rank(row), row)).collect();
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let id = |row| gallery.id(row);
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| id(a.1).cmp(&id(b.1))));
     let mut rows: Vec<u32> = ranked[..n].iter().map(|(_, row)| *row).collect();
     rows.sort_unstable();
     rows
