@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use eyas_device::slots::{Disk, Slots};
+use eyas_device::store::{GalleryCheck, Store};
 use eyas_device::{encoder, selftest};
 use eyas_shared::bundle::{Bundle, probe_image};
 use eyas_shared::fingerprint::ImageId;
@@ -172,8 +173,8 @@ fn answer(slots: &Slots) -> Answer {
 fn answer_of(seed: u64) -> Answer {
     let board = Board::bare(None);
     fs::write(board.at("a.gallery"), gallery(seed)).unwrap();
-    let store = eyas_device::store::Store::open(&board.at("old.bundle"), &board.at("a.gallery"));
-    let store = store.unwrap();
+    let (bundle, gallery) = (board.at("old.bundle"), board.at("a.gallery"));
+    let store = Store::open(&bundle, &gallery, GalleryCheck::Whole).unwrap();
     let pixels = prepare(&probe_image(3), store.encoder().preprocess());
     let embedding = store.encoder().encode(&pixels).unwrap();
     let best = store.matcher().unwrap().search(&embedding, 1, None)[0];

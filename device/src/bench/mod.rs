@@ -26,7 +26,7 @@ use crate::answer::{Answerer, Known};
 use crate::encoder::OperatorTime;
 use crate::look::{LookError, Looked, look, plain_request};
 use crate::matcher::Matcher;
-use crate::store::{Store, StoreError};
+use crate::store::{GalleryCheck, Store, StoreError};
 
 /// A student and a gallery to be measured in this process.
 pub struct Bench {
@@ -66,7 +66,7 @@ impl Bench {
     /// As [`Store::open`].
     pub fn open(bundle: &Path, gallery: &Path, n_threads: usize) -> Result<Self, StoreError> {
         let read_before = moment::bytes_from_disk();
-        let mut store = Store::open(bundle, gallery)?;
+        let mut store = Store::open(bundle, gallery, GalleryCheck::Checksums)?;
         let read = moment::bytes_from_disk().zip(read_before);
         let read = read.map_or(0, |(after, before)| after.saturating_sub(before));
         let length = |path| std::fs::metadata(path).map_or(0, |facts| facts.len());

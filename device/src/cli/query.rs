@@ -17,7 +17,7 @@ use crate::answer::{self, Answerer, Asked, Expansion, Request, Rerank};
 use crate::look::{self, Encoded};
 use crate::matcher::{Filter, Matcher};
 use crate::slots::Opened;
-use crate::store::Store;
+use crate::store::{GalleryCheck, Store};
 use thumbnails::Thumbnails;
 
 #[derive(clap::Args)]
@@ -96,7 +96,9 @@ enum Held {
 impl Held {
     fn open(args: &Args) -> anyhow::Result<Self> {
         let mut held = match (&args.bundle, &args.gallery) {
-            (Some(bundle), Some(gallery)) => Self::Files(Store::open(bundle, gallery)?),
+            (Some(bundle), Some(gallery)) => {
+                Self::Files(Store::open(bundle, gallery, GalleryCheck::Checksums)?)
+            }
             _ => Self::Slots(args.store.open()?.open_to_read()?),
         };
         let store = match &mut held {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Answer, print};
 use crate::answer::standing::{Recheck, SCORE_TOLERANCE, recheck};
 use crate::selftest::SelfTest;
-use crate::store::{MappedFile, Store, load_student};
+use crate::store::{GalleryCheck, MappedFile, Store, load_student};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let calibration = match &args.gallery {
         None => None,
         Some(gallery) => {
-            let store = Store::open(&args.bundle, gallery)?;
+            let store = Store::open(&args.bundle, gallery, GalleryCheck::Whole)?;
             let matcher = store.matcher()?;
             Some(recheck(&bundle, store.encoder(), &matcher).context("testing the calibration")?)
         }

@@ -20,7 +20,7 @@ use super::{Answer, print, report_error};
 use crate::answer::Answerer;
 use crate::look::{look, plain_request};
 use crate::slots::{Disk, Opened, Slots, SlotsError};
-use crate::store::Store;
+use crate::store::{GalleryCheck, Store};
 use crate::watch::folder::{Folder, MAX_FILES};
 use crate::watch::latest::{Latest, Policy};
 use crate::watch::mjpeg::Splitter;
@@ -96,7 +96,11 @@ enum Served {
 impl Served {
     fn open(args: &Args) -> anyhow::Result<Self> {
         if let (Some(bundle), Some(gallery)) = (&args.bundle, &args.gallery) {
-            return Ok(Self::Files(Box::new(Store::open(bundle, gallery)?)));
+            return Ok(Self::Files(Box::new(Store::open(
+                bundle,
+                gallery,
+                GalleryCheck::Checksums,
+            )?)));
         }
         let slots = args.store.open()?;
         let opened = slots.open_to_serve()?;

@@ -8,7 +8,7 @@ use eyas_shared::link::message::{Answer, FileId, GalleryInfo, MAX_NAME_BYTES, St
 use crate::answer::{Answerer, Known};
 use crate::look::{LookError, look, plain_request};
 use crate::slots::{Opened, Slots, SlotsError};
-use crate::store::{MappedFile, Store, StoreError};
+use crate::store::{GalleryCheck, MappedFile, Store, StoreError};
 use crate::wire;
 
 /// Two files that serve for as long as the program runs.
@@ -69,7 +69,7 @@ impl Served {
             };
             Ok((id, path.clone()))
         };
-        let mut store = Store::open(&files.bundle, &files.gallery)?;
+        let mut store = Store::open(&files.bundle, &files.gallery, GalleryCheck::Checksums)?;
         set_threads(&mut store, &files.bundle, n_threads)?;
         Ok(Self {
             known: Known::of(&store.matcher()?, store.calibrations()),

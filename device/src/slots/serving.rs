@@ -12,7 +12,7 @@ use super::fs::{self, Disk, Fs};
 use super::pointer::{GENERATIONS, Generation, Pointer, keep_confirmed, record_name};
 use super::staging::{Names, STAGED};
 use super::{FILES, SIGNATURES, Slots, SlotsError};
-use crate::store::{Store, StoreError};
+use crate::store::{GalleryCheck, Store, StoreError};
 
 /// How often a generation on trial is started before it is rolled back.
 pub const MAX_STARTS: u32 = 3;
@@ -280,7 +280,8 @@ impl Slots<Disk> {
     pub fn open_to_serve(&self) -> Result<Opened, SlotsError> {
         loop {
             let serving = self.start()?;
-            let err = match self.open_generation(serving.clone()) {
+            // Once for all answers, so that a card that went bad is noticed and rolled back.
+            let err = match self.open_generation(serving.clone(), GalleryCheck::Checksums) {
                 Ok(opened) => return Ok(opened),
                 Err(err) => err,
             };
@@ -314,7 +315,7 @@ impl Slots<Disk> {
                 Some(on_trial) if pointer.confirmed.is_none() => on_trial,
                 _ => self.confirmed(&pointer)?,
             };
-            match self.open_generation(serving.clone()) {
+            match self.open_generation(serving.clone(), GalleryCheck::AtInstall) {
                 Ok(opened) => return Ok(opened),
                 Err(err) if self.still_names(&serving)? => return Err(err.into()),
                 Err(_) => {}
@@ -322,14 +323,14 @@ impl Slots<Disk> {
         }
     }
 
-    fn open_generation(&self, serving: Serving) -> Result<Opened, StoreError> {
+    fn open_generation(&self, serving: Serving, check: GalleryCheck) -> Result<Opened, StoreError> {
         let generation = &serving.generation;
         let bundle = self.file_path(generation.bundle);
         let gallery = self.file_path(generation.gallery);
         let share = |path: &Path| fs::share(path).map_err(FileError::because("read", path));
         Ok(Opened {
             _shared: [share(&bundle)?, share(&gallery)?],
-            store: Store::open(&bundle, &gallery)?,
+            store: Store::open(&bundle, &gallery, check)?,
             serving,
         })
     }

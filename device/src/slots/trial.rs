@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::Role;
 use crate::hints::{chain_of, human_bytes};
-use crate::store::{MappedFile, Store, StoreError};
+use crate::store::{GalleryCheck, MappedFile, Store, StoreError};
 
 /// The hidden subcommand of the child.
 pub const SUBCOMMAND: &str = "try-pair";
@@ -148,7 +148,7 @@ pub struct InThisProcess;
 
 impl Trial for InThisProcess {
     fn run(&self, bundle: &Path, gallery: &Path) -> Result<TrialReport, TrialFault> {
-        let store = Store::open(bundle, gallery)
+        let store = Store::open(bundle, gallery, GalleryCheck::Whole)
             .map_err(|err| TrialFault::refused(blamed_by(&err), chain_of(&err)))?;
         let of_bundle = |reason: String| TrialFault::refused(Some(Role::Bundle), reason);
         let encoder = store.encoder();

@@ -32,10 +32,14 @@ impl Files {
         self.folder.path().join("shop.gallery")
     }
 
+    fn open(&self, check: GalleryCheck) -> Result<Store, StoreError> {
+        Store::open(&self.bundle(), &self.gallery(), check)
+    }
+
     /// The error chain, as the command line prints it.
     #[track_caller]
     fn refusal(&self) -> String {
-        let err = Store::open(&self.bundle(), &self.gallery())
+        let err = { self.open(GalleryCheck::Checksums) }
             .err()
             .expect("it must be refused");
         format!("{:#}", anyhow::Error::from(err))
@@ -53,7 +57,7 @@ fn small_gallery() -> Vec<u8> {
 #[test]
 fn a_student_and_its_gallery_answer_a_query() {
     let files = Files::new();
-    let store = Store::open(&files.bundle(), &files.gallery()).unwrap();
+    let store = files.open(GalleryCheck::Whole).unwrap();
     let embedding = store.encoder().encode(&pixels(1)).unwrap();
     let matcher = store.matcher().unwrap();
     let matches = matcher.search(&embedding, 3, None);
@@ -65,7 +69,7 @@ fn a_student_and_its_gallery_answer_a_query() {
 #[test]
 fn a_replaced_file_does_not_disturb_an_open_store() {
     let files = Files::new();
-    let store = Store::open(&files.bundle(), &files.gallery()).unwrap();
+    let store = files.open(GalleryCheck::Whole).unwrap();
     eyas_shared::files::replace(&files.gallery(), b"something else").unwrap();
     assert_eq!(store.matcher().unwrap().gallery().n_rows(), 5);
 }
@@ -120,6 +124,26 @@ fn every_flipped_byte_of_a_gallery_is_refused() {
         }
         let refusal = files.refusal();
         assert!(refusal.contains("shop.gallery"), "byte {at}: {refusal}");
+    }
+}
+
+/// Rows are damaged: what was checked at install is trusted, what nobody checked is not.
+#[test]
+fn a_gallery_is_checked_as_far_as_nobody_did_so_before() {
+    let files = Files::new();
+    let mut damaged = small_gallery();
+    let rows = MappedFile::open(&files.gallery()).unwrap();
+    let at = { rows.gallery().unwrap().f16_row(2).unwrap().as_ptr().addr() }
+        - rows.bytes().as_ptr().addr();
+    damaged[at] ^= 1;
+    fs::remove_file(files.gallery()).unwrap();
+    fs::write(files.gallery(), &damaged).unwrap();
+    for (check, is_refused) in [
+        (GalleryCheck::Whole, true),
+        (GalleryCheck::Checksums, true),
+        (GalleryCheck::AtInstall, false),
+    ] {
+        assert_eq!(files.open(check).is_err(), is_refused, "{check:?}");
     }
 }
 

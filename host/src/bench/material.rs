@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use eyas_device::matcher::Matcher;
-use eyas_device::store::{MappedFile, Store, load_student};
+use eyas_device::store::{GalleryCheck, MappedFile, Store, load_student};
 use eyas_shared::calibration::{GalleryIdentity, NO_SCORE};
 use eyas_shared::files;
 use eyas_shared::fingerprint::ImageId;
@@ -85,7 +85,7 @@ impl Material {
                 let precision = bundle.header.precision.to_string();
                 // A plan that can not be measured to its end is refused before it begins.
                 for (name, gallery) in &galleries {
-                    Store::open(path, &gallery.path)
+                    Store::open(path, &gallery.path, GalleryCheck::Whole)
                         .with_context(|| format!("student `{student}` in gallery `{name}`"))?;
                 }
                 let source = Source::open(path)?;

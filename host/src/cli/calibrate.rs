@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use eyas_device::answer::{Answerer, Asked, Expansion, Nearest, Request, Rerank};
 use eyas_device::matcher::Matcher;
 use eyas_device::selftest::probe_pixels;
-use eyas_device::store::{MappedFile, Store};
+use eyas_device::store::{GalleryCheck, MappedFile, Store};
 use eyas_shared::bundle::Bundle;
 use eyas_shared::calibration::Calibration;
 use eyas_shared::embedding::Score;
@@ -109,7 +109,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
-    let store = Store::open(&args.bundle, &args.gallery)?;
+    let store = Store::open(&args.bundle, &args.gallery, GalleryCheck::Whole)?;
     let matcher = store.matcher()?;
     if args.check {
         // Before hours of encoding.

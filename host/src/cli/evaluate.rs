@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use eyas_device::matcher::Matcher;
-use eyas_device::store::{MappedFile, Store, load_student};
+use eyas_device::store::{GalleryCheck, MappedFile, Store, load_student};
 use eyas_shared::bundle::BundleHeader;
 use eyas_shared::fingerprint::SpaceId;
 use eyas_shared::gallery::Codes;
@@ -215,7 +215,7 @@ fn asymmetric(
     manifest: &Manifest,
     mut asked: Manifest,
 ) -> anyhow::Result<Evaluation> {
-    let store = Store::open(bundle, gallery)?;
+    let store = Store::open(bundle, gallery, GalleryCheck::Whole)?;
     let matcher = store.matcher()?;
     let searched = searched_by_baseline(args, gallery, &matcher, manifest)?;
     let mut faults = Faults::default();

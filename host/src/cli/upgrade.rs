@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use eyas_device::store::Store;
+use eyas_device::store::{GalleryCheck, Store};
 use eyas_shared::fingerprint::ImageId;
 use serde_json::json;
 
@@ -108,7 +108,11 @@ struct Asked(Store);
 
 impl Asked {
     fn open(args: &Args, bundle: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Store::open(bundle, &args.gallery)?))
+        Ok(Self(Store::open(
+            bundle,
+            &args.gallery,
+            GalleryCheck::Whole,
+        )?))
     }
 
     fn embed(&self, work: &str, asked: &Manifest) -> (EmbeddedImages, Vec<Fault>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use eyas_device::matcher::Matcher;
-use eyas_device::store::{MappedFile, Store};
+use eyas_device::store::{GalleryCheck, MappedFile, Store};
 use eyas_shared::preprocess::{self, RgbImage};
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ pub(super) fn run(
     let n_queries = truth.queries.len();
     let mut found = Vec::new();
     if let Some(bundle) = &args.bundle {
-        let store = Store::open(bundle, gallery)?;
+        let store = Store::open(bundle, gallery, GalleryCheck::Whole)?;
         let encoder = store.encoder();
         let embed = |image: &RgbImage| {
             let pixels = preprocess::prepare(image, encoder.preprocess());
