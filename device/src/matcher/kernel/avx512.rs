@@ -227,7 +227,8 @@ fn int8_bounds(sums: __m512i, scales: __m512, to_bound: f32) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,popcnt")]
 fn add_hits(reached: u16, first: usize, sums: __m512i, bounds: __m512, hits: &mut Hits) {
-    let places = _mm512_add_epi32(load_sums(&IN_GROUP), _mm512_set1_epi32(first as i32));
+    let first = first as i32 + hits.first_place as i32;
+    let places = _mm512_add_epi32(load_sums(&IN_GROUP), _mm512_set1_epi32(first));
     let room = hits.room(reached.count_ones());
     // SAFETY: 16 numbers of 4 bytes are there, and any alignment will do.
     unsafe {

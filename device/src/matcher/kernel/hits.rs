@@ -14,11 +14,13 @@ pub(in crate::matcher) struct Seen {
     pub(in crate::matcher) bound: f32,
 }
 
-/// The rows whose bounds reach a threshold.
+/// The rows whose bounds reached a threshold, in order.
 #[derive(Default)]
 pub(in crate::matcher) struct Hits {
     /// Bounds below this are of no interest.
     pub(in crate::matcher) threshold: f32,
+    /// The place of the first row that is looked at next.
+    pub(in crate::matcher) first_place: u32,
     n_hits: usize,
     // As in `Seen`, each with room for a group more than there are rows.
     places: Vec<u32>,
@@ -34,10 +36,17 @@ pub(super) struct Room<'h> {
 }
 
 impl Hits {
-    /// Forgets all hits, and takes room for as many as there are rows.
-    pub(super) fn reset(&mut self, n_rows: usize) {
+    pub(in crate::matcher) fn clear(&mut self) {
         self.n_hits = 0;
-        let n_places = n_rows + GROUP;
+    }
+
+    pub(in crate::matcher) fn len(&self) -> usize {
+        self.n_hits
+    }
+
+    /// Takes room for as many more as there are rows.
+    pub(super) fn make_room(&mut self, n_rows: usize) {
+        let n_places = self.n_hits + n_rows + GROUP;
         if self.places.len() < n_places {
             self.places.resize(n_places, 0);
             self.sums.resize(n_places, 0);
@@ -59,7 +68,7 @@ impl Hits {
     }
 
     /// Adds those rows of a group whose bits are set in `hits`, the first in the lowest;
-    /// `first` is the place of the group's first row.
+    /// `first` is the group's first row.
     pub(super) fn add(
         &mut self,
         mut hits: u16,
@@ -67,20 +76,35 @@ impl Hits {
         sums: &[i32; GROUP],
         bounds: &[f32; GROUP],
     ) {
+        let first_place = self.first_place + first as u32;
         let room = self.room(hits.count_ones());
         for i in 0..hits.count_ones() as usize {
             let row = hits.trailing_zeros() as usize;
             hits &= hits - 1;
-            room.places[i] = (first + row) as u32;
+            room.places[i] = first_place + row as u32;
             room.sums[i] = sums[row];
             room.bounds[i] = bounds[row];
         }
     }
 
     /// Forgets hits from this place on: what fills a last block is no row.
-    pub(in crate::matcher) fn cut(&mut self, n_rows: usize) {
-        while self.n_hits > 0 && self.places[self.n_hits - 1] as usize >= n_rows {
+    pub(in crate::matcher) fn cut(&mut self, end: usize) {
+        while self.n_hits > 0 && self.places[self.n_hits - 1] as usize >= end {
             self.n_hits -= 1;
+        }
+    }
+
+    /// Bounds, in order.
+    pub(in crate::matcher) fn bounds(&self) -> &[f32] {
+        &self.bounds[..self.n_hits]
+    }
+
+    /// A hit by its number, which reaches no threshold from now on.
+    pub(in crate::matcher) fn take(&mut self, i: usize) -> Seen {
+        Seen {
+            place: self.places[i],
+            sum: self.sums[i],
+            bound: std::mem::replace(&mut self.bounds[i], f32::NAN),
         }
     }
 

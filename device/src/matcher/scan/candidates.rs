@@ -140,7 +140,11 @@ mod tests {
         let mut random = eyas_shared::random::Random::new(1);
         let rows = crate::test_data::embeddings(500, 4, 1);
         // Ids fall as rows rise.
-        let id = |row: u32| ImageId((1000 - u128::from(row)).to_be_bytes());
+        let id = |row: u32| {
+            let mut id = [0; 16];
+            (id[0], id[1]) = (((500 - row) / 256) as u8, ((500 - row) % 256) as u8);
+            ImageId(id)
+        };
         let ids: Vec<ImageId> = (0..500).map(id).collect();
         let bytes = crate::test_data::gallery_with(&rows, &ids, Codes::INT8);
         let gallery = Gallery::open(&bytes).unwrap();

@@ -16,7 +16,7 @@ use eyas_shared::embedding::{Score, by_rank};
 use eyas_shared::gallery::codes::INT2_BLOCK;
 use eyas_shared::gallery::{Gallery, Int2Codes, rotation};
 
-use super::{Kernel, Match, PREFETCH_ROWS, Query, deal, keep};
+use super::{Kernel, Match, PREFETCH_ROWS, Query, keep};
 use crate::matcher::best::Best;
 use crate::matcher::kernel::{Hits, Int2Query, Seen};
 
@@ -28,12 +28,12 @@ const FIRST_TILE_ROWS: usize = 1024;
 /// is 64 KiB.
 const MAX_TILE_ROWS: usize = 8192;
 
-/// Rows of a tile that are looked at further at once, for an answer of `k`.
+/// Rows of a tile that are looked at further at once, at most, for an answer of `k`.
 fn n_at_once(k: usize) -> usize {
     k.saturating_add(6)
 }
 
-/// When more rows than this wait, all are looked at.
+/// When there are more hits than this, all that wait are looked at.
 const MAX_WAITING: usize = 65_536;
 
 /// A row with what it is ranked by.
@@ -74,13 +74,14 @@ struct Search<'q> {
     tables: Int2Query,
     best: BestBounded,
     /// Rows that the high bits left, to be looked at when the threshold is higher.
-    waiting: Vec<Seen>,
+    hits: Hits,
 }
 
 /// Memory that tiles share, and searches one after the other.
 #[derive(Default)]
 struct Looks {
-    hits: Hits,
+    /// Hits of a tile that come first, by number, with their bounds.
+    urgent: Vec<(usize, f32)>,
     /// Rows that are looked at further, and their numbers.
     seen: Vec<Seen>,
     rows: Vec<u32>,
@@ -92,8 +93,8 @@ struct Looks {
     bounded: Vec<(u32, f32)>,
     /// A stored row, widened.
     values: Vec<f32>,
-    /// What earlier searches had their waiting rows in.
-    spare: Vec<Vec<Seen>>,
+    /// What earlier searches had their hits in.
+    spare: Vec<Hits>,
 }
 
 thread_local! {
@@ -127,7 +128,7 @@ impl<'a> Int2Scan<'a> {
             query,
             tables: self.tables(query),
             best: Best::new(self.k, |bounded| bounded.bound, best_first),
-            waiting: looks.spare.pop().unwrap_or_default(),
+            hits: looks.spare.pop().unwrap_or_default(),
         };
         let mut searches: Vec<Search<'_>> = queries.iter().map(search).collect();
         let mut n_rows = FIRST_TILE_ROWS;
@@ -143,8 +144,8 @@ impl<'a> Int2Scan<'a> {
             self.look_at_waiting(search, &mut looks);
         }
         let found = searches.into_iter().map(|search| {
-            // It was drained.
-            looks.spare.push(search.waiting);
+            // They were looked at.
+            looks.spare.push(search.hits);
             search.best
         });
         let found = found.collect();
@@ -162,35 +163,41 @@ impl<'a> Int2Scan<'a> {
     /// The first look at the rows of a tile, and all looks at those that will probably raise
     /// the threshold. The others wait: when it is higher, most need no further look.
     fn look(&self, rows: Range<usize>, search: &mut Search<'_>, looks: &mut Looks) {
-        let padded_end = rows.end.next_multiple_of(INT2_BLOCK);
-        let padded = rows.start..padded_end;
+        let padded = rows.start..rows.end.next_multiple_of(INT2_BLOCK);
         let row_bytes = self.codes.columns;
         let high_bits = &self.codes.high[padded.start * row_bytes..padded.end * row_bytes];
-        looks.hits.threshold = search.best.threshold();
-        self.kernel.int2_high(
-            high_bits,
-            &self.codes.factors[padded],
-            &search.tables,
-            &mut looks.hits,
-        );
-        looks.hits.cut(rows.len());
-        let urgent = looks.hits.threshold + self.most_of_margin();
-        looks.seen.clear();
-        let sorted = looks.hits.iter().map(|hit| {
-            let place = rows.start as u32 + hit.place;
-            (Seen { place, ..hit }, hit.bound >= urgent)
-        });
-        deal(sorted, &mut looks.seen, &mut search.waiting);
-        let n_others = looks.seen.len().saturating_sub(n_at_once(self.k));
-        if n_others > 0 {
-            let ascending = |a: &Seen, b: &Seen| a.bound.total_cmp(&b.bound);
-            looks.seen.select_nth_unstable_by(n_others, ascending);
-            search.waiting.extend(looks.seen.drain(..n_others));
-        }
+        let hits = &mut search.hits;
+        let n_before = hits.len();
+        hits.threshold = search.best.threshold();
+        hits.first_place = rows.start as u32;
+        self.kernel
+            .int2_high(high_bits, &self.codes.factors[padded], &search.tables, hits);
+        hits.cut(rows.end);
+        self.take_urgent(n_before, hits, looks);
         self.look_further(search, looks);
-        if search.waiting.len() > MAX_WAITING {
+        if search.hits.len() > MAX_WAITING {
             self.look_at_waiting(search, looks);
         }
+    }
+
+    /// Takes those of the hits after the first few into `looks.seen` that will probably raise
+    /// the threshold, or the best of them.
+    fn take_urgent(&self, n_before: usize, hits: &mut Hits, looks: &mut Looks) {
+        let urgent = hits.threshold + self.most_of_margin();
+        let new = hits.bounds().iter().copied().enumerate().skip(n_before);
+        looks.urgent.clear();
+        looks
+            .urgent
+            .extend(new.filter(|(_, bound)| *bound >= urgent));
+        let n_at_once = n_at_once(self.k);
+        if looks.urgent.len() > n_at_once {
+            let highest_first = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1);
+            { &mut looks.urgent }.select_nth_unstable_by(n_at_once, highest_first);
+            looks.urgent.truncate(n_at_once);
+        }
+        let taken = looks.urgent.iter().map(|(i, _)| hits.take(*i));
+        looks.seen.clear();
+        looks.seen.extend(taken);
     }
 
     /// About three quarters of what lies between a bound by the high bits and its estimate: a
@@ -202,8 +209,9 @@ impl<'a> Int2Scan<'a> {
     /// All looks at the rows that wait, as far as they can still be among the best.
     fn look_at_waiting(&self, search: &mut Search<'_>, looks: &mut Looks) {
         let threshold = search.best.threshold();
-        std::mem::swap(&mut looks.seen, &mut search.waiting);
-        search.waiting.clear();
+        looks.seen.clear();
+        looks.seen.extend(search.hits.iter());
+        search.hits.clear();
         keep(&mut looks.seen, |seen| seen.bound >= threshold);
         self.look_further(search, looks);
     }

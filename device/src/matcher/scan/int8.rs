@@ -185,6 +185,7 @@ impl<'a> Int8Scan<'a> {
         let padded = rows.start..rows.end.next_multiple_of(INT8_BLOCK);
         let high = self.codes.high(padded.clone(), &mut looks.high);
         let scales = &self.codes.scales[padded];
+        hits.iter_mut().for_each(Hits::clear);
         self.kernel.int8_high(high, scales, queries, hits);
         hits.iter_mut().for_each(|hits| hits.cut(rows.len()));
     }

@@ -235,10 +235,8 @@ fn the_int8_scan_finds_the_rows_of_the_highest_ranks() {
 
 /// Rows that come nearer and nearer: the threshold is always too low, so that more wait than may,
 /// in tiles of every size.
-#[test]
-fn the_int8_scan_finds_rows_that_lie_in_the_worst_order() {
+fn nearer_and_nearer(n_rows: usize, dim: usize) -> Embeddings {
     let mut random = Random::new(9);
-    let (n_rows, dim) = (150_000, 8);
     let mut rows = Embeddings::new(dim);
     for i in 0..n_rows {
         let mut row: Vec<f32> = (0..dim).map(|_| 0.1 * random.normal() as f32).collect();
@@ -247,6 +245,13 @@ fn the_int8_scan_finds_rows_that_lie_in_the_worst_order() {
         rows.push(&row);
     }
     rows.normalize_rows();
+    rows
+}
+
+#[test]
+fn the_int8_scan_finds_rows_that_lie_in_the_worst_order() {
+    let (n_rows, dim) = (150_000, 8);
+    let rows = nearer_and_nearer(n_rows, dim);
     let mut query = vec![0.0; dim];
     query[0] = 1.0;
     for codes in [Codes::INT8, Codes::INT8_F16] {
@@ -256,6 +261,37 @@ fn the_int8_scan_finds_rows_that_lie_in_the_worst_order() {
         let found = scan.scan(&[Query::new(&query)], 0..n_rows).swap_remove(0);
         let expected = highest_ranks(&gallery, &query, int8::n_candidates(10));
         assert_eq!(found.into_rows(), expected);
+    }
+}
+
+#[test]
+fn scans_find_the_same_rows_in_the_worst_order_and_in_the_best() {
+    let (n_rows, dim) = (150_000, 32);
+    let rows = nearer_and_nearer(n_rows, dim);
+    let ids: Vec<ImageId> = (0..n_rows as u32).map(id).collect();
+    let mut reversed = Embeddings::new(dim);
+    (0..n_rows)
+        .rev()
+        .for_each(|row| reversed.push(rows.row(row)));
+    let reversed_ids: Vec<ImageId> = ids.iter().rev().copied().collect();
+    let mut query = vec![0.0; dim];
+    query[0] = 1.0;
+    for codes in CODES {
+        let worst = gallery_with(&rows, &ids, codes);
+        let best = gallery_with(&reversed, &reversed_ids, codes);
+        let [worst, best] = [worst, best].map(|bytes| {
+            let gallery = Gallery::open(&bytes).unwrap();
+            let scan = Scan::of(&gallery).unwrap();
+            // Twice the same query: what one leaves in memory is the next one's.
+            let found = scan.search_batch(&gallery, &[Query::new(&query); 2], 10);
+            assert_eq!(found[0], found[1], "{codes}");
+            let found = found[0]
+                .iter()
+                .map(|found| (found.id, found.score.to_bits()));
+            found.collect::<Vec<_>>()
+        });
+        assert_eq!(worst.len(), 10);
+        assert_eq!(worst, best, "{codes}");
     }
 }
 
