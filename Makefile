@@ -5,7 +5,7 @@
 CARGO := env -u LIBTORCH -u LIBTORCH_USE_PYTORCH cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup demo test lint doc board device-aarch64 test-aarch64 clean
+.PHONY: help setup demo test test-sanitized lint doc board device-aarch64 test-aarch64 clean
 
 # A 64-bit Arm board. Apart from Rust only the assembly of tract's kernels is compiled, so a C
 # compiler for Arm is enough; with musl the program needs no library of the board, and rustup
@@ -68,6 +68,12 @@ test: setup ## run every test; the last line says how many passed, failed, were 
 	        printf "eyas: %d passed, %d failed, %d skipped\n", (passed > 0 ? passed : 0), failed, skipped; \
 	        exit !(failed == 0 && passed > 0); \
 	    }' $(TARGET)/test.log
+
+# A sanitizer is an unstable flag, which RUSTC_BOOTSTRAP lets a stable compiler take.
+test-sanitized: ## the device's vector code under AddressSanitizer: every load and store within its slice
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address' $(CARGO) test --release -p eyas-device --lib \
+	    --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir $(TARGET)/sanitized -- \
+	    matcher:: encoder::engine::
 
 lint: setup ## format and clippy, with libtorch and without; warnings are errors
 	$(CARGO) fmt --all --check

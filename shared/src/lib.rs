@@ -4,6 +4,12 @@
 //! This crate knows neither libtorch nor tract nor the serial port, and it has no clock:
 //! everything here is a function of its input and gives the same bits on every machine.
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "Eyas reads files as little-endian machines do and was never tested on a big-endian one: \
+     it is not built for this target, rather than misread a gallery there"
+);
+
 pub mod fingerprint;
 pub mod random;
 

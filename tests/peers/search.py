@@ -6,7 +6,8 @@ Rows lie around the centers of classes of very different size, spread more along
 directions than along others, and rotated; a query is a held-out row with as much noise as a
 student adds (mean cosine about 0.895). Recall is against exact f32 with the same query.
 A quarter as many rounds go before, untimed; a method meets data in the caches
-only as far as the others leave it there. Needs numpy, faiss-cpu, usearch, numkong, turbovec, of
+only as far as the others leave it there. All run on one core: a program that waits on a core of
+its own finds that asleep, slow and with empty caches. Needs numpy, faiss-cpu, usearch, numkong, turbovec, of
 which the last stands for its crate: the wheel is the same Rust code. Example:
 
     python tests/peers/search.py --csv models/results/search.csv
@@ -356,10 +357,11 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="file that the figures replace")
     args = parser.parse_args()
+    program = args.bench or built_program()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     faiss.omp_set_num_threads(1)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     run = {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
-    program = args.bench or built_program()
     table, openings = [], {}
     for n_rows in args.rows or SIZES:
         rounds = args.rounds or (100 if n_rows < 1_000_000 else 30)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::matcher::kernel::Int8Query;
-use crate::matcher::{Filter, reference};
+use crate::matcher::{Filter, dense, reference};
 use crate::test_data::{embeddings, gallery_with};
 
 const CODES: [Codes; 4] = [
@@ -111,6 +111,44 @@ fn the_scan_finds_what_the_reference_finds() {
         }
         // Of 500.
         assert!(n_missed <= 2, "{codes}: {n_missed}");
+    }
+}
+
+/// A memory map begins at a page, what arrives otherwise anywhere: sections are read as they
+/// lie, whatever the address.
+#[test]
+fn a_gallery_answers_alike_wherever_it_lies_in_memory() {
+    let rows = clustered(700, 72, 12);
+    let query = Query::new(rows.row(5));
+    for codes in [&CODES[..], &[Codes::F16, Codes::F32]].concat() {
+        let bytes = gallery_of(&rows, codes);
+        let mut room = vec![0; bytes.len() + 64];
+        let first = room.as_ptr().align_offset(64);
+        let mut answers: Vec<Vec<Vec<Match>>> = Vec::new();
+        for offset in 0..64 {
+            let place = &mut room[(first + offset) % 64..][..bytes.len()];
+            place.copy_from_slice(&bytes);
+            let gallery = Gallery::open(place).unwrap();
+            gallery.verify().unwrap();
+            answers.push(match Scan::of(&gallery) {
+                None => vec![dense::search_batch(&gallery, &[query], 10).swap_remove(0)],
+                Some(scan) => { Kernel::available().into_iter() }
+                    .map(|kernel| {
+                        scan.with_kernel(kernel)
+                            .search_batch(&gallery, &[query], 10)
+                    })
+                    .map(|mut found| found.swap_remove(0))
+                    .collect(),
+            });
+        }
+        let expected = &answers[0][0];
+        assert_eq!(expected.len(), 10);
+        for (offset, found) in answers.iter().enumerate() {
+            assert!(
+                found.iter().all(|found| found == expected),
+                "{codes} at {offset}"
+            );
+        }
     }
 }
 
