@@ -161,7 +161,7 @@ mod with_torch {
             ComputeWish::Cpu => ComputeChoice::Cpu,
             ComputeWish::Gpu => ComputeChoice::Gpu,
         };
-        Compute::choose(choice, args.threads.map(usize::from)).map_err(anyhow::Error::msg)
+        Ok(Compute::choose(choice, args.threads.map(usize::from))?)
     }
 
     /// Adds the file of the starting weights to an error that is about them.

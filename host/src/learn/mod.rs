@@ -38,8 +38,8 @@ mod trainer;
 
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
-pub use compute::{Compute, ComputeChoice};
-pub use measure::{Speed, measure};
+pub use compute::{Compute, ComputeChoice, ComputeError};
+pub use measure::{Speed, Window, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
 pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;
