@@ -79,6 +79,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         validation: &prepared.validation,
         start: prepared.start,
         teacher_network,
+        pairs: prepared.pairs,
         compute: prepared.compute,
         checkpoint: PathBuf::new(),
     };
@@ -90,15 +91,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
             "schema": "eyas.bench-training/1",
             "recipe": inputs.recipe.name,
             "compute": inputs.compute.to_string(),
-            "n_steps": n_steps,
             "precision": inputs.recipe.precision,
+            "n_steps": n_steps,
             "rows_per_step": inputs.recipe.batch.rows(),
             "loader_per_second": speed.loader,
             "training_per_second": speed.training,
             "together_per_second": speed.together,
-        });
             "training_window": [speed.training_window.since, speed.training_window.until],
             "together_window": [speed.together_window.since, speed.together_window.until],
+        });
         say(&answer.to_string());
         return Ok(Answer::Yes);
     }

@@ -77,7 +77,7 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
             ));
         }
     };
-    let set = training_set(inputs.training, teacher)?;
+    let set = training_set(inputs.training, teacher)?.with_pairs(&inputs.pairs);
     let (network, _) = first_network(inputs)?;
     let batches = batch_maker(&recipe, &set, None)?;
     let teacher_network = teacher_network(inputs)?;
