@@ -36,6 +36,9 @@ mod run;
 mod state;
 mod trainer;
 
+#[cfg(test)]
+mod precision_tests;
+
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
 pub use compute::{Compute, ComputeChoice, ComputeError};
