@@ -10,12 +10,20 @@ torchvision. Example:
 
 `--list` names the images of the split, one path a line or first in a comma-separated line,
 relative to the data folder; without it all JPEG and PNG files below the folder are taken.
+
+On a GPU (`--compute gpu --precision bf16`) PyTorch trains eagerly with torch.autocast, with a
+gradient scaler in f16, and its DataLoader pins memory; the share of time that the GPU was busy
+is sampled by nvidia-smi beside both. Its samples cover up to a second each, so measure for many
+seconds: `--steps 1000`. Images are prepared on as many threads (Eyas) or processes (PyTorch) as
+the machine has cores, 8 at most, whatever `--threads` says.
 """
 
 import argparse
 import json
+import os
 import random
 import subprocess
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -77,15 +85,48 @@ class Images(Dataset):
             return self.change(image.convert("RGB")), self.targets[idx]
 
 
-def loader(images, recipe, threads):
+class Busy:
+    """The busy share of the first GPU, sampled while this is open."""
+
+    def __init__(self, is_gpu):
+        self.samples = []
+        self.sampler = None
+        if not is_gpu:
+            return
+        query = ["--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        self.sampler = subprocess.Popen(
+            ["nvidia-smi", *query, "--loop-ms=200"], stdout=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.sampler.stdout:
+            if line.strip().isdigit():
+                self.samples.append((time.time(), int(line)))
+
+    def share(self, window):
+        """Mean of the samples in a window of seconds since 1970; NaN if there are none."""
+        since, until = window
+        inside = [share for at, share in self.samples if since <= at <= until]
+        return sum(inside) / len(inside) / 100 if inside else float("nan")
+
+    def close(self):
+        if self.sampler:
+            self.sampler.terminate()
+            self.sampler.wait()
+
+
+def loader(images, recipe, args):
     """A fresh DataLoader: workers start with every iterator, as in an epoch."""
+    is_gpu = args.compute == "gpu"
     return DataLoader(
         images,
         batch_size=recipe["batch"]["images"],
         shuffle=True,
         drop_last=True,
-        num_workers=threads,
+        num_workers=min(os.cpu_count(), 8) if is_gpu else args.threads,
         persistent_workers=True,
+        pin_memory=is_gpu,
     )
 
 
@@ -101,10 +142,17 @@ def batches(source, n_steps):
 
 
 class Trainer:
-    """AdamW and regression of unit vectors."""
+    """AdamW and regression of unit vectors, in f32 or under autocast."""
 
-    def __init__(self, recipe):
-        self.model = network(recipe["architecture"], recipe["dim"]).train()
+    KINDS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+    def __init__(self, recipe, args):
+        self.device = torch.device("cuda:0" if args.compute == "gpu" else "cpu")
+        self.kind = self.KINDS[args.precision]
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.kind == torch.float16
+        )
+        self.model = network(recipe["architecture"], recipe["dim"]).train().to(self.device)
         settings = recipe["optimizer"]
         if settings["kind"] != "adamw":
             raise SystemExit("the counterpart here knows AdamW only")
@@ -113,49 +161,60 @@ class Trainer:
         )
 
     def step(self, images, targets):
+        images = images.to(self.device, non_blocking=True)
+        targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
-        outputs = nn.functional.normalize(self.model(images))
+        is_mixed = self.kind != torch.float32
+        with torch.autocast(self.device.type, self.kind, enabled=is_mixed):
+            outputs = self.model(images)
+        outputs = nn.functional.normalize(outputs.float())
         loss = 0.5 * (outputs - targets).square().sum(1).mean()
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return loss.item()
 
 
-def torch_speed(images, recipe, threads, n_steps):
-    """Inputs per second: loader, training, together."""
-    torch.set_num_threads(threads)
+def torch_speed(images, recipe, args):
+    """Inputs per second: loader, training, together; then when the last two ran."""
+    n_steps = args.steps
+    torch.set_num_threads(args.threads)
     rows = n_steps * recipe["batch"]["images"]
-    trainer = Trainer(recipe)
+    trainer = Trainer(recipe, args)
     side = recipe["input"]["crop"]
     made = torch.randn(recipe["batch"]["images"], 3, side, side)
     targets = nn.functional.normalize(torch.randn(len(made), recipe["dim"]))
     for _ in range(WARMUP_STEPS):
         trainer.step(made, targets)
-    since = time.perf_counter()
+    started, since = time.time(), time.perf_counter()
     for _ in range(n_steps):
         trainer.step(made, targets)
     training = rows / (time.perf_counter() - since)
+    windows = [(started, time.time())]
 
     since = time.perf_counter()
-    for _ in batches(loader(images, recipe, threads), n_steps):
+    for _ in batches(loader(images, recipe, args), n_steps):
         pass
     loading = rows / (time.perf_counter() - since)
 
-    since = time.perf_counter()
-    for batch in batches(loader(images, recipe, threads), n_steps):
+    started, since = time.time(), time.perf_counter()
+    for batch in batches(loader(images, recipe, args), n_steps):
         trainer.step(*batch)
-    return loading, training, rows / (time.perf_counter() - since)
+    together = rows / (time.perf_counter() - since)
+    return (loading, training, together), [*windows, (started, time.time())]
 
 
 def eyas_speed(args):
     """The same of `eyas bench-training`."""
     words = [args.eyas, "bench-training", args.recipe, "--data", args.data, "--split", args.split]
-    words += ["--compute", "cpu", "--threads", str(args.threads), "--steps", str(args.steps)]
+    words += ["--compute", args.compute, "--precision", args.precision]
+    words += ["--threads", str(args.threads), "--steps", str(args.steps)]
     if args.start:
         words += ["--start", args.start]
     said = json.loads(subprocess.run([*words, "--json"], check=True, stdout=subprocess.PIPE).stdout)
     parts = ("loader", "training", "together")
-    return tuple(said[f"{part}_per_second"] for part in parts)
+    windows = [said["training_window"], said["together_window"]]
+    return tuple(said[f"{part}_per_second"] for part in parts), windows
 
 
 def image_paths(args):
@@ -175,6 +234,8 @@ def main():
     parser.add_argument("--split", default="train")
     parser.add_argument("--list", help="file of the split's images in the data folder")
     parser.add_argument("--start", help="starting weights for eyas; they cost no time")
+    parser.add_argument("--compute", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--precision", choices=("f32", "bf16", "f16"), default="f32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -185,17 +246,29 @@ def main():
     random.seed(1)
     torch.manual_seed(1)
     images = Images(image_paths(args), recipe)
-    names = ("loader", "training", "together")
+    is_gpu = args.compute == "gpu"
+    if is_gpu and not torch.cuda.is_available():
+        raise SystemExit("this PyTorch finds no GPU")
+    where = torch.cuda.get_device_name(0) if is_gpu else f"CPU, {args.threads} threads"
+    print(f"{where}, {args.precision}, PyTorch {torch.__version__}")
+    names = ["loader", "training", "together"]
+    names += ["busy train.", "busy toget."] if is_gpu else []
     print(f"{'round':8}{'':8}" + "".join(f"{name:>12}" for name in names))
     seen = {"eyas": [], "torch": []}
     for round_idx in range(args.rounds):
         for who, measure in (
             ("eyas", lambda: eyas_speed(args)),
-            ("torch", lambda: torch_speed(images, recipe, args.threads, args.steps)),
+            ("torch", lambda: torch_speed(images, recipe, args)),
         ):
-            speeds = measure()
+            busy = Busy(is_gpu)
+            try:
+                speeds, windows = measure()
+            finally:
+                busy.close()
+            shares = [busy.share(window) for window in windows] if is_gpu else []
             seen[who].append(speeds)
-            print(f"{round_idx + 1:<8}{who:8}" + "".join(f"{x:12.1f}" for x in speeds), flush=True)
+            cells = [f"{x:12.1f}" for x in speeds] + [f"{x:12.2f}" for x in shares]
+            print(f"{round_idx + 1:<8}{who:8}" + "".join(cells), flush=True)
     medians = {
         who: [sorted(column)[len(column) // 2] for column in zip(*rounds)]
         for who, rounds in seen.items()

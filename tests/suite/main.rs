@@ -36,3 +36,4 @@ mod sweep;
 mod teachers;
 mod tidy;
 mod training;
+mod whitening;

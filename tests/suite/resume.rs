@@ -170,6 +170,38 @@ fn a_run_killed_within_epochs_of_mined_tuples_ends_with_the_same_bytes() {
     ends_alike_when_killed(&recipe, "tuples", 12);
 }
 
+/// Exponent of the loss scale in a run's checkpoint.
+fn scale_exponent(run: &Path) -> i32 {
+    let bytes = fs::read(run.join("checkpoint.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = String::from_utf8_lossy(&bytes[8..][..header]).into_owned();
+    let rest = text.split(r#"\"exponent\":"#).nth(1).unwrap();
+    rest.split(',').next().unwrap().parse().unwrap()
+}
+
+/// The first scale is 2^16. A loss so large overflows in the first steps, some of them
+/// before a kill and some after: scale and skipped steps come back from the checkpoint.
+#[test]
+fn a_run_in_half_precision_killed_while_its_scale_falls_ends_with_the_same_bytes() {
+    let recipe = recipe()
+        .replace("epochs = 32", "epochs = 5")
+        .replace("head_steps = 10", "head_steps = 2")
+        .replace(
+            "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 16 }",
+            "precision = \"f16\"",
+        )
+        .replace(
+            r#"kind = "regression", weight = 1.0"#,
+            r#"kind = "regression", weight = 100000.0"#,
+        );
+    for changed in ["epochs = 5\n", "head_steps = 2", r#""f16""#, "100000.0"] {
+        assert!(recipe.contains(changed), "{changed}");
+    }
+    ends_alike_when_killed(&recipe, "half", 5);
+    let left = scale_exponent(&world().path("half-whole"));
+    assert!((0..14).contains(&left), "the scale ended at 2^{left}");
+}
+
 #[test]
 fn a_run_that_diverges_names_its_batch_and_leaves_no_broken_checkpoint() {
     let world = world();

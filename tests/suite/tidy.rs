@@ -62,6 +62,217 @@ fn libtorch_is_named_only_where_networks_learn() {
     only_in("libloading", &["host/src/learn/compute.rs"], hint);
 }
 
+/// Code of a file before its tests, without comments.
+fn code_of(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines = code.lines();
+    let plain = lines.map(|line| line.split("//").next().unwrap_or_default());
+    plain.collect::<Vec<_>>().join("\n")
+}
+
+/// The expression that goes on from the beginning of `code`: to the next `;` or `,` outside of
+/// brackets, or to the bracket that encloses it.
+fn expression(code: &str) -> &str {
+    let mut depth = 0;
+    for (at, c) in code.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => return &code[..at],
+            ')' | ']' | '}' => depth -= 1,
+            ';' | ',' if depth == 0 => return &code[..at],
+            _ => {}
+        }
+    }
+    code
+}
+
+/// What makes a tensor on the CPU or moves one there, without being moved on in the same
+/// expression: the line it begins in.
+fn stays_on_the_cpu(code: &str) -> Vec<(usize, String)> {
+    // Made of plain numbers, and therefore on the CPU at first.
+    let made = [
+        "Tensor::from_slice(",
+        "Tensor::f_from_slice(",
+        "Tensor::from(",
+        "Tensor::try_from(",
+    ];
+    let named = [
+        "Device::Cpu",
+        "FLOAT_CPU",
+        "DOUBLE_CPU",
+        "INT64_CPU",
+        "BOOL_CPU",
+    ];
+    let mut found = Vec::new();
+    for word in made.into_iter().chain(named) {
+        for (at, _) in code.match_indices(word) {
+            let moved = made.contains(&word) && expression(&code[at..]).contains(".to_device(");
+            if !moved {
+                let line_idx = code[..at].matches('\n').count();
+                let line = code.lines().nth(line_idx).unwrap_or_default();
+                found.push((line_idx + 1, line.trim().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// A tensor on another device than the student's ends a step on a GPU with an error, and no
+/// CPU shows it: so every place that names the CPU, or makes a tensor of plain numbers and does
+/// not move it, stands here with its reason.
+const ON_THE_CPU: [(&str, &str, &str); 20] = [
+    (
+        "compute.rs",
+        "self.device == Device::Cpu",
+        "asks what was chosen",
+    ),
+    ("compute.rs", "Device::Cpu", "where the device is chosen"),
+    (
+        "network.rs",
+        ".to_device(Device::Cpu)",
+        "a tensor becomes plain numbers",
+    ),
+    (
+        "run.rs",
+        "scores.argmax(1, false).to_device(tch::Device::Cpu)",
+        "rows become plain numbers",
+    ),
+    (
+        "alignment.rs",
+        "Tensor::from_slice(&weight.values)",
+        "the head's plain numbers are folded",
+    ),
+    (
+        "alignment.rs",
+        "map.matrix.to_device(tch::Device::Cpu)",
+        "the head's plain numbers are folded",
+    ),
+    (
+        "alignment.rs",
+        "map.offset.to_device(tch::Device::Cpu)",
+        "the head's plain numbers are folded",
+    ),
+    (
+        "alignment.rs",
+        "Tensor::from_slice(&rows)",
+        "a whitening of plain numbers is folded",
+    ),
+    (
+        "alignment.rs",
+        "Tensor::from_slice(&whitening.mean)",
+        "a whitening of plain numbers is folded",
+    ),
+    (
+        "tuples.rs",
+        "Tensor::zeros(size, (Kind::Float, Device::Cpu))",
+        "an epoch's tuples are positions; steps move theirs",
+    ),
+    (
+        "tuples.rs",
+        "Tensor::from_slice(&images)",
+        "an epoch's tuples are positions; steps move theirs",
+    ),
+    (
+        "tuples.rs",
+        "l2_normalize(&outputs).to_device(Device::Cpu)",
+        "an epoch is mined on the CPU",
+    ),
+    (
+        "tuples.rs",
+        "Tensor::from_slice(embeddings.values())",
+        "an epoch is mined on the CPU",
+    ),
+    (
+        "tuples.rs",
+        "Tensor::from_slice(&chosen)",
+        "an epoch is mined on the CPU",
+    ),
+    (
+        "tuples.rs",
+        "Tensor::from_slice(&own)",
+        "an epoch is mined on the CPU",
+    ),
+    (
+        "loss/transfer/codebook.rs",
+        "memory.teacher.detach().to_device(Device::Cpu)",
+        "a codebook is made once, on the CPU, and copied",
+    ),
+    (
+        "loss/transfer/codebook.rs",
+        "Tensor::from_slice(&points)",
+        "a codebook is made once, on the CPU, and copied",
+    ),
+    (
+        "loss/transfer/codebook.rs",
+        "(Kind::Int64, Device::Cpu)",
+        "a codebook is made once, on the CPU, and copied",
+    ),
+    (
+        "loss/transfer/codebook.rs",
+        "(points.kind(), Device::Cpu)",
+        "a codebook is made once, on the CPU, and copied",
+    ),
+    (
+        "loss/transfer/representation.rs",
+        "tensor.to_device(tch::Device::Cpu)",
+        "positions become plain numbers",
+    ),
+];
+
+#[test]
+fn tensors_of_a_step_are_made_where_the_student_is() {
+    let folder = "host/src/learn/";
+    let mut used = [false; ON_THE_CPU.len()];
+    let mut offences = Vec::new();
+    for (path, text) in sources() {
+        let Some(file) = path.strip_prefix(folder) else {
+            continue;
+        };
+        // Published values are compared on the CPU, and so are tests.
+        if file.starts_with("golden/") || file.ends_with("tests.rs") {
+            continue;
+        }
+        for (line, code) in stays_on_the_cpu(&code_of(&text)) {
+            let is_known = |&(of, part, _): &(&str, &str, &str)| of == file && code.contains(part);
+            match ON_THE_CPU.iter().position(is_known) {
+                Some(place) => used[place] = true,
+                None => offences.push(format!("{path}:{line} `{code}`")),
+            }
+        }
+    }
+    assert!(
+        offences.is_empty(),
+        "{}\nhint: `.to_device(...)` in the same expression, or a reason in ON_THE_CPU",
+        offences.join("\n")
+    );
+    let stale = ON_THE_CPU.iter().zip(used).find(|(_, used)| !used);
+    assert!(stale.is_none(), "{stale:?} is no longer there");
+}
+
+#[test]
+fn a_tensor_that_is_left_on_the_cpu_is_found() {
+    let cases = [
+        ("let a = Tensor::from_slice(&x).to_device(device);", 0),
+        (
+            "let a = Tensor::from_slice(&[0; 3])\n    .view([a, b])\n    .to_device(d);",
+            0,
+        ),
+        ("f(Tensor::from_slice(&x), b.to_device(d));", 1),
+        (
+            "let a = Tensor::from_slice(&x);\nlet b = c.to_device(d);",
+            1,
+        ),
+        ("let a = Tensor::zeros([2], (Kind::Float, Device::Cpu));", 1),
+        ("let a = b.to_device(Device::Cpu);", 1),
+        ("{ Tensor::from_slice(&x) }.to_device(d)", 1),
+        ("// Device::Cpu\nlet a = 1;", 0),
+        ("let a = 1;\n#[cfg(test)]\nmod tests { Device::Cpu }", 0),
+    ];
+    for (text, n_found) in cases {
+        assert_eq!(stays_on_the_cpu(&code_of(text)).len(), n_found, "{text}");
+    }
+}
+
 #[test]
 fn tract_is_named_only_by_the_encoder_and_the_onnx_writer() {
     let allowed = [

@@ -45,6 +45,86 @@ fn in_half_precision_with_a_scaled_loss() {
     trains_with("f16", &[(r#""f32""#, r#""f16""#)]);
 }
 
+/// Where there is a GPU, the first of them trains; elsewhere every command says what is missing
+/// before it has written anything.
+#[test]
+fn a_gpu_that_is_not_there_is_an_error() {
+    let world = world();
+    fs::write(world.path("gpu.toml"), student_recipe()).unwrap();
+    fs::write(world.path("gpu-teacher.toml"), TEACHER).unwrap();
+    let (data, run_folder) = (world.at("shelves"), world.at("gpu-run"));
+    let (student, teacher) = (world.at("gpu.toml"), world.at("gpu-teacher.toml"));
+    let (with, out) = (world.at("small.teacher"), world.at("gpu.teacher"));
+    let commands: [(&[&str], &[&str]); 4] = [
+        (
+            &["train", &student, "--data", &data],
+            &["--teacher", &with, "--out", &run_folder],
+        ),
+        (
+            &["teacher", "train", &teacher, "--data", &data],
+            &["--run", &run_folder, "--out", &out],
+        ),
+        (
+            &["bench-training", &student, "--data", &data],
+            &["--precision", "bf16"],
+        ),
+        (&["losses", "cost"], &[]),
+    ];
+    for (words, more) in commands {
+        let said = run("eyas", [words, more, &["--compute", "gpu"]].concat());
+        if said.code == Some(0) {
+            eprintln!("skipped: a GPU is there");
+            return;
+        }
+        assert_eq!(said.code, Some(2), "{words:?}: {said:?}");
+        assert!(
+            said.err.contains("error: a GPU is asked for, but"),
+            "{}",
+            said.err
+        );
+        assert!(
+            said.err.contains("hint: leave --compute away"),
+            "{}",
+            said.err
+        );
+        assert_eq!(said.out, "", "{words:?}");
+    }
+    assert!(!world.path("gpu-run").exists() && !world.path("gpu.teacher").exists());
+}
+
+#[test]
+fn speed_is_measured_in_any_precision() {
+    let world = world();
+    fs::write(world.path("speed.toml"), student_recipe()).unwrap();
+    for precision in ["f32", "bf16", "f16"] {
+        let recipe = world.at("speed.toml");
+        let words = [
+            "bench-training",
+            &recipe,
+            "--data",
+            &world.at("shelves"),
+            "--json",
+        ];
+        let rest = ["--steps", "2", "--compute", "cpu", "--precision", precision];
+        let said = run_ok("eyas", [&words[..], &rest].concat());
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["precision"], precision);
+        let number = |key: &str| said[key].as_f64().unwrap();
+        let window = |key: &str| -> [f64; 2] { serde_json::from_value(said[key].clone()).unwrap() };
+        for part in ["training", "together"] {
+            let [since, until] = window(&format!("{part}_window"));
+            let rows = 2.0 * number("rows_per_step");
+            let seconds = rows / number(&format!("{part}_per_second"));
+            // Clocks of two kinds, and the time between reading them.
+            assert!((until - since - seconds).abs() < 0.1, "{said}");
+        }
+        assert!(
+            window("training_window")[1] <= window("together_window")[0],
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn with_every_optimizer_schedule_and_sampler() {
     let cosine = r#"kind = "cosine", peak = 1e-3, end = 0.0,"#;

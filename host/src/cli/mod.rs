@@ -341,7 +341,13 @@ fn data_hint(err: &DataError) -> Option<&'static str> {
 
 #[cfg(feature = "torch")]
 fn learn_hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    use crate::learn::{CheckpointError, LearnError};
+    use crate::learn::{CheckpointError, ComputeError, LearnError};
+    if cause.is::<ComputeError>() {
+        return Some(
+            "leave --compute away to train on the CPU, or run with a libtorch that has its CUDA \
+             part beside a GPU and its driver",
+        );
+    }
     let checkpoint = match cause.downcast_ref() {
         Some(LearnError::Weights(weights)) => return weights_hint(weights),
         Some(LearnError::Checkpoint(checkpoint)) => checkpoint,

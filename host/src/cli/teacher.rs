@@ -1,5 +1,6 @@
 //! `eyas teacher`: import networks or embeddings, and show what a teacher is.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -7,7 +8,7 @@ use clap::ValueEnum;
 use eyas_shared::bundle::Precision;
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::files;
-use eyas_shared::fingerprint::{Fingerprint, SpaceId};
+use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
 use eyas_shared::preprocess::{Filter, PreprocessSpec};
 use serde_json::json;
 
@@ -46,6 +47,8 @@ pub(super) enum Command {
   eyas teacher import tuned.teacher backbone.onnx --data photos --out both.teacher
   eyas teacher import resnet50.safetensors --architecture resnet50 --pooling gem \\
       --crop 256 --scales 1,0.7071,0.5 --data photos --out three.teacher
+  eyas teacher import resnet101.safetensors --architecture resnet101 --pooling gem --dim 2048 \
+      --data SfM-120k --whitening-pairs SfM-120k/retrieval-SfM-120k-whiten.pkl --out sfm.teacher
   eyas teacher import network.pt --crop 224 --data photos --out script.teacher
   eyas teacher import embeddings.npy --data photos.csv --no-projection --out other.teacher
 
@@ -61,7 +64,8 @@ pub(super) struct ImportArgs {
     /// program: run only what you trust.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Folder or CSV list of images: the projection is fitted on their training split.
+    /// Folder or CSV list of images: the projection is fitted on their training split, unless
+    /// --whitening-pairs names others.
     #[arg(long)]
     data: PathBuf,
     /// Split that the projection is fitted on.
@@ -93,8 +97,13 @@ pub(super) struct ImportArgs {
         requires = "learned_whitening"
     )]
     shrinkage: f32,
+    /// Learn the whitening from the pairs that a file such as retrieval-SfM-120k-whiten.pkl
+    /// lists; its images lie below its folder, as published. Without --components and
+    /// --shrinkage: the published method keeps all features until it turns to their axes.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["whiten", "learned_whitening"])]
+    whitening_pairs: Option<PathBuf>,
     /// Keep the networks' features as they are.
-    #[arg(long, conflicts_with_all = ["dim", "whiten", "learned_whitening"])]
+    #[arg(long, conflicts_with_all = ["dim", "whiten", "learned_whitening", "whitening_pairs"])]
     no_projection: bool,
     /// Architecture of the zoo that .safetensors files hold the weights of.
     #[arg(long, value_name = "NAME")]
@@ -244,13 +253,15 @@ fn import(args: &ImportArgs) -> anyhow::Result<Answer> {
     } else {
         import_networks(args)?
     };
-    let fitted = manifest.select(&Selection {
-        split: Some(args.split.clone()),
-        role: None,
-    });
     let teacher = if args.no_projection {
         teacher
+    } else if let Some(pairs) = &args.whitening_pairs {
+        fit_to_pairs(args, teacher, pairs)?
     } else {
+        let fitted = manifest.select(&Selection {
+            split: Some(args.split.clone()),
+            role: None,
+        });
         fit(args, teacher, &fitted)?
     };
     files::replace(&args.out, &teacher.to_bytes())?;
@@ -420,28 +431,55 @@ fn fit(args: &ImportArgs, teacher: Teacher, fitted: &Manifest) -> anyhow::Result
             args.split
         );
     }
-    let (features, faults) = {
-        let progress = Progress::of_images("embedding", fitted.images.len());
-        let cache = args.cache.as_deref();
-        cache::concatenated_features(&teacher, fitted, cache, &|| progress.step())?
-    };
-    if let Some(fault) = faults.first() {
-        bail!(
-            "the projection is fitted on whole data: {} of {} images can not be embedded, the first is {fault}",
-            faults.len(),
-            fitted.images.len()
-        );
-    }
+    // Copies of a file are one image.
+    let distinct = fitted.distinct();
+    let features = features_of(args, &teacher, &distinct)?;
     let projection = if args.learned_whitening {
         let settings = LearnedWhitening {
             components: args.components.min(features.dim() as u32),
             shrinkage: args.shrinkage,
         };
-        Projection::fit_to_labels(&features, &label_numbers(fitted), args.dim, settings)?
+        Projection::fit_to_labels(&features, &label_numbers(&distinct), args.dim, settings)?
     } else {
         Projection::fit(&features, args.dim, args.whiten)?
     };
     Ok(teacher.with_projection(Some(projection), Some(fitted.fingerprint()))?)
+}
+
+/// Whitening by the pairs that a file lists.
+fn fit_to_pairs(args: &ImportArgs, teacher: Teacher, path: &Path) -> anyhow::Result<Teacher> {
+    let (listed, pairs) = data::landmarks::open_whitening(path)?;
+    let distinct = listed.distinct();
+    let features = features_of(args, &teacher, &distinct)?;
+    let ids = distinct.images.iter().map(|image| image.id);
+    let row_of: HashMap<ImageId, usize> = ids.zip(0..).collect();
+    let row = |at: usize| row_of[&listed.images[at].id];
+    let pairs: Vec<(usize, usize)> = { pairs.into_iter() }
+        .map(|(query, matched)| (row(query), row(matched)))
+        .collect();
+    let projection = Projection::fit_to_pairs(&features, &pairs, args.dim)
+        .with_context(|| format!("the pairs of `{}`", path.display()))?;
+    Ok(teacher.with_projection(Some(projection), Some(listed.fingerprint()))?)
+}
+
+/// One row for each of some different images.
+fn features_of(
+    args: &ImportArgs,
+    teacher: &Teacher,
+    distinct: &Manifest,
+) -> anyhow::Result<Embeddings> {
+    let n_images = distinct.images.len();
+    let progress = Progress::of_images("embedding", n_images);
+    let cache = args.cache.as_deref();
+    let (features, faults) =
+        cache::concatenated_features(teacher, distinct, cache, &|| progress.step())?;
+    if let Some(fault) = faults.first() {
+        bail!(
+            "the projection is fitted on whole data: {} of {n_images} images can not be embedded, the first is {fault}",
+            faults.len(),
+        );
+    }
+    Ok(features)
 }
 
 /// The position of each image's label among all labels.
@@ -495,6 +533,7 @@ fn as_json(teacher: &Teacher) -> serde_json::Value {
         "whitening": teacher.projection().map(|map| match map.whitening {
             Whitening::Variance(exponent) => json!(exponent),
             Whitening::Labels(settings) => json!(settings),
+            Whitening::Pairs(n_pairs) => json!({ "pairs": n_pairs }),
         }),
         "imported_images": teacher.imported().map(EmbeddedImages::n_images),
         "manifest": teacher.manifest().map(|print| print.to_string()),

@@ -57,6 +57,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
         validation: &prepared.validation,
         start: prepared.start,
         teacher_network: None,
+        pairs: prepared.pairs,
         compute: prepared.compute,
         checkpoint: checkpoint_path(&args.run),
     };

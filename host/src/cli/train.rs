@@ -9,6 +9,12 @@ use super::training::TrainingArgs;
 ///
 /// The run directory keeps the resolved recipe, a log, metrics and a checkpoint. The same
 /// command goes on with a run that was interrupted and ends with the same bytes.
+///
+/// The recipe's `map` says what is folded into the last layer afterwards: `none`; `ridge` or
+/// `procrustes`, fitted into the teacher's space; or `whitening`, learned from the student's
+/// own embeddings of pairs that show the same (`pairs = "label"` or `"listed"`). Whitening
+/// leaves the teacher's space: that student searches what it has embedded itself, and the
+/// teacher's galleries refuse it.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   eyas train models/recipes/shelf-student.toml --data shelves --teacher shelf.teacher --out runs/shelf")]
@@ -81,7 +87,11 @@ mod with_torch {
             training: embedded.matrix_for(&prepared.training)?,
         };
         let about = format!("{} (space {})", teacher.name(), teacher.space());
-        let facts = prepared.facts(&recipe, ("teacher", about));
+        let mut facts = prepared.facts(&recipe, ("teacher", about));
+        if !recipe.shares_the_teachers_space() {
+            let what = "of its own after whitening: galleries of the teacher refuse this student";
+            facts.push(("space", what.to_owned()));
+        }
         for (name, value) in &facts {
             tell(&format!("{name:8} {value}"));
         }
@@ -92,6 +102,7 @@ mod with_torch {
             validation: &prepared.validation,
             start: prepared.start,
             teacher_network,
+            pairs: prepared.pairs,
             compute: prepared.compute,
             checkpoint: checkpoint_path(&args.out),
         };

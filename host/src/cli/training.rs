@@ -56,6 +56,7 @@ pub(super) use with_torch::{choose_compute, naming_start, prepare, teacher_netwo
 
 #[cfg(feature = "torch")]
 mod with_torch {
+    use std::collections::HashMap;
     use std::path::Path;
 
     use super::{ComputeArgs, ComputeWish, TrainingArgs};
@@ -82,6 +83,9 @@ mod with_torch {
         pub(in crate::cli) training: Manifest,
         /// Those held out.
         pub(in crate::cli) validation: Manifest,
+        /// Positions in `training` that the data lists as showing the same, if the recipe
+        /// asks for them.
+        pub(in crate::cli) pairs: Vec<(usize, usize)>,
         pub(in crate::cli) start: Option<Weights>,
         pub(in crate::cli) compute: Compute,
     }
@@ -93,12 +97,18 @@ mod with_torch {
         let split = split(&args.data, &args.split)?;
         let (training, validation) =
             split.split_validation(recipe.validation_fraction, recipe.seed);
+        let compute = choose_compute(args.compute)?;
+        let pairs = match recipe.needs_listed_pairs() {
+            true => listed_pairs(args, &training)?,
+            false => Vec::new(),
+        };
         Ok(Prepared {
             split,
             training,
             validation,
+            pairs,
             start: start_weights(recipe, args.start.as_deref())?,
-            compute: choose_compute(args.compute)?,
+            compute,
         })
     }
 
@@ -131,6 +141,41 @@ mod with_torch {
         }
     }
 
+    /// The pairs that the data lists, as positions among the training images; those with a
+    /// held-out image are left out.
+    fn listed_pairs(
+        args: &TrainingArgs,
+        training: &Manifest,
+    ) -> anyhow::Result<Vec<(usize, usize)>> {
+        let listed = data::landmarks::listed_pairs(&args.data, &args.split)?;
+        let Some(listed) = listed else {
+            anyhow::bail!(
+                "the recipe asks for listed pairs, but `{}` lists none for its split `{}`: only \
+                 SfM-120k as it was published does",
+                args.data.display(),
+                args.split
+            );
+        };
+        let paths = training.images.iter().map(|image| image.path.as_str());
+        let position: HashMap<&str, usize> = paths.zip(0..).collect();
+        let of_training = |[query, matched]: &[String; 2]| {
+            Some((
+                *position.get(query.as_str())?,
+                *position.get(matched.as_str())?,
+            ))
+        };
+        let pairs: Vec<(usize, usize)> = listed.iter().filter_map(of_training).collect();
+        if pairs.is_empty() {
+            anyhow::bail!(
+                "none of the {} pairs that `{}` lists has both images among the {} to train with",
+                listed.len(),
+                args.data.display(),
+                training.images.len()
+            );
+        }
+        Ok(pairs)
+    }
+
     /// The images of one split.
     fn split(data: &Path, split: &str) -> anyhow::Result<Manifest> {
         let manifest = data::open(data)?;
@@ -161,7 +206,7 @@ mod with_torch {
             ComputeWish::Cpu => ComputeChoice::Cpu,
             ComputeWish::Gpu => ComputeChoice::Gpu,
         };
-        Compute::choose(choice, args.threads.map(usize::from)).map_err(anyhow::Error::msg)
+        Ok(Compute::choose(choice, args.threads.map(usize::from))?)
     }
 
     /// Adds the file of the starting weights to an error that is about them.

@@ -8,6 +8,7 @@ use eyas_shared::files;
 
 use super::DataError;
 use super::listing::{Entry, Listing};
+use super::manifest::Manifest;
 use super::pickle::{Budget, Item, Pickle, PickleFault};
 
 /// Largest pickle file that is read.
@@ -101,6 +102,57 @@ pub fn read_tuples(path: &Path) -> Result<[Pairs; 2], DataError> {
 /// If the file can not be read or holds anything else.
 pub fn read_whitening_pairs(path: &Path) -> Result<Pairs, DataError> {
     read_pickle(path, |top| pairs(top, &mut Budget::new()))
+}
+
+/// Pairs of images that a set lists as showing the same, query and match, by their paths in
+/// the manifest of `root`; none where `root` is no structure-from-motion set or has no such
+/// split.
+///
+/// # Errors
+/// If its pickle file can not be read or holds anything else.
+pub fn listed_pairs(root: &Path, split: &str) -> Result<Option<Vec<[String; 2]>>, DataError> {
+    let Some(list) = find_sfm(root) else {
+        return Ok(None);
+    };
+    let [train, val] = read_tuples(&list)?;
+    let part = match split {
+        "train" => train,
+        "val" => val,
+        _ => return Ok(None),
+    };
+    let path = |at: usize| part.paths[at].clone();
+    let pairs = part
+        .pairs
+        .iter()
+        .filter(|(query, matched)| query != matched);
+    Ok(Some(
+        pairs
+            .map(|(query, matched)| [path(*query), path(*matched)])
+            .collect(),
+    ))
+}
+
+/// The images of a file such as `retrieval-SfM-120k-whiten.pkl`, which lie below its folder
+/// as published, and its pairs as positions among them. Their labels are empty.
+///
+/// # Errors
+/// If the file or an image can not be read.
+pub fn open_whitening(path: &Path) -> Result<(Manifest, Vec<(usize, usize)>), DataError> {
+    let Pairs { paths, pairs, .. } = read_whitening_pairs(path)?;
+    let entry = |path: String| Entry {
+        path,
+        label: String::new(),
+        split: "whiten".to_owned(),
+        is_query: false,
+        is_gallery: false,
+    };
+    let listing = Listing {
+        root: files::folder_of(path).to_owned(),
+        entries: paths.into_iter().map(entry).collect(),
+        n_other: 0,
+        empty: Vec::new(),
+    };
+    Ok((super::read_all(listing)?, pairs))
 }
 
 fn pairs(part: &Item<'_>, budget: &mut Budget) -> Result<Pairs, PickleFault> {

@@ -95,6 +95,17 @@ impl Manifest {
         print.finish()
     }
 
+    /// The first image of each content, in the manifest's order.
+    #[must_use]
+    pub fn distinct(&self) -> Manifest {
+        let mut seen = BTreeSet::new();
+        let first = self.images.iter().filter(|image| seen.insert(image.id));
+        Manifest {
+            root: self.root.clone(),
+            images: first.cloned().collect(),
+        }
+    }
+
     /// The different labels, sorted.
     #[must_use]
     pub fn labels(&self) -> Vec<&str> {

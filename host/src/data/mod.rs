@@ -158,7 +158,11 @@ pub enum DataError {
 /// At the first fault: a missing or unreadable file, a wrong line, an ambiguous layout,
 /// no image at all.
 pub fn open(path: &Path) -> Result<Manifest, DataError> {
-    let listing = listing::list(path, &mut Err)?;
+    read_all(listing::list(path, &mut Err)?)
+}
+
+/// Names every image of a listing by its content.
+fn read_all(listing: listing::Listing) -> Result<Manifest, DataError> {
     let name = |bytes: Vec<u8>| ImageId::of_file(&bytes);
     let read = parallel::map(listing.entries.len(), |i| listing.read(i).map(name), || {});
     let mut images = Vec::with_capacity(read.len());

@@ -149,7 +149,7 @@ pub fn write_stored(
         output: vec![value_info(
             OUTPUT,
             &[1, network.dim() as i64],
-            "unit vector in the teacher's space",
+            "unit vector in the space that space_id names",
         )],
         ..Default::default()
     };

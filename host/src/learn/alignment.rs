@@ -1,13 +1,17 @@
-//! Closed-form maps from a student's own frame into its teacher's space, folded into the
-//! head: they cost the device nothing.
+//! Closed-form maps from a student's own frame into its teacher's space, or into a whitened
+//! one of its own, folded into the head: they cost the device nothing.
 //!
 //! Relational losses see only distances within the student's space, so its frame is
 //! arbitrary until it is mapped.
 
+use std::collections::BTreeMap;
+
 use tch::{Kind, Tensor};
 
 use super::network::{TorchNetwork, values_of};
+use crate::linear_algebra::Matrix;
 use crate::recipe::Map;
+use crate::teacher::whitening::{self, Whitening, WhiteningError};
 use crate::weights::{Weight, Weights};
 use crate::zoo::HEAD;
 
@@ -18,7 +22,8 @@ struct AffineMap {
 }
 
 /// Fits a map from head outputs `student` (N x D) to unit teacher embeddings `teacher`
-/// (N x D) and folds it into the network's head.
+/// (N x D) and folds it into the network's head. Whitening is no map to a teacher: see
+/// [`whiten`].
 pub(super) fn align(
     network: &TorchNetwork,
     student: &Tensor,
@@ -28,12 +33,68 @@ pub(super) fn align(
     let mut weights = network.weights();
     let (student, teacher) = (student.to_kind(Kind::Double), teacher.to_kind(Kind::Double));
     let fitted = match map {
-        Map::None => return weights,
+        Map::None | Map::Whitening { .. } => return weights,
         Map::Ridge { penalty } => fit_ridge(&student, &teacher, penalty),
         Map::Procrustes => fit_procrustes(&student, &teacher),
     };
     fold_into_head(&mut weights, &fitted);
     weights
+}
+
+/// Learns a whitening from head outputs `student` (N x D) of pairs that show the same, and
+/// folds it into the network's head.
+///
+/// It is learned before embeddings are scaled to length 1, as only such a map can be folded.
+///
+/// # Errors
+/// If there are no pairs, or too few for so many dimensions.
+pub(super) fn whiten(
+    network: &TorchNetwork,
+    student: &Tensor,
+    pairs: &[(usize, usize)],
+) -> Result<Weights, WhiteningError> {
+    let learned = whitening::learn_from_pairs(&matrix_of(student), pairs)?;
+    let mut weights = network.weights();
+    fold_into_head(&mut weights, &AffineMap::of(&learned));
+    Ok(weights)
+}
+
+/// Each image with the next one of its label, the last with the first; none of labels that
+/// stand once.
+pub(super) fn neighbors_of_labels(labels: &[i64]) -> Vec<(usize, usize)> {
+    let mut of_label: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    for (image, label) in labels.iter().enumerate() {
+        of_label.entry(*label).or_default().push(image);
+    }
+    let several = of_label.values().filter(|images| images.len() > 1);
+    several
+        .flat_map(|images| {
+            let next = images.iter().cycle().skip(1);
+            images.iter().copied().zip(next.copied())
+        })
+        .collect()
+}
+
+fn matrix_of(rows: &Tensor) -> Matrix {
+    let (n_rows, dim) = (rows.size()[0] as usize, rows.size()[1] as usize);
+    let mut matrix = Matrix::zeros(n_rows, dim);
+    for (row_idx, row) in values_of(rows).chunks(dim).enumerate() {
+        let out = matrix.row_mut(row_idx).iter_mut();
+        out.zip(row).for_each(|(out, x)| *out = f64::from(*x));
+    }
+    matrix
+}
+
+impl AffineMap {
+    /// P (x - m) is x P^T - m P^T.
+    fn of(whitening: &Whitening) -> Self {
+        let rows: Vec<f64> = whitening.matrix.rows().flatten().copied().collect();
+        let dim = whitening.mean.len() as i64;
+        let matrix = Tensor::from_slice(&rows).view([-1, dim]).transpose(0, 1);
+        let mean = Tensor::from_slice(&whitening.mean).unsqueeze(0);
+        let offset = mean.matmul(&matrix).neg();
+        Self { matrix, offset }
+    }
 }
 
 fn column_means(rows: &Tensor) -> Tensor {
@@ -125,6 +186,60 @@ mod tests {
         let scale = gram.get(0).double_value(&[0]);
         let identity = Tensor::eye(5, (Kind::Double, tch::Device::Cpu)) * scale;
         assert!(largest(&(gram - identity)) < 1e-12);
+    }
+
+    #[test]
+    fn each_image_is_paired_with_the_next_of_its_label() {
+        let pairs = neighbors_of_labels(&[4, 0, 4, 1, 0, 4]);
+        assert_eq!(pairs, [(1, 4), (4, 1), (0, 2), (2, 5), (5, 0)]);
+    }
+
+    /// Weights are f32, and whitening enlarges the directions that vary least.
+    const FOLDED: f64 = 1e-4;
+
+    #[test]
+    fn a_whitened_student_is_the_student_followed_by_the_whitening() {
+        use super::super::network::Mode;
+        let dim = 6;
+        let description = crate::zoo::by_name("eyas-xs", dim).unwrap();
+        let weights = crate::zoo::init::random_weights(&description, 3);
+        let cpu = tch::Device::Cpu;
+        let network = TorchNetwork::new(description.clone(), &weights, cpu).unwrap();
+        tch::manual_seed(4);
+        let images = Tensor::randn([40, 3, 32, 32], (Kind::Float, cpu));
+        let outputs =
+            |network: &TorchNetwork| tch::no_grad(|| network.head_output(&images, Mode::Evaluate));
+        let student = outputs(&network);
+        let labels: Vec<i64> = (0..40).map(|image| image % 8).collect();
+        let pairs = neighbors_of_labels(&labels);
+        let folded = whiten(&network, &student, &pairs).unwrap();
+        assert_ne!(folded.0["head.weight"], weights.0["head.weight"]);
+        let folded = TorchNetwork::new(description, &folded, cpu).unwrap();
+
+        let rows = matrix_of(&student);
+        let learned = whitening::learn_from_pairs(&rows, &pairs).unwrap();
+        let found = super::super::distance::l2_normalize(&outputs(&folded));
+        for (row_idx, found) in values_of(&found).chunks(dim).enumerate() {
+            let expected = learned.apply(rows.row(row_idx), dim);
+            for (a, b) in expected.iter().zip(found) {
+                assert!((a - f64::from(*b)).abs() < FOLDED, "{expected:?} {found:?}");
+            }
+        }
+        // Differences within pairs are white, before embeddings are scaled to length 1.
+        let mapped = matrix_of(&outputs(&folded));
+        let covariance = |i: usize, j: usize| -> f64 {
+            let difference =
+                |k: usize, pair: &(usize, usize)| mapped.row(pair.0)[k] - mapped.row(pair.1)[k];
+            let products = pairs
+                .iter()
+                .map(|pair| difference(i, pair) * difference(j, pair));
+            products.sum::<f64>() / pairs.len() as f64
+        };
+        for (i, j) in (0..dim).flat_map(|i| (0..=i).map(move |j| (i, j))) {
+            let expected = f64::from(u8::from(i == j));
+            assert!((covariance(i, j) - expected).abs() < 1e-2, "{i} {j}");
+        }
+        assert!(whiten(&network, &student, &[]).is_err());
     }
 
     #[test]

@@ -44,6 +44,18 @@ pub struct TrainingSet {
     pub n_labels: usize,
     /// The teacher's embedding of each image, in order; none when training a teacher.
     pub teacher: Option<Embeddings>,
+    /// Pairs of images that the data lists as showing the same: query, match.
+    pub pairs: Vec<(usize, usize)>,
+}
+
+impl TrainingSet {
+    /// The same with pairs that the data lists.
+    pub(super) fn with_pairs(self, pairs: &[(usize, usize)]) -> Self {
+        Self {
+            pairs: pairs.to_vec(),
+            ..self
+        }
+    }
 }
 
 /// The input of one step; row `view * n_images + i` is a view of image `image_idx[i]`.

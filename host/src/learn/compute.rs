@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tch::{Cuda, Device, Kind};
+use thiserror::Error;
 
 use super::run::LearnError;
 use crate::recipe::Precision;
@@ -19,6 +20,24 @@ pub enum ComputeChoice {
     Gpu,
 }
 
+/// Why there is no GPU for whoever asked for one.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ComputeError {
+    /// This libtorch computes on CPUs only.
+    #[error("a GPU is asked for, but this libtorch has no GPU part (libtorch_cuda.so)")]
+    NoLibrary,
+    /// Its GPU part is there and does not load.
+    #[error("a GPU is asked for, but libtorch's GPU part does not load: {why}")]
+    Library {
+        /// What the system's loader said.
+        why: String,
+    },
+    /// There is no GPU, or no driver for it.
+    #[error("a GPU is asked for, but libtorch finds none")]
+    NoGpu,
+}
+
 /// Where tensors live.
 #[derive(Clone, Copy, Debug)]
 pub struct Compute {
@@ -31,14 +50,14 @@ impl Compute {
     ///
     /// # Errors
     /// If a GPU was asked for and there is none that libtorch can use.
-    pub fn choose(choice: ComputeChoice, n_threads: Option<usize>) -> Result<Self, String> {
+    pub fn choose(choice: ComputeChoice, n_threads: Option<usize>) -> Result<Self, ComputeError> {
         let cuda_library = open_cuda_library();
         let has_gpu = choice != ComputeChoice::Cpu && Cuda::is_available();
         if choice == ComputeChoice::Gpu && !has_gpu {
             return Err(match cuda_library {
-                None => "this libtorch has no GPU part (libtorch_cuda.so)".to_owned(),
-                Some(Err(reason)) => format!("libtorch's GPU part does not load: {reason}"),
-                Some(Ok(())) => "libtorch finds no GPU".to_owned(),
+                None => ComputeError::NoLibrary,
+                Some(Err(why)) => ComputeError::Library { why },
+                Some(Ok(())) => ComputeError::NoGpu,
             });
         }
         let n_threads = n_threads

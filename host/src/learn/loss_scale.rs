@@ -48,6 +48,15 @@ impl LossScale {
         }
     }
 
+    /// 2^exponent, as if so many steps had led there.
+    #[cfg(test)]
+    pub(super) fn at(exponent: i32) -> Self {
+        Self {
+            exponent,
+            ..Self::new(Precision::F16)
+        }
+    }
+
     /// Factor of the loss; 1 in other precisions.
     pub(super) fn scale(&self) -> f64 {
         2.0_f64.powi(self.exponent)

@@ -1,7 +1,7 @@
 //! How fast a recipe trains: its loader alone, its steps alone, and both together.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use eyas_shared::embedding::Embeddings;
 use eyas_shared::random::Random;
@@ -27,6 +27,36 @@ pub struct Speed {
     pub training: f64,
     /// Training on the images.
     pub together: f64,
+    /// When `training` was measured.
+    pub training_window: Window,
+    /// When `together` was measured.
+    pub together_window: Window,
+}
+
+/// When something was measured, in seconds since 1970: samples that others took meanwhile,
+/// such as a GPU's busy share, are laid beside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Its beginning.
+    pub since: f64,
+    /// Its end.
+    pub until: f64,
+}
+
+/// Seconds of some work, and when it was done.
+fn timed(work: impl FnOnce() -> Result<(), LearnError>) -> Result<(f64, Window), LearnError> {
+    let now = || {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since_1970.map_or(0.0, |since| since.as_secs_f64())
+    };
+    let (since, started) = (now(), Instant::now());
+    work()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let window = Window {
+        since,
+        until: now(),
+    };
+    Ok((seconds, window))
 }
 
 /// Measures `n_steps` steps of each kind. Every image is decoded anew, as in a first epoch.
@@ -47,7 +77,7 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
             ));
         }
     };
-    let set = training_set(inputs.training, teacher)?;
+    let set = training_set(inputs.training, teacher)?.with_pairs(&inputs.pairs);
     let (network, _) = first_network(inputs)?;
     let batches = batch_maker(&recipe, &set, None)?;
     let teacher_network = teacher_network(inputs)?;
@@ -83,18 +113,23 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
     let random = random_batch(&fresh()?);
     let rows = (n_steps * recipe.batch.rows()) as f64;
 
-    let seconds_of_steps = on_random(&training, &mut state, &known, &random, n_steps)?;
+    let (seconds_of_steps, training_window) =
+        on_random(&training, &mut state, &known, &random, n_steps)?;
     let seconds_of_loader = loading(&fresh()?, n_steps)?;
     let mut loader = Loader::start(&fresh()?, 0, n_steps, n_workers());
-    let since = Instant::now();
-    for _ in 0..n_steps {
-        let batch = loader.next().map_err(LearnError::Image)?;
-        one_step(&training, &mut state, &known, &batch, RATE)?;
-    }
+    let (seconds_of_both, together_window) = timed(|| {
+        for _ in 0..n_steps {
+            let batch = loader.next().map_err(LearnError::Image)?;
+            one_step(&training, &mut state, &known, &batch, RATE)?;
+        }
+        Ok(())
+    })?;
     Ok(Speed {
         loader: rows / seconds_of_loader,
         training: rows / seconds_of_steps,
-        together: rows / since.elapsed().as_secs_f64(),
+        together: rows / seconds_of_both,
+        training_window,
+        together_window,
     })
 }
 
@@ -134,15 +169,16 @@ fn on_random(
     known: &Known,
     batch: &Batch,
     n_steps: usize,
-) -> Result<f64, LearnError> {
+) -> Result<(f64, Window), LearnError> {
     for _ in 0..WARMUP_STEPS {
         one_step(training, state, known, batch, RATE)?;
     }
-    let since = Instant::now();
-    for _ in 0..n_steps {
-        one_step(training, state, known, batch, RATE)?;
-    }
-    Ok(since.elapsed().as_secs_f64())
+    timed(|| {
+        for _ in 0..n_steps {
+            one_step(training, state, known, batch, RATE)?;
+        }
+        Ok(())
+    })
 }
 
 /// Seconds of preparing the batches of `n_steps` steps.

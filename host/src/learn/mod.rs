@@ -36,10 +36,13 @@ mod run;
 mod state;
 mod trainer;
 
+#[cfg(test)]
+mod precision_tests;
+
 pub use batches::{TrainingImage, TrainingSet};
 pub use checkpoint::CheckpointError;
-pub use compute::{Compute, ComputeChoice};
-pub use measure::{Speed, measure};
+pub use compute::{Compute, ComputeChoice, ComputeError};
+pub use measure::{Speed, Window, measure};
 pub use run::{Inputs, LearnError, TeacherOf, checkpoint_path, train_student, train_teacher};
 pub use torchscript::{ScriptError, ScriptNetwork};
 pub use trainer::Watch;

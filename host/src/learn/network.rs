@@ -322,6 +322,55 @@ mod tests {
         }
     }
 
+    /// What mixed precision is: 16 bits where the work is, f32 where numbers are summed up
+    /// or compared, and weights and gradients in f32.
+    #[test]
+    fn convolutions_and_attentions_compute_in_16_bits_and_the_rest_in_f32() {
+        let side = 28;
+        tch::manual_seed(1);
+        let images = Tensor::randn([2, 3, side as i64, side as i64], (Kind::Float, Device::Cpu));
+        for (name, n_rounded) in [
+            ("eyas-xs", 10),
+            ("squeezenet1_1", 10),
+            ("dinov2_vits14", 40),
+        ] {
+            let description = zoo::by_name(name, 8).unwrap().for_side(side);
+            let weights = zoo::init::random_weights(&description, 5);
+            let mut network = TorchNetwork::new(description, &weights, Device::Cpu).unwrap();
+            for kind in [Kind::BFloat16, Kind::Half] {
+                network.training.kind = kind;
+                let outputs = network.outputs(&images, Mode::Train);
+                let mut found = 0;
+                for (node, output) in network.description.nodes.iter().zip(&outputs) {
+                    let expected = match node.op {
+                        Op::Conv { .. } | Op::Attention { .. } => kind,
+                        Op::Linear { .. } if output.dim() == 3 => kind,
+                        Op::Input
+                        | Op::LayerNorm { .. }
+                        | Op::GlobalPool(_)
+                        | Op::Linear { .. } => Kind::Float,
+                        _ => continue,
+                    };
+                    assert_eq!(output.kind(), expected, "{name}: {}", node.name);
+                    found += usize::from(expected == kind);
+                }
+                assert!(found >= n_rounded, "{name}: only {found} nodes in {kind:?}");
+                let embedding = outputs.last().unwrap();
+                embedding.square().sum(Kind::Float).backward();
+                for (name, tensor) in network.tensors.iter_mut() {
+                    assert_eq!(tensor.kind(), Kind::Float, "{name}");
+                    if tensor.requires_grad() {
+                        assert_eq!(tensor.grad().kind(), Kind::Float, "{name}");
+                        tensor.zero_grad();
+                    }
+                }
+                for output in network.outputs(&images, Mode::Evaluate) {
+                    assert_eq!(output.kind(), Kind::Float, "{name} in evaluation");
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_weight_of_a_transformer_learns_in_either_precision() {
         let side = 28;

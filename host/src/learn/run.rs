@@ -1,12 +1,13 @@
 //! From inputs to a trained network: start, train, map, and the reference embeddings that
 //! export compares with.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eyas_shared::bundle::probe_image;
 use eyas_shared::embedding::{self, Embeddings};
-use eyas_shared::fingerprint::Fingerprint;
+use eyas_shared::fingerprint::{Fingerprint, SpaceId};
 use eyas_shared::preprocess::{self, Pixels};
 use tch::Tensor;
 use thiserror::Error;
@@ -24,9 +25,10 @@ use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::{Image, Manifest};
 use crate::export::{ExportError, grid};
-use crate::recipe::{Keep, Map, Recipe};
+use crate::recipe::{Keep, Map, Recipe, WhiteningPairs};
 use crate::student::{N_PROBES, ReferenceEmbeddings, TrainedStudent};
 use crate::teacher::Teacher;
+use crate::teacher::projection::Projection;
 use crate::weights::{Weights, WeightsError};
 use crate::zoo;
 
@@ -106,6 +108,9 @@ pub struct Inputs<'a> {
     pub start: Option<Weights>,
     /// Weights of the network whose maps losses compare with, if the recipe names one.
     pub teacher_network: Option<Weights>,
+    /// Positions in `training` that the data lists as showing the same, query and match;
+    /// empty unless [`Recipe::needs_listed_pairs`].
+    pub pairs: Vec<(usize, usize)>,
     /// CPU or GPU.
     pub compute: Compute,
     /// Where the checkpoint lies.
@@ -145,6 +150,7 @@ pub(super) fn training_set(
         images: images.collect(),
         n_labels: labels.len(),
         teacher,
+        pairs: Vec::new(),
     })
 }
 
@@ -166,15 +172,22 @@ pub fn train_student(
     watch: &mut dyn Watch,
 ) -> Result<TrainedStudent, LearnError> {
     let manifest = inputs.training.fingerprint();
-    let set = training_set(inputs.training, Some(teacher.training))?;
+    let set = training_set(inputs.training, Some(teacher.training))?.with_pairs(&inputs.pairs);
     let trained = train(inputs, &set, Some(teacher.teacher), watch)?;
     let weights = match set.teacher.as_ref() {
         Some(embeddings) => {
             let student = head_outputs(&trained.network, &trained.store, &set, inputs)?;
             let size = [embeddings.n_rows() as i64, embeddings.dim() as i64];
-            let target = Tensor::from_slice(embeddings.values()).view(size);
-            let target = target.to_device(inputs.compute.device);
-            alignment::align(&trained.network, &student, &target, inputs.recipe.map)
+            let target = Tensor::from_slice(embeddings.values())
+                .view(size)
+                .to_device(inputs.compute.device);
+            match inputs.recipe.map {
+                Map::Whitening { pairs } => {
+                    alignment::whiten(&trained.network, &student, &pairs_of(&set, pairs))
+                        .map_err(|err| LearnError::Data(format!("map: {err}")))?
+                }
+                map => alignment::align(&trained.network, &student, &target, map),
+            }
         }
         None => trained.network.weights(),
     };
@@ -185,18 +198,45 @@ pub fn train_student(
         (Some(_), _) => grid::on_grid(&network, &weights)?,
     };
     let aligned = TorchNetwork::new(network.clone(), &weights, inputs.compute.device)?;
+    let recipe = &inputs.recipe;
+    let (space, embedder) = match recipe.shares_the_teachers_space() {
+        true => (teacher.teacher.space(), teacher.teacher.name().to_owned()),
+        false => (own_space(recipe, &weights), recipe.name.clone()),
+    };
     Ok(TrainedStudent {
-        name: inputs.recipe.name.clone(),
+        name: recipe.name.clone(),
         reference: reference_embeddings(&aligned, inputs)?,
         network,
         weights,
         preprocess: inputs.recipe.input.clone(),
-        space: teacher.teacher.space(),
-        teacher: teacher.teacher.name().to_owned(),
+        space,
+        teacher: embedder,
         recipe: inputs.recipe.fingerprint(),
         seed: inputs.recipe.seed,
         manifest,
     })
+}
+
+/// The pairs that a whitening is learned from.
+fn pairs_of(set: &TrainingSet, pairs: WhiteningPairs) -> Cow<'_, [(usize, usize)]> {
+    match pairs {
+        WhiteningPairs::Listed => Cow::Borrowed(&set.pairs),
+        WhiteningPairs::Label => {
+            let labels: Vec<i64> = set.images.iter().map(|image| image.label).collect();
+            Cow::Owned(alignment::neighbors_of_labels(&labels))
+        }
+    }
+}
+
+/// The space of a student that has left its teacher's: it is its own teacher, so whatever
+/// another network embedded is refused.
+fn own_space(recipe: &Recipe, weights: &Weights) -> SpaceId {
+    SpaceId::of_teacher(
+        weights.fingerprint(),
+        recipe.input.fingerprint(),
+        Projection::none_fingerprint(),
+        recipe.dim as u32,
+    )
 }
 
 /// Trains a teacher from labels; returns its network and weights.
@@ -207,7 +247,7 @@ pub fn train_teacher(
     inputs: &Inputs<'_>,
     watch: &mut dyn Watch,
 ) -> Result<(zoo::Network, Weights), LearnError> {
-    let set = training_set(inputs.training, None)?;
+    let set = training_set(inputs.training, None)?.with_pairs(&inputs.pairs);
     if set.n_labels < 2 {
         return Err(LearnError::Data(format!(
             "a teacher is trained to tell labels apart, but there is only one: `{}`",
@@ -281,8 +321,9 @@ fn train(
         let gallery = match &set.teacher {
             Some(teacher) if recipe.map == Map::None => {
                 let size = [teacher.n_rows() as i64, teacher.dim() as i64];
-                let rows = Tensor::from_slice(teacher.values()).view(size);
-                rows.to_device(device)
+                Tensor::from_slice(teacher.values())
+                    .view(size)
+                    .to_device(device)
             }
             _ => head_outputs(network, &store, set, inputs)?,
         };
@@ -339,6 +380,13 @@ fn experiment(
         .with("held-out images", named(inputs.validation))
         .with("compute", inputs.compute)
         .with("starting weights", start.fingerprint());
+    let experiment = match set.pairs.len() {
+        0 => experiment,
+        n_pairs => experiment.with(
+            "listed pairs",
+            format!("{n_pairs} pairs, {}", fingerprint_of(&set.pairs)),
+        ),
+    };
     let experiment = match &inputs.teacher_network {
         Some(weights) => experiment.with("teacher network", weights.fingerprint()),
         None => experiment,
@@ -352,6 +400,12 @@ fn experiment(
         }
         _ => experiment,
     }
+}
+
+fn fingerprint_of(pairs: &[(usize, usize)]) -> Fingerprint {
+    let positions = pairs.iter().flat_map(|&(query, matched)| [query, matched]);
+    let bytes: Vec<u8> = positions.flat_map(|at| (at as u64).to_le_bytes()).collect();
+    Fingerprint::of_bytes(&bytes)
 }
 
 /// Share of held-out images whose nearest training image has their label.

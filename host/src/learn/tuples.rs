@@ -79,12 +79,17 @@ pub(super) fn of_epoch(
     let random = Random::new(training.recipe.seed)
         .fork("tuples")
         .at(epoch as u64);
-    let queries = images.queries(batch, &random);
-    let neighbors = match batch.positives {
-        Positives::Label => Vec::new(),
-        Positives::Teacher { nearest } => teacher_neighbors(&teacher(training), &queries, nearest),
+    let neighbors: Vec<Vec<usize>>;
+    let mut tuples = match batch.positives {
+        Positives::Listed => listed_pairs(&training.set.pairs, batch, &random)?,
+        Positives::Label => images.pairs(&images.queries(batch, &random), &[], &random),
+        Positives::Teacher { nearest } => {
+            let queries = images.queries(batch, &random);
+            neighbors = teacher_neighbors(&teacher(training), &queries, nearest);
+            images.pairs(&queries, &neighbors, &random)
+        }
     };
-    let mut tuples = images.pairs(&queries, &neighbors, &random);
+    let queries: Vec<usize> = tuples.iter().map(|tuple| tuple.images[0]).collect();
     if let EpochMining::Hard { pool, embedded_by } = batch.mining {
         let pool = images.pool(pool, &random);
         let embed = |chosen: &[usize]| -> Result<Tensor, LearnError> {
@@ -110,16 +115,37 @@ pub(super) fn of_epoch(
     })
 }
 
+/// Pairs that the data lists, in random order: each once before any comes again.
+fn listed_pairs<'a>(
+    pairs: &[(usize, usize)],
+    batch: &TupleBatch,
+    random: &Random,
+) -> Result<Vec<Tuple<'a>>, LearnError> {
+    if pairs.is_empty() {
+        let what = "positives are listed, but the data lists no pair of training images";
+        return Err(LearnError::Data(what.to_owned()));
+    }
+    let drawn = Rounds::new(pairs.len(), random.fork("queries")).take(batch.tuples_per_epoch);
+    let tuple = |at: usize| Tuple {
+        images: vec![pairs[at].0, pairs[at].1],
+        neighbors: None,
+    };
+    Ok(drawn.into_iter().map(tuple).collect())
+}
+
 /// What tuples ask for and the images, by their labels, can not give.
 pub(super) fn fault(batch: &TupleBatch, labels: &[i64]) -> Option<String> {
     let n_images = labels.len();
     match batch.positives {
-        Positives::Label => {
+        Positives::Label | Positives::Listed => {
             let images = Images::new(labels.to_vec());
             let n_labels = images.of_label.iter().filter(|own| !own.is_empty()).count();
-            if images.of_label.iter().all(|own| own.len() < 2) {
+            let of_label = batch.positives == Positives::Label;
+            // A listed match may be of another label than its query.
+            let n_own = if of_label { 1 } else { 2 };
+            if of_label && images.of_label.iter().all(|own| own.len() < 2) {
                 Some("no label has two images: there is no positive for any query".to_owned())
-            } else if n_labels <= batch.negatives {
+            } else if n_labels < batch.negatives + n_own {
                 Some(format!(
                     "tuples of {} negatives, each of another label, are asked for, but the \
                      training images have {n_labels} labels",
@@ -225,7 +251,7 @@ impl Images {
     fn queries(&self, batch: &TupleBatch, random: &Random) -> Vec<usize> {
         let has_positive = |image: &usize| match batch.positives {
             Positives::Label => self.of_label[self.label_of[*image] as usize].len() > 1,
-            Positives::Teacher { .. } => true,
+            Positives::Listed | Positives::Teacher { .. } => true,
         };
         let able: Vec<usize> = (0..self.label_of.len()).filter(has_positive).collect();
         let drawn = Rounds::new(able.len(), random.fork("queries")).take(batch.tuples_per_epoch);
@@ -415,6 +441,49 @@ mod tests {
         let positives: std::collections::BTreeSet<usize> =
             tuples.iter().map(|tuple| tuple[1]).collect();
         assert!(positives.len() > 20, "{positives:?}");
+    }
+
+    #[test]
+    fn listed_pairs_are_drawn_once_before_any_comes_again() {
+        let (images, batch) = (images(), batch(Positives::Listed));
+        let of = |label: usize, at: usize| images.of_label[label][at];
+        // One query with three matches, and one whose match is of another label.
+        let pairs = [
+            (of(0, 0), of(0, 3)),
+            (of(2, 1), of(2, 5)),
+            (of(2, 1), of(2, 7)),
+            (of(2, 1), of(2, 0)),
+            (of(4, 1), of(5, 2)),
+        ];
+        let random = place(4, 0);
+        let mut tuples = listed_pairs(&pairs, &batch, &random).unwrap();
+        images.fill_up(&mut tuples, batch.size(), &random);
+        assert_eq!(tuples.len(), 60);
+        for round in tuples.chunks(pairs.len()) {
+            let mut drawn: Vec<_> = round.iter().map(|t| (t.images[0], t.images[1])).collect();
+            drawn.sort_unstable();
+            let mut expected = pairs;
+            expected.sort_unstable();
+            assert_eq!(drawn, expected);
+        }
+        for tuple in &tuples {
+            let of_pair = [tuple.images[0], tuple.images[1]].map(|image| images.label_of[image]);
+            let mut others: Vec<i64> = tuple.images[2..]
+                .iter()
+                .map(|&image| images.label_of[image])
+                .collect();
+            assert!(
+                others.iter().all(|label| !of_pair.contains(label)),
+                "{others:?}"
+            );
+            others.sort_unstable();
+            others.dedup();
+            assert_eq!(others.len(), batch.negatives);
+        }
+        let again = listed_pairs(&pairs, &batch, &place(4, 1)).unwrap();
+        let queries = |tuples: &[Tuple<'_>]| tuples.iter().map(|t| t.images[1]).collect::<Vec<_>>();
+        assert_ne!(queries(&again), queries(&tuples));
+        assert!(listed_pairs(&[], &batch, &random).is_err());
     }
 
     /// The ranking of the pool by f64 dot products, walked down label by label.

@@ -90,7 +90,7 @@ pub struct Recipe {
     pub augmentation: Augmentation,
     /// Weighted sum that is minimized.
     pub loss: Vec<WeightedLoss>,
-    /// Closed-form map into the teacher's space after training.
+    /// Closed-form map after training.
     pub map: Map,
     /// Steps between two checkpoints.
     pub checkpoint_steps: usize,
@@ -118,7 +118,8 @@ pub enum Keep {
     Best,
 }
 
-/// Closed-form map of a trained student into its teacher's space, folded into the head.
+/// Closed-form map of a trained student, folded into the head: into its teacher's space, or
+/// into one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Map {
@@ -131,6 +132,26 @@ pub enum Map {
     },
     /// The best rotation (orthogonal Procrustes) after centring.
     Procrustes,
+    /// Learned whitening of the student by itself (Mikolajczyk and Matas, ICCV 2007;
+    /// Radenović et al., TPAMI 2019): differences of pairs that show the same become equally
+    /// large in all directions, then components are turned to fall by variance.
+    ///
+    /// It leaves the teacher's space. The student is of a space of its own and answers from
+    /// galleries that it has embedded itself, and no others.
+    Whitening {
+        /// Which pairs.
+        pairs: WhiteningPairs,
+    },
+}
+
+/// Pairs of training images that a whitening is learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhiteningPairs {
+    /// Each image and the next of its label, the last and the first.
+    Label,
+    /// Those that the data lists (SfM-120k).
+    Listed,
 }
 
 /// What is trained.
@@ -343,11 +364,29 @@ impl Recipe {
             {
                 "relational losses leave the student in a frame of its own, where it scores at \
                  chance against a teacher gallery: set map to ridge or procrustes, or add a \
-                 regression loss"
+                 regression loss; for a student that only searches what it has embedded itself, \
+                 set map to whitening"
             }
             _ => return None,
         };
         Some(fault.to_owned())
+    }
+
+    /// Whether it needs the pairs of images that the data lists.
+    #[must_use]
+    pub fn needs_listed_pairs(&self) -> bool {
+        let of_map = Map::Whitening {
+            pairs: WhiteningPairs::Listed,
+        };
+        let of_tuples = matches!(&self.batch, Batch::Tuples(batch) if batch.positives == loss::Positives::Listed);
+        of_tuples || self.map == of_map
+    }
+
+    /// Whether the student stays in its teacher's space, so that it can search the teacher's
+    /// galleries.
+    #[must_use]
+    pub fn shares_the_teachers_space(&self) -> bool {
+        !matches!(self.map, Map::Whitening { .. })
     }
 
     /// The recipe as it was understood, every key in order.
@@ -469,7 +508,10 @@ mod tests {
         let message = parse(&relational).unwrap_err().to_string();
         assert!(message.contains("frame of its own"), "{message}");
         let mapped = relational.replace(r#"{ kind = "none" }"#, r#"{ kind = "procrustes" }"#);
-        parse(&mapped).unwrap();
+        assert!(parse(&mapped).unwrap().shares_the_teachers_space());
+        let whitening = r#"{ kind = "whitening", pairs = "label" }"#;
+        let whitened = relational.replace(r#"{ kind = "none" }"#, whitening);
+        assert!(!parse(&whitened).unwrap().shares_the_teachers_space());
     }
 
     #[test]
@@ -550,6 +592,10 @@ mod tests {
                 "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 1 }",
             ),
             (r#"keep = "last""#, r#"keep = "best""#),
+            (
+                r#"map = { kind = "none" }"#,
+                r#"map = { kind = "whitening", pairs = "listed" }"#,
+            ),
             (r#"pooling = "average""#, r#"pooling = "average-max""#),
             (r#"pooling = "average""#, r#"pooling = "gem""#),
         ];

@@ -20,7 +20,8 @@ pub struct TupleBatch {
     /// What of a tuple the network in training embeds.
     pub student_sees: StudentSees,
     /// What is a positive; one is drawn for each tuple. With labels, negatives have other
-    /// labels, each another one; with the teacher's nearest, labels are not asked.
+    /// labels, each another one; with the teacher's nearest, labels are not asked. Listed pairs
+    /// are drawn as pairs: each once before any comes again.
     pub positives: Positives,
     /// Negatives of a tuple.
     pub negatives: usize,
@@ -95,7 +96,7 @@ impl TupleBatch {
             EpochMining::Hard { pool, .. } => pool,
         };
         let nearest = match self.positives {
-            Positives::Label => 1,
+            Positives::Label | Positives::Listed => 1,
             Positives::Teacher { nearest } => nearest,
         };
         super::loss::first_fault(&[
@@ -172,8 +173,11 @@ impl Recipe {
     /// What a batch of tuples and the rest of the recipe do not agree on.
     pub(super) fn tuples_fault(&self, trainee: Trainee) -> Option<String> {
         let Batch::Tuples(batch) = self.batch else {
-            return None;
+            return self.listed_fault(None);
         };
+        if let Some(fault) = self.listed_fault(Some(batch)) {
+            return Some(fault);
+        }
         if trainee == Trainee::Teacher
             && let Some(what) = batch.needs_teacher()
         {
@@ -188,6 +192,24 @@ impl Recipe {
             }
             let what = batch.difference(tuples)?;
             Some(format!("{}: {what}", term.loss.kind()))
+        })
+    }
+}
+
+impl Recipe {
+    /// A loss that would look for listed positives itself: only batches are made of them.
+    fn listed_fault(&self, batch: Option<TupleBatch>) -> Option<String> {
+        self.loss.iter().find_map(|term| {
+            let tuples = tuples_of(&term.loss)?;
+            let of_gallery = matches!(tuples.references, TupleReferences::Gallery { .. });
+            let is_own = batch.is_none() || of_gallery;
+            (is_own && tuples.positives == Positives::Listed).then(|| {
+                format!(
+                    "{}: tuples.positives is listed, which is for the tuples that a batch is \
+                     made of: set batch.kind to tuples and tuples.references to batch or teacher",
+                    term.loss.kind()
+                )
+            })
         })
     }
 }
@@ -307,6 +329,34 @@ mod tests {
             ("negatives = 5, own", "negatives = 4, own"),
         ];
         parse(Trainee::Student, &gallery).unwrap();
+    }
+
+    #[test]
+    fn listed_positives_are_for_the_tuples_of_a_batch() {
+        let label = r#"positives = "label""#;
+        let listed = (label, r#"positives = "listed""#);
+        // All of them: the batch's and the loss's.
+        assert!(
+            parse(Trainee::Student, &[listed])
+                .unwrap()
+                .needs_listed_pairs()
+        );
+        let gallery = (
+            r#"references = "batch""#,
+            "references = { gallery = { pool = 9 } }",
+        );
+        let fault = parse(Trainee::Student, &[listed, gallery]).unwrap_err();
+        assert!(
+            fault.contains("tuple-contrastive: tuples.positives is listed"),
+            "{fault}"
+        );
+        let shuffled = (
+            BATCH,
+            r#"batch = { kind = "shuffled", images = 8, views = 1 }"#,
+        );
+        let fault = parse(Trainee::Student, &[shuffled, listed]).unwrap_err();
+        assert!(fault.contains("set batch.kind to tuples"), "{fault}");
+        assert!(!parse(Trainee::Student, &[]).unwrap().needs_listed_pairs());
     }
 
     #[test]

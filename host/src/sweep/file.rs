@@ -308,6 +308,16 @@ fn cell(
         source,
     })?;
     recipe.seed = seed;
+    if !recipe.shares_the_teachers_space() {
+        return Err(SweepError::Value {
+            path: shown,
+            what: format!(
+                "loss `{}`: map whitening leaves the teacher's space, but a sweep searches the \
+                 teacher's galleries too: train it alone and score it by `eyas evaluate --symmetric`",
+                loss.name
+            ),
+        });
+    }
     match weights_fault(&recipe, student, loss) {
         None => Ok(Cell {
             student: student.name.clone(),

@@ -121,6 +121,15 @@ fn a_base_recipe_with_a_network_serves_losses_without_maps() {
 }
 
 #[test]
+fn a_student_that_leaves_the_teachers_space_is_in_no_sweep() {
+    let map = r#"map = { kind = "ridge", penalty = 0.1 }"#;
+    let whitening = r#"map = { kind = "whitening", pairs = "label" }"#;
+    let err = cells(|text| text.replace(map, whitening)).unwrap_err();
+    let said = eyas_device::hints::chain_of(&err);
+    assert!(said.contains("leaves the teacher's space"), "{said}");
+}
+
+#[test]
 fn a_loss_of_maps_without_its_network_is_named() {
     let complaint = |more: &str| {
         let err = cells(|text| with_maps(text, more)).unwrap_err();

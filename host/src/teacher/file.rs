@@ -12,11 +12,11 @@ use super::projection::{Projection, Whitening};
 use super::{MAX_MEMBERS, Member, Teacher, TeacherError, contradiction};
 use crate::embeddings::EmbeddedImages;
 
-/// The newest teacher version: networks in groups. A teacher without averages is written as
-/// version 2, which has none.
-const VERSION: u16 = 3;
+/// The newest teacher version: projections may be whitened by pairs. Other teachers are
+/// written as version 3, whose networks are in groups, or as version 2, which has no groups.
+const VERSION: u16 = 4;
 
-/// Sizes of the groups behind the header of version 2.
+/// Sizes of the groups behind the header of version 2; since version 3.
 type GroupedHeader = (Header<Whitening>, Vec<u8>);
 
 const ONNX: Tag = *b"ONNX";
@@ -86,12 +86,14 @@ impl Teacher {
         let networks = self.members.iter().map(|member| (ONNX, &member.onnx[..]));
         let others = owned.iter().map(|(tag, data)| (*tag, &data[..]));
         let sections: Vec<(Tag, &[u8])> = networks.chain(others).collect();
-        if self.groups.iter().all(|size| *size == 1) {
+        let by_pairs = matches!(header.whitening, Some(Whitening::Pairs(_)));
+        if !by_pairs && self.groups.iter().all(|size| *size == 1) {
             return container::write(Kind::Teacher, 2, &header, &sections);
         }
+        let version = if by_pairs { VERSION } else { 3 };
         let sizes = self.groups.iter().map(|size| *size as u8).collect();
         let header: GroupedHeader = (header, sizes);
-        container::write(Kind::Teacher, VERSION, &header, &sections)
+        container::write(Kind::Teacher, version, &header, &sections)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, ReadError> {
@@ -244,6 +246,23 @@ mod tests {
         assert_eq!(again.to_bytes(), teacher.to_bytes());
         let features = again.imported().unwrap().get(&ImageId([1; 16])).unwrap();
         assert_eq!(again.embedding_of([features]).unwrap(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_whitening_by_pairs_is_of_the_newest_version() {
+        let mut teacher = imported();
+        let map = teacher.projection.as_mut().unwrap();
+        map.whitening = Whitening::Pairs(7);
+        let bytes = teacher.to_bytes();
+        assert_eq!(bytes[8 + 2], 4, "the version");
+        let again = Teacher::from_bytes(&bytes).unwrap();
+        assert_eq!(
+            again.projection.as_ref().unwrap().whitening,
+            Whitening::Pairs(7)
+        );
+        assert_eq!(again.to_bytes(), bytes);
+        assert_eq!(again.space(), imported().space());
+        assert_eq!(imported().to_bytes()[8 + 2], 2, "the version of others");
     }
 
     #[test]

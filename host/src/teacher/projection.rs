@@ -7,6 +7,7 @@ use eyas_shared::quant;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::whitening::{self, WhiteningError};
 use crate::linear_algebra::{self, Matrix};
 
 /// Components whose share of the largest variance is below this are rounding noise.
@@ -31,6 +32,8 @@ pub enum Whitening {
     /// So that images of one label differ equally much in all directions (learned
     /// whitening: Mikolajczyk and Matas, ICCV 2007; Radenovic et al., TPAMI 2019).
     Labels(LearnedWhitening),
+    /// The same, learned from so many pairs of images that show the same, as published.
+    Pairs(u32),
 }
 
 /// Settings of a whitening that is learned from labels.
@@ -53,6 +56,7 @@ impl std::fmt::Display for Whitening {
                 f,
                 "learned from labels in {components} components with shrinkage {shrinkage}"
             ),
+            Self::Pairs(n_pairs) => write!(f, "learned from {n_pairs} pairs"),
         }
     }
 }
@@ -90,6 +94,9 @@ pub enum FitError {
     /// No label has two images to learn from.
     #[error("no label has two images: a whitening can not be learned from labels")]
     NoPairs,
+    /// Pairs that no whitening can be learned from.
+    #[error(transparent)]
+    Pairs(#[from] WhiteningError),
     /// Features that are not numbers.
     #[error(transparent)]
     NotFinite(#[from] linear_algebra::NoEigenvalues),
@@ -173,6 +180,45 @@ impl Projection {
             mean,
             matrix,
             whitening: Whitening::Labels(settings),
+        })
+    }
+
+    /// Whitening that is learned from `pairs` of rows of `features` that show the same, as
+    /// [`whitening::learn_from_pairs`] does; of its components the `dim` in which all rows
+    /// vary most.
+    ///
+    /// # Errors
+    /// If there are fewer than `dim` features, no pairs, or pairs that leave out directions.
+    pub fn fit_to_pairs(
+        features: &Embeddings,
+        pairs: &[(usize, usize)],
+        dim: usize,
+    ) -> Result<Self, FitError> {
+        let (n_images, n_features) = (features.n_rows(), features.dim());
+        if !(1..=n_features).contains(&dim) {
+            return Err(FitError::TooFewDirections {
+                n_images,
+                n_features,
+                n_directions: n_features,
+                dim,
+            });
+        }
+        let mut descriptors = Matrix::zeros(n_images, n_features);
+        for (row_idx, row) in features.rows().enumerate() {
+            let out = descriptors.row_mut(row_idx).iter_mut();
+            out.zip(row).for_each(|(out, x)| *out = f64::from(*x));
+        }
+        let mut learned = whitening::learn_from_pairs(&descriptors, pairs)?;
+        let mut matrix = Embeddings::new(n_features);
+        for row_idx in 0..dim {
+            let row = learned.matrix.row_mut(row_idx);
+            point_up(row);
+            matrix.push(&row.iter().map(|x| *x as f32).collect::<Vec<f32>>());
+        }
+        Ok(Self {
+            mean: learned.mean.iter().map(|x| *x as f32).collect(),
+            matrix,
+            whitening: Whitening::Pairs(u32::try_from(pairs.len()).unwrap_or(u32::MAX)),
         })
     }
 
@@ -518,6 +564,40 @@ mod tests {
         };
         assert!(between(&plain) < 0.1, "{}", between(&plain));
         assert!(between(&learned) > 0.9, "{}", between(&learned));
+    }
+
+    #[test]
+    fn a_whitening_of_pairs_is_the_published_one() {
+        use eyas_shared::random::Random;
+        let mut random = Random::new(2);
+        let values: Vec<f32> = (0..60 * 5).map(|_| random.normal() as f32).collect();
+        let features = Embeddings::from_values(5, values).unwrap();
+        let pairs: Vec<(usize, usize)> = (0..40).map(|i| (i, i + 20)).collect();
+        let fitted = Projection::fit_to_pairs(&features, &pairs, 3).unwrap();
+        assert_eq!((fitted.dim(), fitted.whitening), (3, Whitening::Pairs(40)));
+        assert_eq!(fitted.whitening.to_string(), "learned from 40 pairs");
+        let mut rows = Matrix::zeros(60, 5);
+        for (row_idx, row) in features.rows().enumerate() {
+            for (out, x) in rows.row_mut(row_idx).iter_mut().zip(row) {
+                *out = f64::from(*x);
+            }
+        }
+        let published = whitening::learn_from_pairs(&rows, &pairs).unwrap();
+        for (row_idx, row) in features.rows().enumerate() {
+            let mut found = fitted.apply(row);
+            embedding::l2_normalize(&mut found);
+            let expected = published.apply(rows.row(row_idx), 3);
+            // The sign of a component is arbitrary; numbers are stored in f32.
+            for (a, b) in expected.iter().zip(&found) {
+                assert!(
+                    (a.abs() - f64::from(b.abs())).abs() < 1e-5,
+                    "{expected:?} {found:?}"
+                );
+            }
+        }
+        assert!(Projection::fit_to_pairs(&features, &pairs, 6).is_err());
+        let missing = Projection::fit_to_pairs(&features, &[(0, 60)], 3).unwrap_err();
+        assert!(missing.to_string().contains("descriptor 60"), "{missing}");
     }
 
     #[test]

@@ -152,6 +152,9 @@ impl Candidates {
             Positives::Teacher { nearest } => {
                 teacher_neighbors(rows, tuples.references, &own, nearest)
             }
+            Positives::Listed => {
+                unreachable!("a checked recipe takes listed positives from the batch's tuples")
+            }
         };
         let others = own.logical_not();
         Self {
@@ -201,7 +204,7 @@ impl Candidates {
                 Mining::Random => draw_one(&eligible, random),
             };
             let taken = match tuples.positives {
-                Positives::Label => labels
+                Positives::Label | Positives::Listed => labels
                     .index_select(0, &place)
                     .unsqueeze(1)
                     .eq_tensor(&labels.unsqueeze(0)),

@@ -48,6 +48,9 @@ pub enum TupleReferences {
 pub enum Positives {
     /// Another image of the query's label. Negatives have other labels, each another one.
     Label,
+    /// The image that stands beside the query in the pairs that the data lists (SfM-120k),
+    /// for tuples that batches are made of. Negatives as with `Label`.
+    Listed,
     /// One of the images that the teacher sees nearest to the query; labels are not asked,
     /// and negatives are not among them.
     Teacher {
@@ -73,7 +76,7 @@ impl Tuples {
             TupleReferences::Gallery { pool } => pool,
         };
         let nearest = match self.positives {
-            Positives::Label => 1,
+            Positives::Label | Positives::Listed => 1,
             Positives::Teacher { nearest } => nearest,
         };
         first_fault(&[
