@@ -231,20 +231,113 @@ fn an_interrupted_training_ends_at_once_and_leaves_nothing_half_written() {
     assert!(unfinished.is_empty(), "{unfinished:?}");
 }
 
+/// All files of a run directory.
+fn files_of(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(run).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| !path.ends_with("train.log"));
+    paths.sort();
+    { paths.into_iter() }
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
+/// A command that would go on with a finished run is refused, says what differs, and leaves
+/// every file of the run as it was but its log, which tells of the refusal.
+#[track_caller]
+fn does_not_go_on(run_name: &str, words: Vec<String>, differences: &[&str]) {
+    let folder = world().path(run_name);
+    let before = files_of(&folder);
+    for name in ["recipe.toml", "checkpoint.safetensors"] {
+        assert!(
+            before.iter().any(|(path, _)| path.ends_with(name)),
+            "{name}"
+        );
+    }
+    let said = run("eyas", words);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let refusal = "belongs to another experiment";
+    for part in [&[refusal], differences].concat() {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    for (now, (path, then)) in files_of(&folder).iter().zip(&before) {
+        assert!(
+            now.0 == *path && now.1 == *then,
+            "{} changed",
+            path.display()
+        );
+    }
+    assert_eq!(files_of(&folder).len(), before.len());
+}
+
 #[test]
 fn another_recipe_does_not_go_on_with_this_run() {
     let world = world();
     run_ok("eyas", world.train_words("other"));
     let mut words = world.train_words("other");
     words.extend(["--seed".to_owned(), "4".to_owned()]);
-    let said = run("eyas", words);
-    assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(
-        said.err.contains("belongs to another experiment"),
-        "{}",
-        said.err
+    does_not_go_on("other", words, &["recipe.seed: 3 -> 4"]);
+}
+
+#[test]
+fn another_teacher_does_not_go_on_with_this_run() {
+    let world = world();
+    run_ok("eyas", world.train_words("of-another-teacher"));
+    world.train_teacher("second-teacher", "second.teacher", "4");
+    let mut words = world.train_words("of-another-teacher");
+    let teacher = words.iter().position(|word| word == "--teacher").unwrap();
+    words[teacher + 1] = world.at("second.teacher");
+    let space = |teacher: &str| {
+        let said = run_ok("eyas", ["teacher", "info", &world.at(teacher), "--json"]);
+        let info: Value = serde_json::from_str(&said).unwrap();
+        info["space_id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (space("small.teacher"), space("second.teacher"));
+    let spaces = format!("teacher's space: {first} -> {second}");
+    does_not_go_on(
+        "of-another-teacher",
+        words,
+        &[&spaces, "teacher's embeddings: "],
     );
-    assert!(said.err.contains("recipe.seed: 3 -> 4"), "{}", said.err);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The first file below a folder, by name.
+fn first_file(folder: &Path) -> PathBuf {
+    let entries = fs::read_dir(folder).unwrap();
+    let first = entries.map(|entry| entry.unwrap().path()).min().unwrap();
+    match first.is_dir() {
+        true => first_file(&first),
+        false => first,
+    }
+}
+
+#[test]
+fn another_image_in_the_data_does_not_go_on_with_this_run() {
+    let world = world();
+    let data = world.path("retaken");
+    copy_folder(&world.path("shelves"), &data);
+    let mut words = world.train_words("of-other-data");
+    let folder = words.iter().position(|word| word == "--data").unwrap();
+    words[folder + 1] = world.at("retaken");
+    run_ok("eyas", words.clone());
+    // The same name and label, another photograph.
+    let changed = first_file(&data.join("train"));
+    fs::copy(first_file(&data.join("query")), changed).unwrap();
+    let differences = ["training images: ", "teacher's embeddings: "];
+    does_not_go_on("of-other-data", words, &differences);
 }
 
 fn evaluate(world: &World, more: &[&str]) -> Value {
@@ -395,7 +488,7 @@ fn a_gallery_of_another_teacher_is_refused() {
     let world = world();
     // The same recipe with another seed is another space.
     let other = world.at("other.gallery");
-    world.train_teacher("other-teacher", "other.teacher", "9");
+    world.train_teacher("of-another-teacher", "other.teacher", "9");
     let words = [
         "gallery",
         "build",

@@ -162,6 +162,26 @@ fn every_loss_is_timed_on_one_thread_and_on_those_asked_for() {
 }
 
 #[test]
+fn a_check_of_losses_that_lacks_a_file_ends_with_its_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = json!({ "entries": [{
+        "id": "means", "case": "a", "file": "gone.npz", "cls": "functional.spoc",
+        "inputs": { "x": { "file": "gone.npz", "key": "x" } },
+        "outputs": { "loss": "loss" },
+    }] });
+    fs::write(folder.path().join("index.json"), index.to_string()).unwrap();
+    let said = run("eyas", ["losses", "check", folder.path().to_str().unwrap()]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let lines: Vec<&str> = said.out.lines().collect();
+    let [failure, counts] = lines[..] else {
+        panic!("{said:?}");
+    };
+    assert!(failure.starts_with("means (case a): "), "{failure}");
+    assert!(failure.contains("gone.npz"), "{failure}");
+    assert_eq!(counts, "0 passed, 1 failed, 0 not implemented");
+}
+
+#[test]
 fn a_student_teaches_the_next_generation_of_itself() {
     let world = world();
     let export = [

@@ -223,6 +223,76 @@ fn a_run_that_diverges_names_its_batch_and_leaves_no_broken_checkpoint() {
     }
 }
 
+/// So large a rate that the first step leaves infinite weights.
+const TO_INFINITY: (&str, &str) = ("peak = 1e-3", "peak = 1e38");
+
+/// Trains with [`TO_INFINITY`] and other changes; returns what was said.
+#[track_caller]
+fn breaks(name: &str, changes: &[(&str, &str)]) -> String {
+    let world = world();
+    let mut recipe = student_recipe();
+    for (from, to) in [&[TO_INFINITY], changes].concat() {
+        assert!(recipe.contains(from), "{from}");
+        recipe = recipe.replace(from, to);
+    }
+    let file = format!("{name}.toml");
+    fs::write(world.path(&file), recipe).unwrap();
+    let said = run("eyas", train_words(world, &file, name));
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let folder = world.path(name);
+    for left in ["checkpoint.safetensors", "best.safetensors", "student.json"] {
+        assert!(!folder.join(left).exists(), "{left}");
+    }
+    said.err
+}
+
+/// Whether an error lists images of a batch.
+fn n_images_named(error: &str) -> usize {
+    error.matches("shelves/train/").count()
+}
+
+#[test]
+fn a_weight_that_breaks_is_no_checkpoint_and_names_its_batch() {
+    let at_checkpoint = breaks(
+        "breaks-at-checkpoint",
+        &[("checkpoint_steps = 3", "checkpoint_steps = 1")],
+    );
+    // One step an epoch: the best weights would be chosen before the next loss is seen.
+    let at_epoch = breaks(
+        "breaks-at-epoch",
+        &[
+            ("checkpoint_steps = 3", "checkpoint_steps = 1000"),
+            ("images = 8", "images = 32"),
+            (r#"keep = "last""#, r#"keep = "best""#),
+            (
+                r#"map = { kind = "ridge", penalty = 0.1 }"#,
+                r#"map = { kind = "none" }"#,
+            ),
+        ],
+    );
+    for (said, n_images) in [(at_checkpoint, 8), (at_epoch, 32)] {
+        assert!(said.contains("no longer finite after step 0"), "{said}");
+        assert!(said.contains("no checkpoint was written"), "{said}");
+        assert_eq!(n_images_named(&said), n_images, "{said}");
+    }
+}
+
+#[test]
+fn weights_that_can_not_be_rounded_name_step_and_batch() {
+    let said = breaks(
+        "breaks-at-rounding",
+        &[
+            ("checkpoint_steps = 3", "checkpoint_steps = 1000"),
+            (
+                r#"precision = "f32""#,
+                "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 8 }",
+            ),
+        ],
+    );
+    assert!(said.contains("can not be rounded at step 1"), "{said}");
+    assert_eq!(n_images_named(&said), 8, "{said}");
+}
+
 #[test]
 fn a_second_run_in_one_directory_is_refused() {
     let world = world();

@@ -58,42 +58,71 @@ pub enum LearnError {
     /// The loss is infinite or not a number.
     #[error(
         "the loss is {loss} at step {step}: lower the learning rate, lengthen the warm-up or \
-         clip the gradients; the batch was {}",
-        images.join(", ")
+         clip the gradients"
     )]
     Diverged {
         /// Step, from 0.
         step: usize,
         /// Its value.
         loss: f64,
-        /// Files of the batch.
-        images: Vec<String>,
     },
     /// A gradient is infinite or not a number, and no loss scale helps.
     #[error(
         "the gradient of `{name}` is not finite at step {step}: lower the learning rate, \
-         lengthen the warm-up or clip the gradients; the batch was {}",
-        images.join(", ")
+         lengthen the warm-up or clip the gradients"
     )]
     BrokenGradient {
         /// Step, from 0.
         step: usize,
         /// Name of the weight.
         name: String,
-        /// Files of the batch.
-        images: Vec<String>,
     },
     /// The weights can not be rounded.
+    #[error("the weights can not be rounded at step {step}: {fault}; lower the learning rate")]
+    Rounding {
+        /// Step, from 0.
+        step: usize,
+        /// Why.
+        fault: ExportError,
+    },
+    /// The weights of a finished training, with the map in them, can not be rounded.
     #[error("the weights can not be rounded: {0}; lower the learning rate")]
-    Rounding(#[from] ExportError),
-    /// A weight is infinite or not a number.
-    #[error("weight `{name}` is no longer finite after step {step}: lower the learning rate")]
+    RoundingAtEnd(ExportError),
+    /// A weight, or what an optimizer keeps of it, is infinite or not a number.
+    #[error(
+        "`{name}` is no longer finite after step {step}, and no checkpoint was written: lower \
+         the learning rate"
+    )]
     BrokenWeight {
         /// Step, from 0.
         step: usize,
-        /// Name of the weight.
+        /// Name of the tensor.
         name: String,
     },
+    /// Numbers that stopped being finite, with the batch that they came of.
+    #[error("{fault}; the batch was {}", images.join(", "))]
+    OfBatch {
+        /// What happened.
+        fault: Box<LearnError>,
+        /// Files of the batch.
+        images: Vec<String>,
+    },
+}
+
+impl LearnError {
+    /// With the batch after which it happened, where that has to do with it.
+    pub(super) fn of_batch(self, images: impl FnOnce() -> Vec<String>) -> Self {
+        match self {
+            Self::Diverged { .. }
+            | Self::BrokenGradient { .. }
+            | Self::Rounding { .. }
+            | Self::BrokenWeight { .. } => Self::OfBatch {
+                fault: Box::new(self),
+                images: images(),
+            },
+            other => other,
+        }
+    }
 }
 
 /// What a run starts from.
@@ -195,7 +224,7 @@ pub fn train_student(
     // A map changes the head, which was rounded before.
     let weights = match (inputs.recipe.quantize, inputs.recipe.map) {
         (None, _) | (Some(_), Map::None) => weights,
-        (Some(_), _) => grid::on_grid(&network, &weights)?,
+        (Some(_), _) => grid::on_grid(&network, &weights).map_err(LearnError::RoundingAtEnd)?,
     };
     let aligned = TorchNetwork::new(network.clone(), &weights, inputs.compute.device)?;
     let recipe = &inputs.recipe;

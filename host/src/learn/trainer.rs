@@ -117,18 +117,21 @@ pub(super) fn train(
         }
         let batch = loader.next().map_err(LearnError::Image)?;
         let rate = schedule::rate_at(&recipe.schedule, step, n_steps);
-        let loss = one_step(training, &mut state, &known, &batch, rate)?;
+        let of_batch =
+            |fault: LearnError| fault.of_batch(|| training.batches.paths(&batch.image_idx));
+        let loss = one_step(training, &mut state, &known, &batch, rate).map_err(of_batch)?;
         watch.stepped(step, loss, rate);
         let done = step + 1;
         if done % per_epoch == 0 {
             let loss = std::mem::take(&mut state.progress.epoch_loss).value();
-            let recall = end_epoch(training, &mut state, done / per_epoch, validate)?;
+            let epoch = done / per_epoch;
+            let recall = end_epoch(training, &mut state, epoch, validate).map_err(of_batch)?;
             let seconds = since.elapsed().as_secs_f64();
-            watch.epoch_ended(done / per_epoch, loss, recall, seconds);
+            watch.epoch_ended(epoch, loss, recall, seconds);
             since = Instant::now();
         }
         if done % recipe.checkpoint_steps == 0 || done == n_steps {
-            checkpoint::save(training.checkpoint, &training.experiment, &state)?;
+            save(training, &state).map_err(of_batch)?;
         }
     }
     match recipe.keep {
@@ -243,18 +246,13 @@ pub(super) fn one_step(
     rate: f64,
 ) -> Result<f64, LearnError> {
     let (stabilize, step) = (&training.recipe.stabilize, state.progress.step);
-    let images = || training.batches.paths(&batch.image_idx);
     state.optimizer.zero_gradients();
     let loss_tensor = batch_loss(training, &mut state.objective, known, batch, step)?;
     let scale = state.progress.loss_scale.scale();
     (&loss_tensor * scale).backward();
     let loss = loss_tensor.double_value(&[]);
     if !loss.is_finite() {
-        return Err(LearnError::Diverged {
-            step,
-            loss,
-            images: images(),
-        });
+        return Err(LearnError::Diverged { step, loss });
     }
     let parameters = &state.optimizer.parameters;
     if scale != 1.0 {
@@ -274,7 +272,6 @@ pub(super) fn one_step(
             return Err(LearnError::BrokenGradient {
                 step,
                 name: broken.unwrap_or_default(),
-                images: images(),
             });
         }
     }
@@ -298,7 +295,10 @@ fn batch_loss(
         .view([-1, 3, side, side])
         .to_device(compute.device);
     let rounded = match training.rounds(step) {
-        true => Some(quantize::as_int8(training.network)?),
+        true => {
+            let rounded = quantize::as_int8(training.network);
+            Some(rounded.map_err(|fault| LearnError::Rounding { step, fault })?)
+        }
         false => None,
     };
     let network = rounded.as_ref().unwrap_or(training.network);
@@ -386,7 +386,12 @@ fn current_weights(training: &Training<'_>, state: &State<'_>) -> Result<Weights
         None => state.network.weights(),
     };
     Ok(match training.rounds(last_step(state)) {
-        true => grid::on_grid(&training.network.description, &exact)?,
+        true => grid::on_grid(&training.network.description, &exact).map_err(|fault| {
+            LearnError::Rounding {
+                step: last_step(state),
+                fault,
+            }
+        })?,
         false => exact,
     })
 }
@@ -394,6 +399,19 @@ fn current_weights(training: &Training<'_>, state: &State<'_>) -> Result<Weights
 /// The step, from 0, that was taken last.
 fn last_step(state: &State<'_>) -> usize {
     state.progress.step.saturating_sub(1)
+}
+
+/// Writes a checkpoint, or nothing if a number would be lost in it.
+fn save(training: &Training<'_>, state: &State<'_>) -> Result<(), LearnError> {
+    match checkpoint::save(training.checkpoint, &training.experiment, state) {
+        Err(checkpoint::CheckpointError::NotFinite { tensor, .. }) => {
+            Err(LearnError::BrokenWeight {
+                step: last_step(state),
+                name: tensor,
+            })
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 /// Validates, and keeps the weights if they are the best so far.

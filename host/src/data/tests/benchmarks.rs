@@ -89,14 +89,16 @@ fn online_products_are_read_from_their_two_lists() {
 #[test]
 fn in_shop_has_its_own_queries_and_gallery() {
     for folder_of_images in ["", "Img/"] {
-        let names = ["1_front", "2_side", "3_front"].map(|name| format!("img/MEN/id_0{name}.jpg"));
-        let paths = names
-            .clone()
-            .map(|name| format!("{folder_of_images}{name}"));
+        let names = [
+            "img/WOMEN/Dresses/id_00000001/02_1_front.jpg",
+            "img/WOMEN/Blouses_Shirts/id_00000002/02_2_side.jpg",
+            "img/MEN/Denim/id_00000002/01_7_additional.jpg",
+        ];
+        let paths = names.map(|name| format!("{folder_of_images}{name}"));
         let folder = images(&paths.each_ref().map(String::as_str));
         let list = format!(
-            "3\nimage_name item_id evaluation_status\n{}    id_00000001 train\n\
-             {} id_00000002   query\n{} id_00000002 gallery\n",
+            "3\nimage_name item_id evaluation_status\n{:<70} id_00000001 train\n\
+             {:<70} id_00000002 query\n{:<70} id_00000002 gallery\n",
             names[0], names[1], names[2]
         );
         write(folder.path(), "Eval/list_eval_partition.txt", &list);
@@ -170,7 +172,15 @@ fn text(text: &str) -> Vec<u8> {
 
 /// `cars_annos.mat` of images with these class numbers.
 fn cars_annos(classes: &[u8]) -> Vec<u8> {
-    let names = ["relative_im_path", "bbox_x1", "class", "test"];
+    let names = [
+        "relative_im_path",
+        "bbox_x1",
+        "bbox_y1",
+        "bbox_x2",
+        "bbox_y2",
+        "class",
+        "test",
+    ];
     let names: Vec<u8> = { names.iter() }
         .flat_map(|name| {
             let mut padded = name.as_bytes().to_vec();
@@ -181,7 +191,9 @@ fn cars_annos(classes: &[u8]) -> Vec<u8> {
     let mut content = [element(5, &32_i32.to_le_bytes()), element(1, &names)].concat();
     for (i, class) in classes.iter().enumerate() {
         content.extend(text(&format!("car_ims/{:06}.jpg", i + 1)));
-        content.extend(array(6, 1, "", &element(9, &112.5_f64.to_le_bytes())));
+        for corner in [112.5_f64, 7.0, 853.0, 717.0] {
+            content.extend(array(6, 1, "", &element(9, &corner.to_le_bytes())));
+        }
         content.extend(array(9, 1, "", &element(2, &[*class])));
         content.extend(array(9, 1, "", &element(2, &[0])));
     }
@@ -303,8 +315,9 @@ fn a_matlab_file_that_scipy_wrote_is_read() {
     let folder = images(&["car_ims/000001.jpg", "car_ims/000002.jpg"]);
     let line = "
 import sys, numpy as np, scipy.io
-kinds = [('relative_im_path', 'O'), ('bbox_x1', 'O'), ('class', 'O'), ('test', 'O')]
-rows = [('car_ims/000001.jpg', 112, 1, 0), ('car_ims/000002.jpg', 30000, 2, 1)]
+fields = ['relative_im_path', 'bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2', 'class', 'test']
+kinds = [(field, 'O') for field in fields]
+rows = [('car_ims/000001.jpg', 112, 7, 853, 717, 1, 0), ('car_ims/000002.jpg', 48, 24, 30000, 202, 2, 1)]
 names = np.array(['Acura RL', 'BMW X3'], dtype=object)
 for pack in [False, True]:
     scipy.io.savemat(sys.argv[1] + str(int(pack)), {'annotations': np.array([rows], dtype=kinds), 'class_names': names}, do_compression=pack, appendmat=False)

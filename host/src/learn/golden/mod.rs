@@ -139,8 +139,8 @@ impl Case<'_> {
 /// Runs every entry of a folder's `index.json`.
 ///
 /// # Errors
-/// If the index or an array file can not be read. An entry that disagrees is not an error
-/// but a line of the report.
+/// If the index can not be read. An entry that disagrees, or lacks an array, is not an error but
+/// a line of the report.
 pub fn check(folder: &Path) -> Result<GoldenReport, GoldenError> {
     let path = folder.join("index.json");
     let bytes = files::read(&path, MAX_BYTES)?;
@@ -153,7 +153,7 @@ pub fn check(folder: &Path) -> Result<GoldenReport, GoldenError> {
     let mut report = GoldenReport::default();
     for entry in &index.entries {
         let name = format!("{} (case {})", entry.id, entry.case);
-        match check_entry(entry, &mut arrays)? {
+        match check_entry(entry, &mut arrays) {
             Outcome::Passed => report.n_passed += 1,
             Outcome::Failed(what) => report.failed.push(format!("{name}: {what}")),
             Outcome::Unknown => {
@@ -172,23 +172,25 @@ enum Outcome {
     Unknown,
 }
 
-fn check_entry(entry: &Entry, arrays: &mut Arrays) -> Result<Outcome, GoldenError> {
-    let mut inputs = BTreeMap::new();
-    for (name, place) in &entry.inputs {
-        inputs.insert(name.clone(), arrays.get(&place.file, &place.key)?);
-    }
-    let mut expected = BTreeMap::new();
-    for (name, key) in &entry.outputs {
-        expected.insert(name.clone(), arrays.get(&entry.file, key)?);
-    }
+fn check_entry(entry: &Entry, arrays: &mut Arrays) -> Outcome {
+    let inputs = { entry.inputs.iter() }
+        .map(|(name, place)| Ok((name.clone(), arrays.get(&place.file, &place.key)?)))
+        .collect::<Result<BTreeMap<_, _>, GoldenError>>();
+    let expected = { entry.outputs.iter() }
+        .map(|(name, key)| Ok((name.clone(), arrays.get(&entry.file, key)?)))
+        .collect::<Result<BTreeMap<_, _>, GoldenError>>();
+    let (inputs, expected) = match (inputs, expected) {
+        (Ok(inputs), Ok(expected)) => (inputs, expected),
+        (Err(err), _) | (_, Err(err)) => return Outcome::Failed(err.to_string()),
+    };
     // libtorch answers arrays of shapes that do not belong together with a panic.
     let compared = catch_unwind(AssertUnwindSafe(|| compare(entry, &inputs, &expected)));
-    Ok(match compared {
+    match compared {
         Ok(Ok(true)) => Outcome::Passed,
         Ok(Ok(false)) => Outcome::Unknown,
         Ok(Err(what)) => Outcome::Failed(what),
         Err(_) => Outcome::Failed("its arrays do not fit together".to_owned()),
-    })
+    }
 }
 
 /// Whether the implementation is known; an error where it disagrees.
@@ -197,38 +199,41 @@ fn compare(
     inputs: &BTreeMap<String, Tensor>,
     expected: &BTreeMap<String, Tensor>,
 ) -> Result<bool, String> {
-    let wants_gradient = |name: &str| expected.contains_key(&format!("grad_{name}"));
-    let exact = Case {
+    let gradients: Vec<&str> = { expected.keys() }
+        .filter_map(|name| name.strip_prefix("grad_"))
+        .collect();
+    if let Some(name) = gradients.iter().find(|name| !inputs.contains_key(**name)) {
+        return Err(format!(
+            "a gradient is wanted, and there is no input `{name}`"
+        ));
+    }
+    let case = |tensor: fn(&Tensor) -> Tensor| Case {
         entry,
-        tensors: inputs
-            .iter()
-            .map(|(name, tensor)| {
-                let copy = tensor.copy().set_requires_grad(wants_gradient(name));
-                (name.clone(), copy)
+        tensors: { inputs.iter() }
+            .map(|(name, input)| {
+                let wants_gradient = gradients.contains(&&**name);
+                (
+                    name.clone(),
+                    tensor(input).set_requires_grad(wants_gradient),
+                )
             })
             .collect(),
     };
+    let exact = case(Tensor::copy);
     let Some(computed) = evaluate(&exact)? else {
         return evaluation::compare(entry, inputs, expected);
     };
     let tolerances = tolerance::of(entry);
     if let Some(loss) = expected.get("loss") {
-        computed.loss.backward();
         let found = computed.loss.double_value(&[]);
         tolerance::value("value", found, scalar(loss)?, tolerances.value)?;
-        for (name, tensor) in &exact.tensors {
-            if let Some(gradient) = expected.get(&format!("grad_{name}")) {
-                let what = format!("gradient of {name}");
-                tolerance::array(&what, &tensor.grad(), gradient, tolerances.gradient)?;
-            }
-        }
-        let float = Case {
-            entry,
-            tensors: inputs.iter().map(in_f32).collect(),
-        };
+        compare_gradients(&exact, &computed.loss, "", expected, tolerances.gradient)?;
+        let float = case(in_f32);
         if let Some(single) = evaluate(&float)? {
             let found = single.loss.double_value(&[]);
             tolerance::value("value in f32", found, scalar(loss)?, tolerances.value_f32)?;
+            let tolerance = tolerances.gradient_f32;
+            compare_gradients(&float, &single.loss, " in f32", expected, tolerance)?;
         }
     }
     for (name, found) in &computed.others {
@@ -247,6 +252,27 @@ fn compare(
     }
 }
 
+/// Compares those gradients of a loss that are expected; `precision` is how a line names them.
+fn compare_gradients(
+    case: &Case<'_>,
+    loss: &Tensor,
+    precision: &str,
+    expected: &BTreeMap<String, Tensor>,
+    tolerance: f64,
+) -> Result<(), String> {
+    // Without a wanted gradient nothing asks for one, and there is nothing to go back through.
+    if loss.requires_grad() {
+        loss.backward();
+    }
+    for (name, tensor) in &case.tensors {
+        if let Some(gradient) = expected.get(&format!("grad_{name}")) {
+            let what = format!("gradient of {name}{precision}");
+            tolerance::array(&what, &tensor.grad(), gradient, tolerance)?;
+        }
+    }
+    Ok(())
+}
+
 fn evaluate(case: &Case<'_>) -> Evaluated {
     for family in [transfer::evaluate, features::evaluate, metric::evaluate] {
         if let Some(computed) = family(case)? {
@@ -256,12 +282,11 @@ fn evaluate(case: &Case<'_>) -> Evaluated {
     Ok(None)
 }
 
-fn in_f32((name, tensor): (&String, &Tensor)) -> (String, Tensor) {
-    let tensor = match tensor.kind() {
+fn in_f32(tensor: &Tensor) -> Tensor {
+    match tensor.kind() {
         Kind::Double => tensor.to_kind(Kind::Float),
-        _ => tensor.shallow_clone(),
-    };
-    (name.clone(), tensor)
+        _ => tensor.copy(),
+    }
 }
 
 fn scalar(tensor: &Tensor) -> Result<f64, String> {
@@ -312,7 +337,116 @@ impl Arrays {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// An entry of `x` in a file of its own name.
+    fn entry(id: &str, cls: &str, outputs: &[&str]) -> Value {
+        let file = format!("{id}.npz");
+        let keys = outputs.iter().map(|name| ((*name).to_owned(), json!(name)));
+        json!({
+            "id": id, "case": "t", "file": &file, "cls": cls,
+            "inputs": { "x": { "file": &file, "key": "x" } },
+            "outputs": Value::Object(keys.collect()),
+        })
+    }
+
+    /// Means of maps, and the sum of their squares: 1.5625 of the map (1, 1.5).
+    const MEANS: &str = "functional.spoc";
+
+    fn map(values: [f64; 2]) -> (&'static str, Tensor) {
+        ("x", Tensor::from_slice(&values).view([1, 1, 1, 2]))
+    }
+
+    fn loss(value: f64) -> (&'static str, Tensor) {
+        ("loss", Tensor::from_slice(&[value]))
+    }
+
+    fn write(folder: &Path, id: &str, arrays: &[(&str, Tensor)]) {
+        Tensor::write_npz(arrays, folder.join(format!("{id}.npz"))).unwrap();
+    }
+
+    fn check_entries(folder: &Path, entries: &[Value]) -> GoldenReport {
+        let index = json!({ "entries": entries }).to_string();
+        std::fs::write(folder.join("index.json"), index).unwrap();
+        check(folder).unwrap()
+    }
+
+    #[test]
+    fn a_value_without_a_wanted_gradient_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, "good", &[map([1.0, 1.5]), loss(1.5625)]);
+        write(folder, "off", &[map([1.0, 1.5]), loss(1.5)]);
+        let report = check_entries(
+            folder,
+            &[
+                entry("good", MEANS, &["loss"]),
+                entry("off", MEANS, &["loss"]),
+            ],
+        );
+        assert_eq!(report.n_passed, 1, "{report:?}");
+        let [line] = &report.failed[..] else {
+            panic!("{report:?}");
+        };
+        assert!(line.contains("off (case t): value 1.5625"), "{line}");
+    }
+
+    #[test]
+    fn a_missing_or_damaged_array_fails_its_entry_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, "whole", &[map([1.0, 1.5]), loss(1.5625)]);
+        write(folder, "half", &[map([1.0, 1.5])]);
+        std::fs::write(folder.join("damaged.npz"), "PK and no more").unwrap();
+        let names = ["gone", "half", "damaged", "whole"];
+        let report = check_entries(folder, &names.map(|name| entry(name, MEANS, &["loss"])));
+        assert_eq!(report.n_passed, 1, "{report:?}");
+        assert_eq!(report.not_implemented, [""; 0]);
+        let parts = [
+            ("gone (case t)", "gone.npz"),
+            ("half (case t)", "has no array `loss`"),
+            ("damaged (case t)", "damaged.npz"),
+        ];
+        assert_eq!(report.failed.len(), parts.len(), "{report:?}");
+        for (line, (name, what)) in report.failed.iter().zip(parts) {
+            assert!(line.starts_with(name) && line.contains(what), "{line}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_compared_in_f32_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        // In f32 both are the largest, and share the gradient; the value tells nothing.
+        let largest = 1.0 + 1e-9;
+        let gradient = Tensor::from_slice(&[0.0, 2.0 * largest]).view([1, 1, 1, 2]);
+        let (x, loss) = (map([1.0, largest]), loss(largest * largest));
+        write(folder, "tie", &[x, loss, ("grad_x", gradient)]);
+        let entries = [entry("tie", "functional.mac", &["loss", "grad_x"])];
+        let report = check_entries(folder, &entries);
+        let [line] = &report.failed[..] else {
+            panic!("{report:?}");
+        };
+        assert!(
+            line.contains("gradient of x in f32 is off by 5.0e-1"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_wanted_gradient_of_no_input_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let gradient = ("grad_y", Tensor::from_slice(&[1.0_f64]));
+        write(folder, "none", &[map([1.0, 1.5]), loss(1.5625), gradient]);
+        let report = check_entries(folder, &[entry("none", MEANS, &["loss", "grad_y"])]);
+        let [line] = &report.failed[..] else {
+            panic!("{report:?}");
+        };
+        assert!(line.contains("no input `y`"), "{line}");
+    }
 
     #[test]
     fn golden_values_agree() {

@@ -14,6 +14,8 @@ pub(super) struct Tolerances {
     pub(super) output: f64,
     /// Relative difference of the value in f32.
     pub(super) value_f32: f64,
+    /// Difference of a gradient in f32, relative to its largest component.
+    pub(super) gradient_f32: f64,
 }
 
 /// f64 adds in another order; f32 has 24 bits.
@@ -22,6 +24,7 @@ const USUAL: Tolerances = Tolerances {
     gradient: 1e-8,
     output: 1e-9,
     value_f32: 5e-6,
+    gradient_f32: 1e-5,
 };
 
 pub(super) fn of(entry: &Entry) -> Tolerances {
