@@ -5,7 +5,7 @@
 CARGO := env -u LIBTORCH -u LIBTORCH_USE_PYTORCH cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup demo test test-sanitized lint doc board device-aarch64 test-aarch64 clean
+.PHONY: help setup demo test test-valgrind lint doc board device-aarch64 test-aarch64 clean
 
 # A 64-bit Arm board. Apart from Rust only the assembly of tract's kernels is compiled, so a C
 # compiler for Arm is enough; with musl the program needs no library of the board, and rustup
@@ -69,11 +69,11 @@ test: setup ## run every test; the last line says how many passed, failed, were 
 	        exit !(failed == 0 && passed > 0); \
 	    }' $(TARGET)/test.log
 
-# A sanitizer is an unstable flag, which RUSTC_BOOTSTRAP lets a stable compiler take.
-test-sanitized: ## the device's vector code under AddressSanitizer: every load and store within its slice
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address' $(CARGO) test --release -p eyas-device --lib \
-	    --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir $(TARGET)/sanitized -- \
-	    matcher:: encoder::engine::
+# Valgrind has no AVX-512, so that the kernels for AVX2 are the widest that run in it.
+test-valgrind: setup ## the matcher's vector code under valgrind: every load and store within its slice
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='valgrind -q --error-exitcode=9' \
+	    $(CARGO) test --release -p eyas-device --lib -- \
+	    matcher::kernel matcher::scan::candidates matcher::scan::tests::a_gallery_answers_alike
 
 lint: setup ## format and clippy, with libtorch and without; warnings are errors
 	$(CARGO) fmt --all --check
