@@ -489,7 +489,7 @@ fn a_gallery_of_another_teacher_is_refused() {
     let world = world();
     // The same recipe with another seed is another space.
     let other = world.at("other.gallery");
-    world.train_teacher("of-another-teacher", "other.teacher", "9");
+    world.train_teacher("other-teacher", "other.teacher", "9");
     let words = [
         "gallery",
         "build",
