@@ -14,7 +14,7 @@ pub(super) enum Command {
     /// Explain every loss: formula, source, published settings, whether it aligns.
     List(ListArgs),
     /// Run losses and metrics on stored inputs and compare with stored values and
-    /// gradients; exit code 1 if any differs.
+    /// gradients, in f64 and f32; exit code 1 if any differs or has no arrays.
     Check(CheckArgs),
     /// Measure what each loss costs, beside a training step of ResNet-18.
     Cost(cost::Args),

@@ -2,7 +2,8 @@
 //! form of an `index.json` with `.npz` files beside it. `eyas losses check` runs it.
 //!
 //! An entry names an implementation (`repo`, `cls`), its arguments, input arrays and
-//! expected outputs. It is run in f64 (value, gradients, other outputs) and in f32 (value).
+//! expected outputs. It is run in f64 (value, gradients, other outputs) and in f32 (value,
+//! gradients).
 
 mod evaluation;
 mod features;
