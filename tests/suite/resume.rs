@@ -226,12 +226,12 @@ fn a_run_that_diverges_names_its_batch_and_leaves_no_broken_checkpoint() {
 /// So large a rate that the first step leaves infinite weights.
 const TO_INFINITY: (&str, &str) = ("peak = 1e-3", "peak = 1e38");
 
-/// Trains with [`TO_INFINITY`] and other changes; returns what was said.
+/// Trains with changes that leave numbers that are not finite; returns what was said.
 #[track_caller]
 fn breaks(name: &str, changes: &[(&str, &str)]) -> String {
     let world = world();
     let mut recipe = student_recipe();
-    for (from, to) in [&[TO_INFINITY], changes].concat() {
+    for &(from, to) in changes {
         assert!(recipe.contains(from), "{from}");
         recipe = recipe.replace(from, to);
     }
@@ -251,25 +251,25 @@ fn n_images_named(error: &str) -> usize {
     error.matches("shelves/train/").count()
 }
 
+const EVERY_STEP: (&str, &str) = ("checkpoint_steps = 3", "checkpoint_steps = 1");
+const ONLY_AT_THE_END: (&str, &str) = ("checkpoint_steps = 3", "checkpoint_steps = 1000");
+
+/// One step an epoch, whose best weights would be chosen before the next loss is seen.
+const BEST_OF_STEPS: [(&str, &str); 4] = [
+    ONLY_AT_THE_END,
+    ("images = 8", "images = 32"),
+    (r#"keep = "last""#, r#"keep = "best""#),
+    (
+        r#"map = { kind = "ridge", penalty = 0.1 }"#,
+        r#"map = { kind = "none" }"#,
+    ),
+];
+
 #[test]
 fn a_weight_that_breaks_is_no_checkpoint_and_names_its_batch() {
-    let at_checkpoint = breaks(
-        "breaks-at-checkpoint",
-        &[("checkpoint_steps = 3", "checkpoint_steps = 1")],
-    );
-    // One step an epoch: the best weights would be chosen before the next loss is seen.
-    let at_epoch = breaks(
-        "breaks-at-epoch",
-        &[
-            ("checkpoint_steps = 3", "checkpoint_steps = 1000"),
-            ("images = 8", "images = 32"),
-            (r#"keep = "last""#, r#"keep = "best""#),
-            (
-                r#"map = { kind = "ridge", penalty = 0.1 }"#,
-                r#"map = { kind = "none" }"#,
-            ),
-        ],
-    );
+    let at_checkpoint = breaks("breaks-at-checkpoint", &[TO_INFINITY, EVERY_STEP]);
+    let at_epoch = [&[TO_INFINITY], &BEST_OF_STEPS[..]].concat();
+    let at_epoch = breaks("breaks-at-epoch", &at_epoch);
     for (said, n_images) in [(at_checkpoint, 8), (at_epoch, 32)] {
         assert!(said.contains("no longer finite after step 0"), "{said}");
         assert!(said.contains("no checkpoint was written"), "{said}");
@@ -278,17 +278,26 @@ fn a_weight_that_breaks_is_no_checkpoint_and_names_its_batch() {
 }
 
 #[test]
-fn weights_that_can_not_be_rounded_name_step_and_batch() {
-    let said = breaks(
-        "breaks-at-rounding",
-        &[
-            ("checkpoint_steps = 3", "checkpoint_steps = 1000"),
-            (
-                r#"precision = "f32""#,
-                "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 8 }",
-            ),
-        ],
+fn a_running_statistic_that_breaks_is_not_kept_as_the_best() {
+    // Variances of such pixels are beyond f32; losses, gradients and weights are not.
+    let pixels = ("std = [0.25, 0.25, 0.25]", "std = [1e-25, 1e-25, 1e-25]");
+    let changes = [&[pixels], &BEST_OF_STEPS[..]].concat();
+    let said = breaks("breaks-a-statistic", &changes);
+    assert!(
+        said.contains("running_var` is no longer finite after step 0"),
+        "{said}"
     );
+    assert_eq!(n_images_named(&said), 32, "{said}");
+}
+
+#[test]
+fn weights_that_can_not_be_rounded_name_step_and_batch() {
+    let rounded = (
+        r#"precision = "f32""#,
+        "precision = \"f32\"\nquantize = { kind = \"int8\", last_epochs = 8 }",
+    );
+    let changes = [TO_INFINITY, ONLY_AT_THE_END, rounded];
+    let said = breaks("breaks-at-rounding", &changes);
     assert!(said.contains("can not be rounded at step 1"), "{said}");
     assert_eq!(n_images_named(&said), 8, "{said}");
 }

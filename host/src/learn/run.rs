@@ -88,7 +88,7 @@ pub enum LearnError {
     /// The weights of a finished training, with the map in them, can not be rounded.
     #[error("the weights can not be rounded: {0}; lower the learning rate")]
     RoundingAtEnd(ExportError),
-    /// A weight, or what an optimizer keeps of it, is infinite or not a number.
+    /// A weight, a running statistic, or what an optimizer keeps, is infinite or not a number.
     #[error(
         "`{name}` is no longer finite after step {step}, and no checkpoint was written: lower \
          the learning rate"
@@ -96,7 +96,7 @@ pub enum LearnError {
     BrokenWeight {
         /// Step, from 0.
         step: usize,
-        /// Name of the tensor.
+        /// Name of the tensor in a checkpoint.
         name: String,
     },
     /// Numbers that stopped being finite, with the batch that they came of.

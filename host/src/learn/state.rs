@@ -7,7 +7,7 @@ use super::average::MovingAverage;
 use super::loss_scale::LossScale;
 use super::network::TorchNetwork;
 use super::objective::Objective;
-use super::optimizer::{Counts, Optimizer};
+use super::optimizer::{Counts, Optimizer, is_finite};
 
 /// A network in training with all that learns beside it.
 pub(super) struct State<'a> {
@@ -77,6 +77,13 @@ mod bits {
 }
 
 impl State<'_> {
+    /// The first tensor that holds a number that is not finite.
+    pub(super) fn first_broken(&self) -> Option<String> {
+        let mut tensors = self.tensors().into_iter();
+        let broken = tensors.find(|(_, tensor)| !is_finite(tensor));
+        broken.map(|(name, _)| name)
+    }
+
     /// Every tensor with the name that it has in a checkpoint.
     pub(super) fn tensors(&self) -> Vec<(String, &Tensor)> {
         let mut tensors = Vec::new();

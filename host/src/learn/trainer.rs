@@ -421,11 +421,10 @@ fn end_epoch(
     epoch: usize,
     validate: &mut Validate<'_>,
 ) -> Result<Option<f64>, LearnError> {
-    if let Some(name) = state.optimizer.first_broken() {
-        return Err(LearnError::BrokenWeight {
-            step: last_step(state),
-            name: name.to_owned(),
-        });
+    // Running statistics, too: they are in the best weights, and training never reads them.
+    if let Some(name) = state.first_broken() {
+        let step = last_step(state);
+        return Err(LearnError::BrokenWeight { step, name });
     }
     let weights = current_weights(training, state)?;
     let description = training.network.description.clone();
