@@ -21,6 +21,8 @@ const EVENT_STEPS: usize = 10;
 pub(super) struct RunLog {
     folder: PathBuf,
     recipe: String,
+    /// What the run says of itself at its start, by name.
+    facts: Vec<(&'static str, String)>,
     /// Inputs of the network in a step.
     rows: usize,
     per_epoch: usize,
@@ -33,16 +35,18 @@ pub(super) struct RunLog {
 }
 
 impl RunLog {
-    /// Opens the log of a run, new or gone on with.
+    /// Opens the log of a run, new or gone on with; nothing is written before training
+    /// starts.
     pub(super) fn open(
         folder: &Path,
         recipe: &Recipe,
-        facts: &[(&str, String)],
+        facts: Vec<(&'static str, String)>,
     ) -> Result<Self, FileError> {
         files::create_folder(folder)?;
-        let mut run_log = Self {
+        Ok(Self {
             folder: folder.to_owned(),
             recipe: recipe.resolved(),
+            facts,
             rows: recipe.batch.rows(),
             per_epoch: 1,
             log: append(&folder.join(LOG_FILE))?,
@@ -50,11 +54,7 @@ impl RunLog {
             events: None,
             progress: None,
             fault: None,
-        };
-        for (name, value) in facts {
-            run_log.say(&format!("{name}: {value}"));
-        }
-        Ok(run_log)
+        })
     }
 
     /// Adds a line to `train.log`.
@@ -142,6 +142,9 @@ impl Watch for RunLog {
         // Only now is it known that the folder holds no other experiment.
         let recipe = files::replace(&self.folder.join(RECIPE_FILE), self.recipe.as_bytes());
         self.remember(recipe);
+        for (name, value) in std::mem::take(&mut self.facts) {
+            self.say(&format!("{name}: {value}"));
+        }
         self.per_epoch = per_epoch;
         let opened = self.open_curves(step);
         self.remember(opened);
@@ -210,7 +213,7 @@ mod tests {
     /// Tells a log of the steps from `first` to before `end`, as the trainer does.
     fn train(folder: &Path, first: usize, end: usize) -> RunLog {
         let recipe = Recipe::parse(RECIPE, "r", Trainee::Student).unwrap();
-        let mut log = RunLog::open(folder, &recipe, &[("seed", "7".to_owned())]).unwrap();
+        let mut log = RunLog::open(folder, &recipe, vec![("seed", "7".to_owned())]).unwrap();
         log.started(first, 60, PER_EPOCH);
         for step in first..end {
             log.stepped(step, step as f64, 0.5);

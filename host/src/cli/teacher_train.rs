@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     for (name, value) in &facts {
         say(&format!("{name:8} {value}"));
     }
-    let mut log = RunLog::open(&args.run, &recipe, &facts)?;
+    let mut log = RunLog::open(&args.run, &recipe, facts)?;
     let inputs = Inputs {
         recipe,
         training: &prepared.training,

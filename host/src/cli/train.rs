@@ -95,7 +95,7 @@ mod with_torch {
         for (name, value) in &facts {
             tell(&format!("{name:8} {value}"));
         }
-        let mut log = RunLog::open(&args.out, &recipe, &facts)?;
+        let mut log = RunLog::open(&args.out, &recipe, facts)?;
         let inputs = Inputs {
             recipe,
             training: &prepared.training,
