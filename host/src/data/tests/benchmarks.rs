@@ -86,30 +86,41 @@ fn online_products_are_read_from_their_two_lists() {
     );
 }
 
+/// The published list: a count, a header, and columns of 70, 11 and 11 characters.
+fn in_shop_list(listed: &[[&str; 3]]) -> String {
+    let row = |[image, item, status]: &[&str; 3]| format!("{image:<70} {item:<11} {status:<11}\n");
+    let rows: String = listed.iter().map(row).collect();
+    let n_rows = listed.len();
+    format!("{n_rows}\nimage_name item_id evaluation_status\n{rows}")
+}
+
 #[test]
 fn in_shop_has_its_own_queries_and_gallery() {
-    for folder_of_images in ["", "Img/"] {
-        let names = [
-            "img/WOMEN/Dresses/id_00000001/02_1_front.jpg",
-            "img/WOMEN/Blouses_Shirts/id_00000002/02_2_side.jpg",
-            "img/MEN/Denim/id_00000002/01_7_additional.jpg",
-        ];
-        let paths = names.map(|name| format!("{folder_of_images}{name}"));
+    let dress = "img/WOMEN/Dresses/id_00000002/02_1_front.jpg";
+    let blouse = "img/WOMEN/Blouses_Shirts/id_00000001/02_1_front.jpg";
+    let its_back = "img/WOMEN/Blouses_Shirts/id_00000001/02_3_back.jpg";
+    let list = in_shop_list(&[
+        [dress, "id_00000002", "train"],
+        [blouse, "id_00000001", "query"],
+        [its_back, "id_00000001", "gallery"],
+    ]);
+    // `img.zip` is unpacked where it lies, in Img, or beside the list.
+    for (list_file, images_in) in [
+        ("Eval/list_eval_partition.txt", "Img/"),
+        ("Eval/list_eval_partition.txt", ""),
+        ("list_eval_partition.txt", ""),
+    ] {
+        let paths = [dress, blouse, its_back].map(|image| format!("{images_in}{image}"));
         let folder = images(&paths.each_ref().map(String::as_str));
-        let list = format!(
-            "3\nimage_name item_id evaluation_status\n{:<70} id_00000001 train\n\
-             {:<70} id_00000002 query\n{:<70} id_00000002 gallery\n",
-            names[0], names[1], names[2]
-        );
-        write(folder.path(), "Eval/list_eval_partition.txt", &list);
+        write(folder.path(), list_file, &list);
         let expected = [
-            format!("{} id_00000001 train 0 0", paths[0]),
-            format!("{} id_00000002 query 1 0", paths[1]),
-            format!("{} id_00000002 gallery 0 1", paths[2]),
+            format!("{} id_00000002 train 0 0", paths[0]),
+            format!("{} id_00000001 query 1 0", paths[1]),
+            format!("{} id_00000001 gallery 0 1", paths[2]),
         ];
         assert_eq!(rows(&open(folder.path()).unwrap()), expected);
         let cut = list.trim_end().rsplit_once('\n').unwrap().0;
-        write(folder.path(), "Eval/list_eval_partition.txt", cut);
+        write(folder.path(), list_file, cut);
         let said = message(folder.path());
         assert!(said.contains("declares 3 images and names 2"), "{said}");
     }
@@ -170,18 +181,30 @@ fn text(text: &str) -> Vec<u8> {
     array(4, text.len() as i32, "", &element(4, &units))
 }
 
-/// `cars_annos.mat` of images with these class numbers.
+/// A number as MATLAB saves it: a double, in as few bytes as hold it.
+fn number(value: u16) -> Vec<u8> {
+    let stored = match u8::try_from(value) {
+        Ok(byte) => element(2, &[byte]),
+        Err(_) => element(4, &value.to_le_bytes()),
+    };
+    array(6, 1, "", &stored)
+}
+
+/// The fields of an element of `annotations`, in the published order.
+const ANNOTATION: [&str; 7] = [
+    "relative_im_path",
+    "bbox_x1",
+    "bbox_y1",
+    "bbox_x2",
+    "bbox_y2",
+    "class",
+    "test",
+];
+
+/// The published `cars_annos.mat`, of images with these class numbers: `annotations` with
+/// path, box, class and part of each, and `class_names`.
 fn cars_annos(classes: &[u8]) -> Vec<u8> {
-    let names = [
-        "relative_im_path",
-        "bbox_x1",
-        "bbox_y1",
-        "bbox_x2",
-        "bbox_y2",
-        "class",
-        "test",
-    ];
-    let names: Vec<u8> = { names.iter() }
+    let names: Vec<u8> = { ANNOTATION.iter() }
         .flat_map(|name| {
             let mut padded = name.as_bytes().to_vec();
             padded.resize(32, 0);
@@ -191,11 +214,12 @@ fn cars_annos(classes: &[u8]) -> Vec<u8> {
     let mut content = [element(5, &32_i32.to_le_bytes()), element(1, &names)].concat();
     for (i, class) in classes.iter().enumerate() {
         content.extend(text(&format!("car_ims/{:06}.jpg", i + 1)));
-        for corner in [112.5_f64, 7.0, 853.0, 717.0] {
-            content.extend(array(6, 1, "", &element(9, &corner.to_le_bytes())));
+        for side in [112, 7, 853, 717] {
+            content.extend(number(side));
         }
-        content.extend(array(9, 1, "", &element(2, &[*class])));
-        content.extend(array(9, 1, "", &element(2, &[0])));
+        content.extend(number(u16::from(*class)));
+        // Whether it tests in the dataset's own parts, which are not those of retrieval.
+        content.extend(number(u16::from(i == 0)));
     }
     let annotations = array(2, classes.len() as i32, "annotations", &content);
     let names = [
