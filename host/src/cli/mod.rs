@@ -142,8 +142,20 @@ pub enum Answer {
 #[must_use]
 pub fn main() -> ExitCode {
     end_cleanly_when_interrupted();
-    let cli = Cli::parse();
-    let outcome = match cli.command {
+    match run(Cli::parse()) {
+        // Already reported: the answer did not arrive whole.
+        Ok(_) if OUTPUT_LOST.load(Ordering::Relaxed) => ExitCode::from(2),
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(err) => {
+            report_error(&err);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Answer> {
+    match cli.command {
         Command::Data(command) => data::run(command),
         Command::Teacher(command) => teacher::run(command),
         Command::Embed(args) => embed::run(&args),
@@ -171,17 +183,13 @@ pub fn main() -> ExitCode {
         Command::Query(args) => board::query::run(&args),
         Command::Doctor(args) => board::doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
-    };
-    match outcome {
-        // Already reported: the answer did not arrive whole.
-        Ok(_) if OUTPUT_LOST.load(Ordering::Relaxed) => ExitCode::from(2),
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
-        Err(err) => {
-            report_error(&err);
-            ExitCode::from(2)
-        }
     }
+}
+
+/// Runs a command line within a test, for what only a test can make.
+#[cfg(all(test, feature = "torch"))]
+pub(crate) fn run_words(words: &[&str]) -> anyhow::Result<Answer> {
+    run(Cli::try_parse_from([&["eyas"], words].concat())?)
 }
 
 /// On Ctrl-C and its like: removes half-written files and ends. Nothing else of the program

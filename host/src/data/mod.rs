@@ -23,7 +23,7 @@ mod listing;
 pub(crate) mod parallel;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 

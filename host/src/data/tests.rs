@@ -22,7 +22,7 @@ pub(super) fn jpeg(tint: u8) -> Vec<u8> {
 }
 
 /// A folder that holds these files, all different images.
-pub(super) fn images(paths: &[&str]) -> TempDir {
+pub(crate) fn images(paths: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (i, path) in paths.iter().enumerate() {
         let path = folder.path().join(path);

@@ -136,8 +136,17 @@ fn shortened(err: &TchError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use eyas_shared::embedding::l2_normalize;
+    use eyas_shared::preprocess::{self, Filter, PreprocessSpec};
+
     use super::*;
+    use crate::cli;
+    use crate::data;
+    use crate::data::tests::images;
+    use crate::embeddings::cache::embed_images;
+    use crate::embeddings::images::read_image;
     use crate::learn::ComputeChoice;
+    use crate::teacher::Teacher;
 
     const SIDE: u32 = 8;
 
@@ -179,6 +188,67 @@ mod tests {
             let mean = plane.iter().sum::<f32>() / area as f32;
             assert!((found - mean).abs() < 1e-6, "{found} {mean}");
         }
+    }
+
+    /// The interpreter adds in the order of the network itself, or in another; on components
+    /// of unit vectors.
+    const SUMMATION: f32 = 1e-6;
+
+    #[test]
+    fn an_imported_teacher_embeds_as_its_network_does() {
+        let data_folder = images(&["ale/1.jpg", "ale/2.jpg", "bock/1.jpg"]);
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let numbers: Vec<f32> = (0..4 * 27).map(|i| (i * 37 % 11) as f32 - 4.0).collect();
+        let weight = Tensor::from_slice(&numbers).view([4, 3, 3, 3]);
+        let bias = Tensor::from_slice(&[1.0_f32, -2.0, 3.0, 0.5]);
+        let network = |inputs: &[Tensor]| {
+            let map = inputs[0].conv2d(&weight, Some(&bias), [2, 2], [1, 1], [1, 1], 1);
+            vec![map.relu().mean_dim([2, 3].as_slice(), false, Kind::Float)]
+        };
+        traced(Path::new(&at("network.pt")), network);
+        let data_path = data_folder.path().display().to_string();
+        let words = ["teacher", "import", &at("network.pt"), "--data", &data_path];
+        let pixels = ["--resize", "10", "--crop", "8", "--mean", "0.5,0.4,0.3"];
+        let more = [
+            "--std",
+            "0.2,0.25,0.5",
+            "--compute",
+            "cpu",
+            "--threads",
+            "1",
+        ];
+        let rest = ["--no-projection", "--out", &at("out.teacher")];
+        let answer = cli::run_words(&[&words[..], &pixels, &more, &rest].concat());
+        assert_eq!(answer.unwrap(), cli::Answer::Yes);
+
+        let spec = PreprocessSpec {
+            resize_shorter: 10,
+            crop: SIDE,
+            filter: Filter::Bilinear,
+            mean: [0.5, 0.4, 0.3],
+            std: [0.2, 0.25, 0.5],
+        };
+        let manifest = data::open(data_folder.path()).unwrap();
+        let teacher = Teacher::open(Path::new(&at("out.teacher"))).unwrap();
+        let embedded = embed_images(&teacher, &manifest, None, &|| ())
+            .unwrap()
+            .images;
+        assert_eq!((manifest.images.len(), embedded.dim()), (3, 4));
+        for image in &manifest.images {
+            let photograph = read_image(&manifest, image).unwrap();
+            let pixels = preprocess::prepare(&photograph, &spec).values_chw;
+            let side = i64::from(SIDE);
+            let output = network(&[Tensor::from_slice(&pixels).view([1, 3, side, side])]);
+            let mut expected = values_of(&output[0]);
+            assert!(l2_normalize(&mut expected) > 0.1);
+            let found = embedded.get(&image.id).unwrap();
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < SUMMATION, "{found} {expected}");
+            }
+        }
+        let rows: Vec<&[f32]> = embedded.embeddings().rows().collect();
+        assert!(rows[0] != rows[1] && rows[1] != rows[2], "{rows:?}");
     }
 
     #[test]
