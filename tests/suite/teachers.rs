@@ -91,6 +91,16 @@ fn a_file_that_is_no_torchscript_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn the_help_says_how_several_sizes_differ_from_those_of_cirtorch() {
+    let help = run_ok("eyas", ["teacher", "import", "--help"]);
+    let words: Vec<&str> = help.split_whitespace().collect();
+    let help = words.join(" ");
+    for part in ["msp = 1", "power mean", "Students look at one size"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[test]
 fn one_network_at_several_sizes_is_one_teacher() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();

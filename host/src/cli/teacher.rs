@@ -111,9 +111,11 @@ pub(super) struct ImportArgs {
     /// How the last map of that architecture becomes features.
     #[arg(long, value_enum, default_value_t = PoolingName::Average, requires = "architecture")]
     pooling: PoolingName,
-    /// Sizes at which each network looks, in multiples of --resize and --crop: the unit
-    /// outputs of all are averaged, and the mean is scaled to length 1. A network that is
-    /// named as .onnx must take images of every size.
+    /// Sizes at which each network looks, in multiples of --resize and --crop, each made of
+    /// the photograph itself: the unit outputs of all are averaged, and the mean is scaled to
+    /// length 1. That is cirtorch's multi-scale descriptor with msp = 1; the power mean that
+    /// it takes of GeM descriptors, with their exponent, is not offered. Students look at one
+    /// size, so queries do. A network that is named as .onnx must take images of every size.
     #[arg(
         long,
         value_delimiter = ',',

@@ -253,7 +253,7 @@ impl Teacher {
     }
 
     /// A teacher of groups of networks whose unit outputs are averaged: descriptors of several
-    /// scales (Radenović, Tolias, Chum; TPAMI 2019).
+    /// scales (Radenović, Tolias, Chum; TPAMI 2019), with the exponent 1 for their mean.
     ///
     /// # Errors
     /// As [`from_onnx`](Self::from_onnx), or if the networks of a group differ in the number
