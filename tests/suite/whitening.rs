@@ -76,10 +76,14 @@ fn words_on_sfm(world: &World, recipe: &str, folder: &str) -> Vec<String> {
     words
 }
 
-fn tuple_recipe(positives: &str) -> String {
-    let recipe = student_recipe()
+fn short_recipe() -> String {
+    student_recipe()
         .replace("epochs = 8", "epochs = 2")
         .replace("validation_fraction = 0.2", "validation_fraction = 0.0")
+}
+
+fn tuple_recipe(positives: &str) -> String {
+    let recipe = short_recipe()
         .replace(
             r#"kind = "shuffled", images = 8, views = 2"#,
             &format!(
@@ -139,13 +143,10 @@ fn listed_positives_are_the_pairs_of_the_published_file() {
 }
 
 fn whitened_recipe(pairs: &str) -> String {
-    let recipe = student_recipe()
-        .replace("epochs = 8", "epochs = 2")
-        .replace("validation_fraction = 0.2", "validation_fraction = 0.0")
-        .replace(
-            r#"map = { kind = "ridge", penalty = 0.1 }"#,
-            &format!(r#"map = {{ kind = "whitening", pairs = "{pairs}" }}"#),
-        );
+    let recipe = short_recipe().replace(
+        r#"map = { kind = "ridge", penalty = 0.1 }"#,
+        &format!(r#"map = {{ kind = "whitening", pairs = "{pairs}" }}"#),
+    );
     assert!(recipe.contains("whitening"));
     recipe
 }

@@ -49,14 +49,6 @@ pub enum CheckpointError {
         /// One line per changed key, `key: old -> new`.
         changes: Vec<String>,
     },
-    /// A number is infinite or not a number: it would be lost in the file.
-    #[error("`{tensor}` is no longer finite after step {step}, and no checkpoint was written")]
-    NotFinite {
-        /// The first tensor that is not.
-        tensor: String,
-        /// Finished steps.
-        step: usize,
-    },
 }
 
 /// The text in a checkpoint's metadata.
@@ -67,7 +59,7 @@ struct Note {
     experiment: Experiment,
 }
 
-/// Writes a checkpoint in place of the last one, or nothing if a number is not finite.
+/// Writes a checkpoint of finite numbers in place of the last one.
 pub(super) fn save(
     path: &Path,
     experiment: &Experiment,
@@ -76,12 +68,6 @@ pub(super) fn save(
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, tensor) in state.tensors() {
         let values = values_of(tensor);
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err(CheckpointError::NotFinite {
-                tensor: name,
-                step: state.progress.step,
-            });
-        }
         let extents = tensor.size();
         let shape = extents.iter().map(|&extent| extent as usize).collect();
         tensors.push((name, shape, quant::f32_bytes(&values)));

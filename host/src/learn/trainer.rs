@@ -401,17 +401,20 @@ fn last_step(state: &State<'_>) -> usize {
     state.progress.step.saturating_sub(1)
 }
 
-/// Writes a checkpoint, or nothing if a number would be lost in it.
+/// Running statistics count, too: they are in the best weights, and training never reads them.
+fn all_finite(state: &State<'_>) -> Result<(), LearnError> {
+    let step = last_step(state);
+    let broken = |name| LearnError::BrokenWeight { step, name };
+    state
+        .first_broken()
+        .map_or(Ok(()), |name| Err(broken(name)))
+}
+
+/// Writes a checkpoint in place of the last one, or nothing if a number would be lost in it.
 fn save(training: &Training<'_>, state: &State<'_>) -> Result<(), LearnError> {
-    match checkpoint::save(training.checkpoint, &training.experiment, state) {
-        Err(checkpoint::CheckpointError::NotFinite { tensor, .. }) => {
-            Err(LearnError::BrokenWeight {
-                step: last_step(state),
-                name: tensor,
-            })
-        }
-        outcome => Ok(outcome?),
-    }
+    all_finite(state)?;
+    checkpoint::save(training.checkpoint, &training.experiment, state)?;
+    Ok(())
 }
 
 /// Validates, and keeps the weights if they are the best so far.
@@ -421,11 +424,7 @@ fn end_epoch(
     epoch: usize,
     validate: &mut Validate<'_>,
 ) -> Result<Option<f64>, LearnError> {
-    // Running statistics, too: they are in the best weights, and training never reads them.
-    if let Some(name) = state.first_broken() {
-        let step = last_step(state);
-        return Err(LearnError::BrokenWeight { step, name });
-    }
+    all_finite(state)?;
     let weights = current_weights(training, state)?;
     let description = training.network.description.clone();
     let network = TorchNetwork::new(description, &weights, training.compute.device)?;
