@@ -11,7 +11,6 @@ use crate::update::{self, Updated};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Apply deltas of `eyas gallery diff`, one after the other.
     Apply(ApplyArgs),
     /// Drop the rows that deltas removed.
     Compact(CompactArgs),

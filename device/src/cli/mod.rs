@@ -47,7 +47,6 @@ enum Command {
     Bench(bench::Args),
     /// Answer a host over a serial line.
     Serve(serve::Args),
-    /// Answer photographs that appear in a folder, or frames of a camera.
     Watch(watch::Args),
     /// Set up a store: once, on a new board.
     Init(store::InitArgs),

@@ -16,7 +16,6 @@ pub(super) enum Command {
     /// Run losses and metrics on stored inputs and compare with stored values and
     /// gradients, in f64 and f32; exit code 1 if any differs or has no arrays.
     Check(CheckArgs),
-    /// Measure what each loss costs, beside a training step of ResNet-18.
     Cost(cost::Args),
 }
 

@@ -64,6 +64,8 @@ struct Cli {
     command: Command,
 }
 
+// What a variant says of itself would hide what its arguments say at more length: only those
+// without a text of their own have one.
 #[derive(Subcommand)]
 enum Command {
     /// Check a data set, or render one.
@@ -72,30 +74,22 @@ enum Command {
     /// Make a teacher: import networks or embeddings, or train one.
     #[command(subcommand)]
     Teacher(teacher::Command),
-    /// Embed images with a teacher, once.
     Embed(embed::Args),
-    /// Train a student from a recipe.
     Train(train::Args),
-    /// Measure how fast a recipe trains.
     BenchTraining(bench_training::Args),
     /// Explain the losses, check them against published implementations, or time them.
     #[command(subcommand)]
     Losses(losses::Command),
-    /// Say what architectures there are, and what each costs on this machine.
     Zoo(zoo::Args),
-    /// Turn a trained student into bundles that the device encoder has verified.
     Export(export::Args),
     /// Build and inspect galleries.
     #[command(subcommand)]
     Gallery(gallery::Command),
-    /// Score a bundle against a gallery with labelled queries.
     Evaluate(evaluate::Args),
-    /// Find what scores mean for a bundle and a gallery: match, uncertain or unknown.
     Calibrate(calibrate::Args),
     /// Make or show the keys with which files for boards are signed.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Sign files for boards.
     Sign(sign::Args),
     /// Decide about a new student before it goes on boards.
     #[command(subcommand)]
@@ -103,13 +97,9 @@ enum Command {
     /// List, show and compare runs.
     #[command(subcommand)]
     Runs(runs::Command),
-    /// Compare two measurements of `eyas bench`, and fail where one must not be worse.
     Compare(compare::Args),
-    /// Train, export and score students x losses x seeds of a file.
     Sweep(sweep::Args),
-    /// Write a report of bench sessions, training runs and sweeps.
     Report(report::Args),
-    /// Run the whole flow on rendered shelves and write a report.
     Demo(demo::Args),
     /// List serial ports, and why one can not be used.
     Ports(board::ports::Args),
@@ -125,7 +115,6 @@ enum Command {
     Query(board::query::Args),
     /// Find out what is wrong between this machine and a board.
     Doctor(board::doctor::Args),
-    /// Measure students on a board: how quick, how often right, how much memory.
     Bench(bench::Args),
 }
 

@@ -29,7 +29,6 @@ const MAX_NETWORK_BYTES: u64 = 1 << 30;
 pub(super) enum Command {
     /// Make a teacher of networks, of other teachers, or of embeddings made elsewhere.
     Import(Box<ImportArgs>),
-    /// Train a teacher from labels.
     Train(super::teacher_train::Args),
     /// Show what a teacher is.
     Info(InfoArgs),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What is trained, on what, where.
+// No documentation: it would become the text of the commands that have these arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct TrainingArgs {
     /// What to do: a file such as models/recipes/shelf-student.toml.
