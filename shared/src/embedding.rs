@@ -63,6 +63,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Adds the partial sums of [`dot`], in its order: halves of the lanes onto each other.
+#[inline]
 #[must_use]
 pub fn add_lanes(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES;
@@ -80,6 +81,7 @@ pub fn add_lanes(mut sums: [f32; LANES]) -> f32 {
 /// The id decides ties so that a gallery built in another order answers alike; the row
 /// only matters when one image was stored twice. Scores are never NaN: both stores and
 /// encoder refuse such embeddings.
+#[inline]
 #[must_use]
 pub fn by_rank(a: (Score, ImageId, u32), b: (Score, ImageId, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2))
@@ -101,6 +103,14 @@ impl Embeddings {
             dim,
             values: Vec::new(),
         }
+    }
+
+    /// An empty matrix with room for `n_rows` rows.
+    #[must_use]
+    pub fn with_capacity(dim: usize, n_rows: usize) -> Self {
+        let mut empty = Self::new(dim);
+        empty.values.reserve_exact(n_rows * dim);
+        empty
     }
 
     /// Takes over a row-major matrix; `None` if it does not hold whole rows.

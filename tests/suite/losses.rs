@@ -22,7 +22,7 @@ const LOSSES_WITH_A_STATE: &str = r#"
     { kind = "attention-transfer", weight = 10.0, student = "fine.0.relu", teacher = "fine.0.relu", power = 2 },
     { kind = "solution-flow", weight = 1.0, student = ["fine.0.relu", "body.1.relu"], teacher = ["fine.0.relu", "body.1.relu"] }"#;
 
-/// A recipe with maps of a network of the student's own architecture.
+/// A recipe with maps of the teacher's network, which is of the student's own architecture.
 fn recipe() -> String {
     let recipe = student_recipe()
         .replace("epochs = 8", "epochs = 3")
@@ -40,7 +40,7 @@ fn words(run: &str) -> Vec<String> {
     let world = world();
     let mut words = world.train_words_of("losses.toml", run);
     words.push("--teacher-network".to_owned());
-    words.push(world.at("run/student.safetensors"));
+    words.push(world.at("teacher/teacher.safetensors"));
     words
 }
 

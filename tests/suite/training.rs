@@ -36,6 +36,21 @@ fn on_views_that_the_teacher_embeds_while_training() {
 }
 
 #[test]
+fn from_the_weights_that_its_teacher_ended_with() {
+    let world = world();
+    let recipe = student_recipe().replace("epochs = 8", "epochs = 1");
+    let from = recipe.replace(r#"start = "scratch""#, r#"start = "weights""#);
+    fs::write(world.path("born-again.toml"), from).unwrap();
+    let start = [
+        "--start".to_owned(),
+        world.at("teacher/teacher.safetensors"),
+    ];
+    let words = world.train_words_of("born-again.toml", "born-again");
+    run_ok("eyas", [&words[..], &start].concat());
+    assert!(world.path("born-again/student.json").exists());
+}
+
+#[test]
 fn in_bfloat16() {
     trains_with("bf16", &[(r#""f32""#, r#""bf16""#)]);
 }

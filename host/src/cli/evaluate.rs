@@ -232,7 +232,9 @@ fn asymmetric(
     };
     // Only now is it known which queries both have embedded: all ask the same.
     let score = |embedded: &EmbeddedImages| {
-        evaluate::retrieval(&evaluate::queries_of(&asked, embedded), &matcher)
+        let queries = evaluate::queries_of(&asked, embedded);
+        let progress = Progress::of_images("searching", queries.ids.len());
+        evaluate::watched_retrieval(&queries, &matcher, |n| progress.advance(n))
     };
     let student = score(&of_student)?;
     let queries = evaluate::queries_of(&asked, &of_student);
@@ -270,7 +272,8 @@ fn teacher_alone(
         with_teacher(args, teacher, asked, &matcher)
     })?;
     let queries = evaluate::queries_of(&asked, &embedded);
-    let found = evaluate::retrieval(&queries, &matcher)?;
+    let progress = Progress::of_images("searching", queries.ids.len());
+    let found = evaluate::watched_retrieval(&queries, &matcher, |n| progress.advance(n))?;
     Ok(Evaluation {
         gallery: GalleryFacts::of(gallery, &matcher),
         n_queries: asked.images.len(),
@@ -406,7 +409,9 @@ fn symmetric(
     let embedded = embed_those(&mut asked, &mut faults, embed("encoding queries"))?;
     let queries = evaluate::queries_of(&asked, &embedded);
     let codes = args.gallery_codes;
-    let student = evaluate::against_images(&queries, &searched, &rows, codes)?;
+    let progress = Progress::of_images("searching", queries.ids.len());
+    let student =
+        evaluate::against_images(&queries, &searched, &rows, codes, |n| progress.advance(n))?;
     let searched_by_baseline = args.baseline.then_some(&searched);
     let baseline = with_histograms(&asked, searched_by_baseline, &mut faults)?;
     Ok(Evaluation {

@@ -5,10 +5,16 @@ use std::path::PathBuf;
 use super::Answer;
 use super::training::TrainingArgs;
 
+/// Weights of a trained teacher in its run directory, batch norm not folded.
+#[cfg(feature = "torch")]
+const WEIGHTS_FILE: &str = "teacher.safetensors";
+
 /// Train a teacher from labels.
 ///
 /// The run directory keeps the resolved recipe, a log, metrics and a checkpoint. The same
-/// command goes on with a run that was interrupted and ends with the same bytes.
+/// command goes on with a run that was interrupted and ends with the same bytes. In the end
+/// `teacher.safetensors` lies there as well: weights that a student of the same architecture
+/// can `--start` from, and that losses of maps take as `--teacher-network`.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   eyas teacher train models/recipes/shelf-teacher.toml --data shelves --run runs/teacher --out shelf.teacher")]
@@ -64,6 +70,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Answer> {
     let (network, weights) = train_teacher(&inputs, &mut log)
         .map_err(|err| naming_start(err, args.training.start.as_deref()))?;
     let recipe = &inputs.recipe;
+    files::replace(&args.run.join(WEIGHTS_FILE), &weights.to_bytes())?;
     let (network, weights) = fold::fold(&network, &weights)?;
     let onnx = onnx::write(&network, &weights, recipe.input.crop, Precision::F32, &[])?;
     let member = Member::new(&recipe.name, onnx, recipe.input.clone(), None)?;

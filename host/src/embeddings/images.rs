@@ -12,6 +12,10 @@ use super::cache::Fault;
 use crate::data::manifest::{Image, Manifest};
 use crate::data::parallel;
 
+/// Images whose embeddings wait for their place in the table, and whose last one every core
+/// waits for.
+const IMAGES_AT_ONCE: usize = 4096;
+
 /// Reads and decodes an image of a manifest, and checks that it is still the image that was
 /// listed.
 ///
@@ -38,20 +42,20 @@ pub fn embed_each(
     embed: impl Fn(&RgbImage) -> Result<Vec<f32>, String> + Sync,
     done: impl Fn(),
 ) -> (EmbeddedImages, Vec<Fault>) {
-    let job = |i: usize| {
-        let image = &manifest.images[i];
-        read_image(manifest, image).and_then(|pixels| embed(&pixels))
-    };
-    let outcomes = parallel::map(manifest.images.len(), job, done);
-    let mut embedded = EmbeddedImages::new(space, dim);
+    let mut embedded = EmbeddedImages::with_capacity(space, dim, manifest.images.len());
     let mut faults = Vec::new();
-    for (image, outcome) in manifest.images.iter().zip(outcomes) {
-        match outcome {
-            Ok(mut embedding) => {
-                l2_normalize(&mut embedding);
-                embedded.insert(image.id, &embedding);
+    // Not all at once: a million embeddings would lie in memory twice.
+    for images in manifest.images.chunks(IMAGES_AT_ONCE) {
+        let job = |i: usize| read_image(manifest, &images[i]).and_then(|pixels| embed(&pixels));
+        let outcomes = parallel::map(images.len(), job, &done);
+        for (image, outcome) in images.iter().zip(outcomes) {
+            match outcome {
+                Ok(mut embedding) => {
+                    l2_normalize(&mut embedding);
+                    embedded.insert(image.id, &embedding);
+                }
+                Err(why) => faults.push(Fault::of(image, why)),
             }
-            Err(why) => faults.push(Fault::of(image, why)),
         }
     }
     (embedded, faults)

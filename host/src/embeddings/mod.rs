@@ -8,17 +8,19 @@ pub mod cache;
 pub mod images;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 
 use eyas_shared::container::{self, Container, ContainerError, Kind, Tag};
 use eyas_shared::embedding::{Embeddings, MAX_DIM};
 use eyas_shared::files::{self, FileError};
 use eyas_shared::fingerprint::{ImageId, SpaceId};
+use eyas_shared::gallery::Rows;
 use eyas_shared::quant;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::data::manifest::Manifest;
+use crate::data::manifest::{Image, Manifest};
 
 /// The newest version of embeddings files, and the one that is written.
 pub const VERSION: u16 = 1;
@@ -80,6 +82,27 @@ pub struct MissingImage {
     pub n_images: usize,
 }
 
+/// Embeddings in the order of a manifest: see [`EmbeddedImages::rows_for`].
+pub struct RowsFor<'e> {
+    embeddings: &'e Embeddings,
+    row_idxs: Vec<usize>,
+}
+
+impl Rows for RowsFor<'_> {
+    fn dim(&self) -> usize {
+        self.embeddings.dim()
+    }
+
+    fn n_rows(&self) -> usize {
+        self.row_idxs.len()
+    }
+
+    fn read(&self, row_idx: usize, row: &mut [f32]) -> io::Result<()> {
+        row.copy_from_slice(self.embeddings.row(self.row_idxs[row_idx]));
+        Ok(())
+    }
+}
+
 impl EmbeddedImages {
     /// An empty table. `dim` must be in 1..=[`MAX_DIM`].
     #[must_use]
@@ -89,6 +112,17 @@ impl EmbeddedImages {
             ids: Vec::new(),
             embeddings: Embeddings::new(dim),
             row_of: HashMap::new(),
+        }
+    }
+
+    /// An empty table with room for `n_images` images.
+    #[must_use]
+    pub fn with_capacity(space: SpaceId, dim: usize, n_images: usize) -> Self {
+        Self {
+            space,
+            ids: Vec::with_capacity(n_images),
+            embeddings: Embeddings::with_capacity(dim, n_images),
+            row_of: HashMap::with_capacity(n_images),
         }
     }
 
@@ -142,13 +176,12 @@ impl EmbeddedImages {
             .map(|&row_idx| self.embeddings.row(row_idx))
     }
 
-    /// Row `i` is the embedding of `manifest.images[i]`.
+    /// Row `i` is the embedding of `manifest.images[i]`, where it lies.
     ///
     /// # Errors
     /// If an image has no embedding.
-    pub fn matrix_for(&self, manifest: &Manifest) -> Result<Embeddings, MissingImage> {
-        let mut rows = Embeddings::new(self.dim());
-        let missing = |image: &&crate::data::manifest::Image| !self.row_of.contains_key(&image.id);
+    pub fn rows_for(&self, manifest: &Manifest) -> Result<RowsFor<'_>, MissingImage> {
+        let missing = |image: &&Image| !self.row_of.contains_key(&image.id);
         if let Some(image) = manifest.images.iter().find(missing) {
             return Err(MissingImage {
                 path: image.path.clone(),
@@ -158,14 +191,24 @@ impl EmbeddedImages {
                 n_images: manifest.images.len(),
             });
         }
-        for row in manifest
-            .images
-            .iter()
-            .filter_map(|image| self.get(&image.id))
-        {
-            rows.push(row);
+        let row_idx = |image: &Image| self.row_of.get(&image.id).copied();
+        Ok(RowsFor {
+            embeddings: &self.embeddings,
+            row_idxs: manifest.images.iter().filter_map(row_idx).collect(),
+        })
+    }
+
+    /// [`rows_for`](Self::rows_for) as a matrix of its own.
+    ///
+    /// # Errors
+    /// If an image has no embedding.
+    pub fn matrix_for(&self, manifest: &Manifest) -> Result<Embeddings, MissingImage> {
+        let rows = self.rows_for(manifest)?;
+        let mut matrix = Embeddings::with_capacity(self.dim(), rows.row_idxs.len());
+        for &row_idx in &rows.row_idxs {
+            matrix.push(self.embeddings.row(row_idx));
         }
-        Ok(rows)
+        Ok(matrix)
     }
 
     /// The file's bytes; equal tables give equal bytes.
@@ -239,7 +282,6 @@ impl EmbeddedImages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::manifest::Image;
     use eyas_shared::fingerprint::Fingerprint;
 
     fn example() -> EmbeddedImages {

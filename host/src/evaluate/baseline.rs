@@ -93,7 +93,7 @@ pub fn by_histogram(
     readable_images.retain(|image| searched.get(&image.id).is_some());
     let queries = queries_of(queries, &asked);
     Ok(Baseline {
-        retrieval: against_images(&queries, &readable, &searched, Codes::F32)?,
+        retrieval: against_images(&queries, &readable, &searched, Codes::F32, |_| ())?,
         n_gallery: readable.manifest.images.len(),
         faults,
     })

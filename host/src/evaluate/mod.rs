@@ -22,7 +22,9 @@ use eyas_shared::embedding::Embeddings;
 use eyas_shared::gallery::{Codes, Gallery, GalleryError};
 use thiserror::Error;
 
-pub use protocols::{Queries, QueryOutcome, Retrieval, RetrievalError, Scores, retrieval};
+pub use protocols::{
+    Queries, QueryOutcome, Retrieval, RetrievalError, Scores, retrieval, watched_retrieval,
+};
 
 use crate::data::manifest::{Manifest, Role, Selection};
 use crate::embeddings::EmbeddedImages;
@@ -96,7 +98,8 @@ pub fn queries_of(manifest: &Manifest, embedded: &EmbeddedImages) -> Queries {
 }
 
 /// Scores queries against the images of `gallery_images`, both embedded by one model: the
-/// symmetric case, with a gallery in memory.
+/// symmetric case, with a gallery in memory. `done` is told how many queries more have been
+/// scored.
 ///
 /// # Errors
 /// If a gallery image has no embedding, or queries and gallery do not fit together.
@@ -105,8 +108,9 @@ pub fn against_images(
     gallery_images: &gallery::Selected,
     embedded: &EmbeddedImages,
     codes: Codes,
+    done: impl Fn(usize),
 ) -> Result<Retrieval, EvaluateError> {
     let built = gallery::build(gallery_images, embedded, "", codes)?;
     let matcher = Matcher::new(Gallery::open(&built.bytes)?);
-    Ok(retrieval(queries, &matcher)?)
+    Ok(watched_retrieval(queries, &matcher, done)?)
 }

@@ -4,6 +4,7 @@
 //! A gallery image is relevant if it has the query's label. Ranks are counted, so memory
 //! grows with queries and relevant images and not with their product with the gallery.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use eyas_device::matcher::{Match, Matcher};
@@ -125,6 +126,18 @@ pub enum RetrievalError {
 /// # Errors
 /// If dimensions differ or a query has no direction.
 pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, RetrievalError> {
+    watched_retrieval(queries, matcher, |_| ())
+}
+
+/// [`retrieval`], with `done` being told how many queries more have been scored.
+///
+/// # Errors
+/// As [`retrieval`].
+pub fn watched_retrieval(
+    queries: &Queries,
+    matcher: &Matcher<'_>,
+    done: impl Fn(usize),
+) -> Result<Retrieval, RetrievalError> {
     check_queries(queries, matcher)?;
     let gallery = matcher.gallery();
     let relevant = Relevant::of(queries, matcher);
@@ -145,7 +158,13 @@ pub fn retrieval(queries: &Queries, matcher: &Matcher<'_>) -> Result<Retrieval, 
         let outcome = |(query_idx, found)| relevant.outcome(query_idx, found);
         (first..).zip(found).map(outcome).collect()
     };
-    let outcomes = parallel::map(n_queries.div_ceil(block), score, || {});
+    // Blocks end in any order, and the last one may be smaller.
+    let n_left = Cell::new(n_queries);
+    let outcomes = parallel::map(n_queries.div_ceil(block), score, || {
+        let n_done = block.min(n_left.get());
+        n_left.set(n_left.get() - n_done);
+        done(n_done);
+    });
     Ok(summarize(outcomes.into_iter().flatten().collect()))
 }
 

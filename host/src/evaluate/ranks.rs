@@ -5,6 +5,8 @@
 //! block and a few matches, whatever the size of the gallery. Scores are those of the
 //! device's matcher, to the last bit, and so is the order of equals.
 
+use std::cmp::Ordering;
+
 use eyas_device::matcher::{Kernel, Match};
 use eyas_shared::embedding::{Score, by_rank, dot};
 use eyas_shared::fingerprint::ImageId;
@@ -57,8 +59,13 @@ pub fn ranks(gallery: &Gallery<'_>, asked: &[Asked<'_>], n_best: usize) -> Vec<F
             let scores = &mut scores[..n_rows];
             kernel.dots(asked.embedding, block, scores);
             for (row, score) in (first_row..).zip(scores) {
-                if *score >= scan.threshold && !gallery.is_removed(row) {
-                    scan.count(gallery, asked.exclude, row, *score);
+                if *score < scan.threshold() || gallery.is_removed(row) {
+                    continue;
+                }
+                let id = gallery.id(row);
+                if asked.exclude != Some(id) {
+                    let score = *score;
+                    scan.count(Match { row, id, score });
                 }
             }
         }
@@ -71,17 +78,25 @@ pub fn ranks(gallery: &Gallery<'_>, asked: &[Asked<'_>], n_best: usize) -> Vec<F
 struct Scan {
     /// Wanted rows, best first, with their place in [`Asked::rows`].
     wanted: Vec<(Match, usize)>,
+    /// Their scores: nearly every row of the gallery is looked for among them.
+    wanted_scores: Vec<Score>,
     /// Rows that come after `wanted[i - 1]` and before `wanted[i]`.
-    n_before: Vec<usize>,
+    n_before: Vec<u32>,
     /// At most `n_best`, best first.
     best: Vec<Match>,
     n_best: usize,
-    /// Rows that score less change nothing.
-    threshold: Score,
+    /// Rows that score less outrank no wanted row.
+    lowest_wanted: Score,
+    /// Rows that score less are not among the best.
+    lowest_best: Score,
 }
 
 fn key(found: &Match) -> (Score, ImageId, u32) {
     (found.score, found.id, found.row)
+}
+
+fn is_before(other: &Match, found: &Match) -> bool {
+    by_rank(key(other), key(found)) == Ordering::Less
 }
 
 impl Scan {
@@ -99,51 +114,60 @@ impl Scan {
             .map(|(place, row)| (score(*row), place))
             .collect();
         wanted.sort_unstable_by(|a, b| by_rank(key(&a.0), key(&b.0)));
-        let mut scan = Self {
+        let wanted_scores: Vec<Score> = wanted.iter().map(|(found, _)| found.score).collect();
+        Self {
             n_before: vec![0; wanted.len()],
+            lowest_wanted: wanted_scores.last().copied().unwrap_or(Score::INFINITY),
+            wanted_scores,
             wanted,
             best: Vec::with_capacity(n_best + 1),
             n_best,
-            threshold: Score::NEG_INFINITY,
-        };
-        scan.raise_threshold();
-        scan
+            lowest_best: match n_best {
+                0 => Score::INFINITY,
+                _ => Score::NEG_INFINITY,
+            },
+        }
     }
 
-    /// The lower of the worst wanted and the worst best row. Equal scores may still count,
-    /// by their ids.
-    fn raise_threshold(&mut self) {
-        let worst_wanted = match self.wanted.last() {
-            Some((worst, _)) => worst.score,
-            None => Score::INFINITY,
-        };
-        let worst_best = match self.best.last() {
-            Some(worst) if self.best.len() == self.n_best => worst.score,
-            _ if self.n_best == 0 => Score::INFINITY,
-            _ => Score::NEG_INFINITY,
-        };
-        self.threshold = worst_wanted.min(worst_best);
+    /// Rows that score less change nothing. Equal scores may still count, by their ids.
+    fn threshold(&self) -> Score {
+        self.lowest_wanted.min(self.lowest_best)
     }
 
-    fn count(&mut self, gallery: &Gallery<'_>, exclude: Option<ImageId>, row: u32, score: Score) {
-        let id = gallery.id(row);
-        if exclude == Some(id) {
+    fn count(&mut self, found: Match) {
+        if found.score >= self.lowest_wanted
+            && let Some(place) = self.place_before_wanted(&found)
+        {
+            self.n_before[place] += 1;
+        }
+        if found.score >= self.lowest_best {
+            self.keep_if_best(found);
+        }
+    }
+
+    /// How many wanted rows outrank this one, if it outranks another and is none itself.
+    fn place_before_wanted(&self, found: &Match) -> Option<usize> {
+        let scores = &self.wanted_scores;
+        let place = scores.partition_point(|score| *score > found.score);
+        if *scores.get(place)? != found.score {
+            return Some(place);
+        }
+        let n_equal = scores[place..].partition_point(|score| *score == found.score);
+        let equals = &self.wanted[place..place + n_equal];
+        let place = place + equals.partition_point(|(other, _)| is_before(other, found));
+        let (next, _) = self.wanted.get(place)?;
+        (next.row != found.row).then_some(place)
+    }
+
+    fn keep_if_best(&mut self, found: Match) {
+        let place = self.best.partition_point(|other| is_before(other, &found));
+        if place == self.n_best {
             return;
         }
-        let found = Match { row, id, score };
-        let is_before =
-            |other: &Match| by_rank(key(other), (score, id, row)) == std::cmp::Ordering::Less;
-        let place = self.wanted.partition_point(|(other, _)| is_before(other));
-        match self.wanted.get(place) {
-            Some((itself, _)) if itself.row == row => {}
-            Some(_) => self.n_before[place] += 1,
-            None => {}
-        }
-        let place = self.best.partition_point(is_before);
-        if place < self.n_best {
-            self.best.insert(place, found);
-            self.best.truncate(self.n_best);
-            self.raise_threshold();
+        self.best.insert(place, found);
+        self.best.truncate(self.n_best);
+        if self.best.len() == self.n_best {
+            self.lowest_best = self.best[self.n_best - 1].score;
         }
     }
 
@@ -152,7 +176,7 @@ impl Scan {
         let mut n_others = 0;
         for (n_wanted, ((_, place), n_before)) in self.wanted.iter().zip(&self.n_before).enumerate()
         {
-            n_others += n_before;
+            n_others += *n_before as usize;
             ranks[*place] = n_wanted + n_others;
         }
         Found {

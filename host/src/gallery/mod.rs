@@ -8,9 +8,8 @@ pub mod recall;
 
 use std::collections::HashMap;
 
-use eyas_shared::embedding::Embeddings;
 use eyas_shared::fingerprint::ImageId;
-use eyas_shared::gallery::{self, Codes, Entry, GalleryError, GallerySource};
+use eyas_shared::gallery::{Codes, Entry, Fresh, GalleryError, GallerySource, Plan};
 use thiserror::Error;
 
 use crate::data::manifest::{Image, Manifest, Role, Selection};
@@ -138,7 +137,7 @@ pub fn build(
     teacher: &str,
     codes: Codes,
 ) -> Result<Built, BuildError> {
-    let embeddings: Embeddings = embedded.matrix_for(&selected.manifest)?;
+    let rows = embedded.rows_for(&selected.manifest)?;
     let entries = entries_of(&selected.manifest);
     let source = GallerySource {
         space: embedded.space(),
@@ -146,8 +145,13 @@ pub fn build(
         manifest: selected.manifest.fingerprint(),
         codes,
     };
+    let records = Fresh {
+        rows: &rows,
+        entries: &entries,
+        thumbnails: &[],
+    };
     Ok(Built {
-        bytes: gallery::write(&source, &embeddings, &entries)?,
+        bytes: Plan::new(&source, &records)?.to_bytes(),
         n_rows: entries.len(),
     })
 }
@@ -155,7 +159,9 @@ pub fn build(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use eyas_shared::embedding::Embeddings;
     use eyas_shared::fingerprint::{Fingerprint, SpaceId};
+    use eyas_shared::gallery;
 
     fn image(path: &str, label: &str, id: u8, split: &str) -> Image {
         Image {

@@ -172,7 +172,7 @@ pub fn score_bundle(
         }
         let queries = evaluate::queries_of(&ground.asked, &embedded);
         let of_teacher = evaluate::retrieval(&queries, &Matcher::new(gallery))?;
-        let own = evaluate::against_images(&queries, &ground.searched, &embedded, ROWS)?;
+        let own = evaluate::against_images(&queries, &ground.searched, &embedded, ROWS, |_| ())?;
         let found = [(Mode::Asymmetric, of_teacher), (Mode::Symmetric, own)];
         scores.extend(found.map(|(mode, retrieval)| Score {
             gallery: ground.name.clone(),

@@ -293,15 +293,17 @@ fn dots_of<const N: usize>(query: &[f32], rows: &[f32]) -> [f32; N] {
             }
         }
     }
-    std::array::from_fn(|n| {
+    let mut scores = [0.0; N];
+    for ((score, lanes), row) in scores.iter_mut().zip(lanes).zip(rows) {
         let mut sums = [0.0; 16];
         let (halves, _) = sums.as_chunks_mut::<8>();
-        for (half, lanes) in halves.iter_mut().zip(lanes[n]) {
+        for (half, lanes) in halves.iter_mut().zip(lanes) {
             store_floats(half, lanes);
         }
-        let row_rest = rows[n][16 * blocks.len()..].iter().copied();
-        super::finish_dot(sums, rest.iter().zip(row_rest))
-    })
+        let row_rest = row[16 * blocks.len()..].iter().copied();
+        *score = super::finish_dot(sums, rest.iter().zip(row_rest));
+    }
+    scores
 }
 
 /// Sums of the table entries of 32 rows, in order.

@@ -483,10 +483,12 @@ fn dots_of<const N: usize>(query: &[f32], rows: &[f32]) -> [f32; N] {
             *lanes = _mm512_add_ps(*lanes, _mm512_mul_ps(query, load_floats(&row[i])));
         }
     }
-    std::array::from_fn(|n| {
+    let mut scores = [0.0; N];
+    for ((score, lanes), row) in scores.iter_mut().zip(lanes).zip(rows) {
         let mut sums = [0.0; 16];
-        store_floats(&mut sums, lanes[n]);
-        let row_rest = rows[n][16 * blocks.len()..].iter().copied();
-        super::finish_dot(sums, rest.iter().zip(row_rest))
-    })
+        store_floats(&mut sums, lanes);
+        let row_rest = row[16 * blocks.len()..].iter().copied();
+        *score = super::finish_dot(sums, rest.iter().zip(row_rest));
+    }
+    scores
 }
