@@ -15,7 +15,7 @@ use eyas_host::embeddings::images::embed_each;
 use eyas_host::evaluate::{self, Queries, Retrieval};
 use eyas_host::gallery::{self, Selected};
 use eyas_host::memory::peak_of;
-use eyas_shared::embedding::{Embeddings, l2_normalize};
+use eyas_shared::embedding::l2_normalize;
 use eyas_shared::fingerprint::{Fingerprint, ImageId, SpaceId};
 use eyas_shared::gallery::Codes;
 use eyas_shared::preprocess::RgbImage;

@@ -1,8 +1,11 @@
 """Training speed beside PyTorch: the same network, batch, threads and augmentation.
 
 Runs `eyas bench-training` and the same recipe in PyTorch (torchvision's network, PIL,
-a DataLoader), taking turns, and prints inputs per second of both. Needs torch and
-torchvision. Example:
+a DataLoader), in another random order each round, and prints inputs per second of all. PyTorch
+runs twice: as it lays out maps by itself (`torch`), and with network and images in its
+`channels_last` format, for which its users have to ask (`torch cl`). Behind `together` stands
+its share of training alone, and its share of what the rates of loader and training allow
+where both use the same cores. Needs torch and torchvision. Example:
 
     python tests/peers/training.py --eyas target/release/eyas \
         --recipe models/recipes/grocery-reg.toml --data grocery --list train.txt \
@@ -22,6 +25,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import threading
 import time
@@ -146,13 +150,15 @@ class Trainer:
 
     KINDS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
-    def __init__(self, recipe, args):
+    def __init__(self, recipe, layout, args):
         self.device = torch.device("cuda:0" if args.compute == "gpu" else "cpu")
+        self.layout = layout
         self.kind = self.KINDS[args.precision]
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.kind == torch.float16
         )
         self.model = network(recipe["architecture"], recipe["dim"]).train().to(self.device)
+        self.model = self.model.to(memory_format=layout)
         settings = recipe["optimizer"]
         if settings["kind"] != "adamw":
             raise SystemExit("the counterpart here knows AdamW only")
@@ -161,7 +167,7 @@ class Trainer:
         )
 
     def step(self, images, targets):
-        images = images.to(self.device, non_blocking=True)
+        images = images.to(self.device, non_blocking=True, memory_format=self.layout)
         targets = targets.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         is_mixed = self.kind != torch.float32
@@ -175,12 +181,12 @@ class Trainer:
         return loss.item()
 
 
-def torch_speed(images, recipe, args):
+def torch_speed(images, recipe, layout, args):
     """Inputs per second: loader, training, together; then when the last two ran."""
     n_steps = args.steps
     torch.set_num_threads(args.threads)
     rows = n_steps * recipe["batch"]["images"]
-    trainer = Trainer(recipe, args)
+    trainer = Trainer(recipe, layout, args)
     side = recipe["input"]["crop"]
     made = torch.randn(recipe["batch"]["images"], 3, side, side)
     targets = nn.functional.normalize(torch.randn(len(made), recipe["dim"]))
@@ -251,30 +257,40 @@ def main():
         raise SystemExit("this PyTorch finds no GPU")
     where = torch.cuda.get_device_name(0) if is_gpu else f"CPU, {args.threads} threads"
     print(f"{where}, {args.precision}, PyTorch {torch.__version__}")
-    names = ["loader", "training", "together"]
+    names = ["loader", "training", "together", "of training", "of possible"]
     names += ["busy train.", "busy toget."] if is_gpu else []
-    print(f"{'round':8}{'':8}" + "".join(f"{name:>12}" for name in names))
-    seen = {"eyas": [], "torch": []}
+    print(f"{'round':8}{'':10}" + "".join(f"{name:>12}" for name in names))
+    methods = {
+        "eyas": lambda: eyas_speed(args),
+        "torch": lambda: torch_speed(images, recipe, torch.contiguous_format, args),
+        "torch cl": lambda: torch_speed(images, recipe, torch.channels_last, args),
+    }
+    seen = {who: [] for who in methods}
     for round_idx in range(args.rounds):
-        for who, measure in (
-            ("eyas", lambda: eyas_speed(args)),
-            ("torch", lambda: torch_speed(images, recipe, args)),
-        ):
+        for who in random.sample(list(methods), len(methods)):
             busy = Busy(is_gpu)
             try:
-                speeds, windows = measure()
+                speeds, windows = methods[who]()
             finally:
                 busy.close()
             shares = [busy.share(window) for window in windows] if is_gpu else []
-            seen[who].append(speeds)
-            cells = [f"{x:12.1f}" for x in speeds] + [f"{x:12.2f}" for x in shares]
-            print(f"{round_idx + 1:<8}{who:8}" + "".join(cells), flush=True)
+            loading, training, together = speeds
+            possible = 1 / (1 / loading + 1 / training)
+            seen[who].append((*speeds, together / training, together / possible))
+            cells = [f"{x:12.1f}" for x in speeds]
+            cells += [f"{x:12.2f}" for x in (*seen[who][-1][3:], *shares)]
+            print(f"{round_idx + 1:<8}{who:10}" + "".join(cells), flush=True)
     medians = {
-        who: [sorted(column)[len(column) // 2] for column in zip(*rounds)]
+        who: [statistics.median(column) for column in zip(*rounds)]
         for who, rounds in seen.items()
     }
-    ratios = [ours / theirs for ours, theirs in zip(medians["eyas"], medians["torch"])]
-    print(f"{'median':8}{'ratio':8}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
+    for who, median in medians.items():
+        cells = [f"{x:12.1f}" for x in median[:3]] + [f"{x:12.2f}" for x in median[3:]]
+        print(f"{'median':8}{who:10}" + "".join(cells))
+    for who in ("torch", "torch cl"):
+        ratios = [ours / theirs for ours, theirs in zip(medians["eyas"][:3], medians[who])]
+        name = f"eyas / {who}"
+        print(f"{name:18}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":

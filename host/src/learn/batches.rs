@@ -3,6 +3,9 @@
 //! A step's images and their random changes follow from seed, epoch and position alone, so
 //! neither the number of workers nor an interruption changes them.
 
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -23,6 +26,23 @@ const DECODED_BUDGET: usize = 1 << 30;
 
 /// Batches that a worker may be ahead.
 const AHEAD: usize = 2;
+
+/// When workers make batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As soon as there is room, beside the steps: on cores that steps leave free.
+    BesideSteps,
+    /// All at once, while no step computes. Where steps use every core, a worker that takes
+    /// one of them for a while makes the others wait in the middle of a step.
+    BetweenSteps,
+}
+
+/// Threads that make batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workers {
+    pub(super) n: usize,
+    pub(super) pace: Pace,
+}
 
 /// An image to train with.
 #[derive(Clone, Debug)]
@@ -101,6 +121,16 @@ impl ImageStore {
             self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         Ok(image)
+    }
+
+    /// Lets the system have the file of an image in memory, if it has to be decoded. What is
+    /// wrong with it will be told by [`get`](Self::get).
+    fn read_ahead(&self, image_idx: usize) {
+        if self.decoded[image_idx].get().is_none()
+            && let Ok(file) = File::open(&self.images[image_idx].path)
+        {
+            let _ = io::copy(&mut file.take(Limits::DEFAULT.max_bytes), &mut io::sink());
+        }
     }
 }
 
@@ -181,6 +211,11 @@ impl BatchMaker {
         image_idx.iter().map(path).collect()
     }
 
+    fn read_ahead(&self, sampler: &mut Sampler, step: usize) {
+        let images = sampler.images_of_step(step).iter();
+        images.for_each(|&image_idx| self.store.read_ahead(image_idx));
+    }
+
     pub(super) fn batch(&self, sampler: &mut Sampler, step: usize) -> Result<Batch, String> {
         let image_idx = sampler.images_of_step(step).to_vec();
         let mut batch = Batch {
@@ -209,8 +244,16 @@ impl BatchMaker {
 
 /// Batches in order of their steps, made by threads that end when this is dropped.
 pub(super) struct Loader {
-    receivers: Vec<Receiver<Result<Batch, String>>>,
+    workers: Vec<Worker>,
     next_step: usize,
+    /// Batches of the next steps, where they are made between steps.
+    made: VecDeque<Result<Batch, String>>,
+}
+
+struct Worker {
+    batches: Receiver<Result<Batch, String>>,
+    /// Lets it make one batch; none if it need not be asked.
+    start: Option<SyncSender<()>>,
 }
 
 impl Loader {
@@ -219,22 +262,28 @@ impl Loader {
         maker: &BatchMaker,
         first_step: usize,
         n_steps: usize,
-        n_workers: usize,
+        workers: Workers,
     ) -> Self {
-        let receivers = (0..n_workers)
-            .map(|worker| {
-                let (sender, receiver) = sync_channel(AHEAD);
-                let maker = maker.clone();
-                std::thread::spawn(move || {
-                    let steps = (first_step + worker..n_steps).step_by(n_workers);
-                    send_batches(&maker, steps, &sender);
-                });
-                receiver
-            })
-            .collect();
+        let start = |worker| {
+            let (sender, batches) = sync_channel(AHEAD);
+            let (start, started) = match workers.pace {
+                Pace::BesideSteps => (None, None),
+                Pace::BetweenSteps => {
+                    let (start, started) = sync_channel(1);
+                    (Some(start), Some(started))
+                }
+            };
+            let maker = maker.clone();
+            std::thread::spawn(move || {
+                let steps = (first_step + worker..n_steps).step_by(workers.n);
+                send_batches(&maker, steps, started.as_ref(), &sender);
+            });
+            Worker { batches, start }
+        };
         Self {
-            receivers,
+            workers: (0..workers.n).map(start).collect(),
             next_step: 0,
+            made: VecDeque::new(),
         }
     }
 
@@ -243,24 +292,102 @@ impl Loader {
     /// # Errors
     /// If an image can not be read; the message names it.
     pub(super) fn next(&mut self) -> Result<Batch, String> {
-        let worker = self.next_step % self.receivers.len();
+        if self.made.is_empty() {
+            self.make_one_each();
+        }
+        let waiting = &self.workers[self.next_step % self.workers.len()];
         self.next_step += 1;
         let stopped = |_| Err("a loader thread stopped early".to_owned());
-        self.receivers[worker].recv().unwrap_or_else(stopped)
+        let made = self.made.pop_front();
+        made.unwrap_or_else(|| waiting.batches.recv().unwrap_or_else(stopped))
+    }
+
+    /// Lets those workers that wait for it make a batch each, and waits for all of them.
+    fn make_one_each(&mut self) {
+        // A worker that has made its last batch does not listen.
+        let begun = |worker: &&Worker| {
+            let start = worker.start.as_ref();
+            start.is_some_and(|start| start.send(()).is_ok())
+        };
+        let begun: Vec<&Worker> = self.workers.iter().filter(begun).collect();
+        let batches = begun.iter().filter_map(|worker| worker.batches.recv().ok());
+        self.made.extend(batches);
     }
 }
 
 fn send_batches(
     maker: &BatchMaker,
     steps: impl Iterator<Item = usize>,
+    started: Option<&Receiver<()>>,
     sender: &SyncSender<Result<Batch, String>>,
 ) {
     let mut sampler = maker.sampler();
     for step in steps {
+        if let Some(started) = started {
+            maker.read_ahead(&mut sampler, step);
+            if started.recv().is_err() {
+                return;
+            }
+        }
         let batch = maker.batch(&mut sampler, step);
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+    use crate::data::tests::images;
+    use crate::learn::run::{batch_maker, training_set};
+
+    const N_STEPS: usize = 7;
+
+    fn workers(n: usize, pace: Pace) -> Workers {
+        Workers { n, pace }
+    }
+
+    /// What a loader gives for the steps from `first_step` on, up to the first fault.
+    fn made(maker: &BatchMaker, first_step: usize, workers: Workers) -> Result<Vec<Batch>, String> {
+        let mut loader = Loader::start(maker, first_step, N_STEPS, workers);
+        (first_step..N_STEPS).map(|_| loader.next()).collect()
+    }
+
+    #[test]
+    fn batches_do_not_depend_on_who_makes_them_and_when() {
+        let folder = images(&["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]);
+        let manifest = data::open(folder.path()).unwrap();
+        let mut recipe = recipe::example();
+        recipe.batch = recipe::Batch::Shuffled {
+            images: 2,
+            views: 1,
+        };
+        let set = training_set(&manifest, None).unwrap();
+        let maker = || batch_maker(&Arc::new(recipe.clone()), &set, None).unwrap();
+        let expected = made(&maker(), 0, workers(1, Pace::BesideSteps)).unwrap();
+        assert!(expected[0].pixels != expected[1].pixels);
+        for (n, pace) in [
+            (3, Pace::BesideSteps),
+            (1, Pace::BetweenSteps),
+            (2, Pace::BetweenSteps),
+            (10, Pace::BetweenSteps),
+        ] {
+            for first_step in [0, 3, N_STEPS - 1] {
+                let batches = made(&maker(), first_step, workers(n, pace)).unwrap();
+                for (batch, expected) in batches.iter().zip(&expected[first_step..]) {
+                    assert_eq!(batch.image_idx, expected.image_idx, "{n} {pace:?}");
+                    assert_eq!(batch.pixels, expected.pixels, "{n} {pace:?}");
+                }
+            }
+        }
+
+        std::fs::remove_file(&set.images[0].path).unwrap();
+        for pace in [Pace::BesideSteps, Pace::BetweenSteps] {
+            let fault = made(&maker(), 0, workers(2, pace)).err().unwrap();
+            assert!(fault.contains("1.jpg"), "{pace:?}: {fault}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::experiment::Experiment;
 use super::freeze;
 use super::run::{Inputs, LearnError, batch_maker, first_network, teacher_network, training_set};
 use super::state::State;
-use super::trainer::{Known, Training, first_rounded_step, first_state, n_workers, one_step};
+use super::trainer::{Known, Training, first_rounded_step, first_state, one_step, workers};
 use super::tuples;
 use crate::recipe::{self, TeacherViews};
 
@@ -116,7 +116,7 @@ pub fn measure(inputs: &Inputs<'_>, n_steps: usize) -> Result<Speed, LearnError>
     let (seconds_of_steps, training_window) =
         on_random(&training, &mut state, &known, &random, n_steps)?;
     let seconds_of_loader = loading(&fresh()?, n_steps)?;
-    let mut loader = Loader::start(&fresh()?, 0, n_steps, n_workers());
+    let mut loader = Loader::start(&fresh()?, 0, n_steps, workers());
     let (seconds_of_both, together_window) = timed(|| {
         for _ in 0..n_steps {
             let batch = loader.next().map_err(LearnError::Image)?;
@@ -183,7 +183,7 @@ fn on_random(
 
 /// Seconds of preparing the batches of `n_steps` steps.
 fn loading(batches: &BatchMaker, n_steps: usize) -> Result<f64, LearnError> {
-    let mut loader = Loader::start(batches, 0, n_steps, n_workers());
+    let mut loader = Loader::start(batches, 0, n_steps, workers());
     let since = Instant::now();
     for _ in 0..n_steps {
         loader.next().map_err(LearnError::Image)?;

@@ -8,7 +8,7 @@ use eyas_shared::files;
 use tch::{Kind, Tensor, no_grad};
 
 use super::average::MovingAverage;
-use super::batches::{Batch, BatchMaker, Loader, TrainingSet};
+use super::batches::{Batch, BatchMaker, Loader, Pace, TrainingSet, Workers};
 use super::compute::Compute;
 use super::experiment::Experiment;
 use super::loss::{Maps, Memory, Rows};
@@ -151,7 +151,7 @@ fn loader_from(
     let step = state.progress.step;
     let (recipe::Batch::Tuples(batch), Some(kept)) = (&training.recipe.batch, &mut state.tuples)
     else {
-        return Ok(Loader::start(training.batches, step, n_steps, n_workers()));
+        return Ok(Loader::start(training.batches, step, n_steps, workers()));
     };
     let (epoch, within) = (
         step / batch.steps_per_epoch(),
@@ -164,7 +164,7 @@ fn loader_from(
     let tuples = Arc::new(EpochTuples::from_tensor(kept));
     let end = n_steps.min((epoch + 1) * batch.steps_per_epoch());
     let batches = training.batches.with_tuples(tuples);
-    Ok(Loader::start(&batches, step, end, n_workers()))
+    Ok(Loader::start(&batches, step, end, workers()))
 }
 
 /// Threads that prepare batches: on a CPU as many as were asked for, beside a GPU those of
@@ -177,6 +177,19 @@ pub(super) fn n_workers() -> usize {
         false => asked,
     };
     n_workers.min(MAX_WORKERS)
+}
+
+/// Who prepares batches, and when: on a CPU whose cores all compute steps, between them.
+pub(super) fn workers() -> Workers {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let free = tch::Cuda::is_available() || (tch::get_num_threads() as usize) < cores;
+    Workers {
+        n: n_workers(),
+        pace: match free {
+            true => Pace::BesideSteps,
+            false => Pace::BetweenSteps,
+        },
+    }
 }
 
 /// More threads than this wait for the disk or for memory.
