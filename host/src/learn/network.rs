@@ -80,6 +80,9 @@ pub(super) fn values_of(tensor: &Tensor) -> Vec<f32> {
 /// Height and width of N x C x H x W.
 const PLANE: [i64; 2] = [2, 3];
 
+/// How maps lie in memory: in another order libtorch adds in another order.
+pub(super) const LAYOUT: &str = "channels last";
+
 /// The same N x C x H x W with the channels of a pixel side by side in memory. What is computed
 /// from it lies so as well, which is how libtorch pools and convolves fastest on a CPU, and
 /// convolves in 16 bits on a GPU.

@@ -151,6 +151,7 @@ fn a_step_in_16_bits_agrees_with_f32_within_its_rounding() {
         assert!(of_loss < OF_LOSS * unit, "{precision:?} loss: {of_loss}");
         let error = relative_error(&gradients, &exact);
         let bound = (ROUNDINGS * n_convolutions as f64 * unit).sqrt();
+        println!("{precision:?}: loss {of_loss:.5}, gradients {error:.3}, at most {bound:.2}");
         assert!(error < bound, "{precision:?} gradients: {error}, {bound}");
         // Nearer than one number's rounding, nothing would have been rounded.
         assert!(error > unit, "{precision:?} gradients: {error}");

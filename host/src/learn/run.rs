@@ -20,7 +20,7 @@ use super::distance::l2_normalize;
 use super::embed;
 use super::experiment::Experiment;
 use super::freeze;
-use super::network::{InTraining, TorchNetwork, values_of};
+use super::network::{self, InTraining, TorchNetwork, values_of};
 use super::targets::Targets;
 use super::trainer::{self, Training, Watch};
 use crate::data::manifest::{Image, Manifest};
@@ -408,6 +408,7 @@ fn experiment(
         .with("training images", named(inputs.training))
         .with("held-out images", named(inputs.validation))
         .with("compute", inputs.compute)
+        .with("maps in memory", network::LAYOUT)
         .with("starting weights", start.fingerprint());
     let experiment = match set.pairs.len() {
         0 => experiment,
