@@ -1,7 +1,8 @@
 //! Memory of an evaluation, as the allocator counts it: for the whole process, so these have
 //! one of their own and take turns.
 //!
-//! `EYAS_EVALUATION=1000000x512` sets rows and components of the larger gallery.
+//! `EYAS_EVALUATION=1000000x512` sets rows (a multiple of 8000) and components of the
+//! larger gallery.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it, too")]
 
