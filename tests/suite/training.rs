@@ -40,14 +40,14 @@ fn from_the_weights_that_its_teacher_ended_with() {
     let world = world();
     let recipe = student_recipe().replace("epochs = 8", "epochs = 1");
     let from = recipe.replace(r#"start = "scratch""#, r#"start = "weights""#);
-    fs::write(world.path("born-again.toml"), from).unwrap();
+    fs::write(world.path("tuned-start.toml"), from).unwrap();
     let start = [
         "--start".to_owned(),
         world.at("teacher/teacher.safetensors"),
     ];
-    let words = world.train_words_of("born-again.toml", "born-again");
+    let words = world.train_words_of("tuned-start.toml", "tuned-start");
     run_ok("eyas", [&words[..], &start].concat());
-    assert!(world.path("born-again/student.json").exists());
+    assert!(world.path("tuned-start/student.json").exists());
 }
 
 #[test]
